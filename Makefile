@@ -1,0 +1,67 @@
+# Two commands matter: `make run` and `make test`. Each sets up what it needs and says what it does.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help run test unit check-tools bench soak plugins plugins-testing lint audit setup setup-test fmt loom
+
+CARGO ?= cargo
+export CARGO_TERM_COLOR ?= auto
+RUN_ARGS ?= serve
+
+help: ## What there is to make.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## The toolchain's WebAssembly target, once.
+	@rustc --print target-libdir --target wasm32-unknown-unknown 2>/dev/null | xargs -I{} test -d {} \
+		|| rustup target add wasm32-unknown-unknown
+
+run: setup plugins ## Build and serve config/gateway.toml: HTTPS, a SQLite demo, policies as components.
+	$(CARGO) build --release --locked
+	./target/release/sluicegate $(RUN_ARGS)
+
+plugins: setup ## Build the policies into plugins/dist.
+	cd plugins && $(CARGO) run --release --locked --quiet -p build-plugins
+
+plugins-testing: setup ## The same, and the components that only tests use.
+	cd plugins && $(CARGO) run --release --locked --quiet -p build-plugins -- --testing
+
+setup-test: setup ## PostgreSQL, nginx, curl, h2load and openssl, from Debian's packages, where they are missing.
+	./tests/setup.sh
+
+test: setup-test plugins-testing lint ## Everything that must pass: lints, documentation, unit, property, loom and integration tests.
+	$(CARGO) build --locked --bin sluicegate
+	cd plugins && $(CARGO) test --release --locked --quiet
+	$(MAKE) --no-print-directory loom
+	$(MAKE) --no-print-directory unit
+
+unit: ## Tests alone (with nextest where it is installed).
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		$(CARGO) nextest run --locked --no-fail-fast; \
+	else \
+		$(CARGO) test --locked --no-fail-fast; \
+	fi
+
+loom: ## The pool's gate under the model checker.
+	LOOM_MAX_PREEMPTIONS=3 $(CARGO) test --locked --lib --features loom --quiet loom_
+
+lint: ## Formatting, clippy, documentation, licences and sources of dependencies.
+	$(CARGO) fmt --check
+	cd plugins && $(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets --quiet -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --quiet
+	@if cargo-deny --version >/dev/null 2>&1; then cargo-deny --log-level error check bans licenses sources; \
+	else echo "cargo-deny is not installed: licences and sources not checked"; fi
+
+audit: ## Known vulnerabilities in dependencies; needs the advisory database from the network.
+	cargo-deny check advisories
+
+bench: setup plugins-testing ## Micro and side-by-side benchmarks; peers that are not installed are left out.
+	$(CARGO) build --release --locked
+	cd benches && $(CARGO) run --release --locked --quiet
+
+soak: setup-test plugins-testing ## The long ones: 1,000 swaps, 1,000 reloads, 100 certificate changes under load; memory flat.
+	$(CARGO) build --release --locked
+	SLUICEGATE_SOAK=1 $(CARGO) test --release --locked --test integration soak -- --nocapture --ignored
+
+fmt:
+	$(CARGO) fmt
+	cd plugins && $(CARGO) fmt

@@ -1,0 +1,71 @@
+//! Why a query failed, and what a caller may know of it.
+
+use std::time::Duration;
+
+use crate::pool::CheckoutError;
+
+/// A query's failure.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The database refused the statement.
+    #[error("database error {}: {}", .0.sqlstate.as_deref().unwrap_or("-"), .0.message)]
+    Database(Box<DatabaseError>),
+    /// No connection was to be had.
+    #[error(transparent)]
+    Checkout(#[from] CheckoutError),
+    /// The deadline passed.
+    #[error("deadline passed while the statement ran")]
+    Timeout,
+    /// The connection was lost.
+    #[error("connection lost {}: {reason}", if *sent { "after the statement was sent" } else { "before the statement was sent" })]
+    Lost {
+        /// Whether the database may have seen the statement.
+        sent: bool,
+        /// Whether a commit was sent, so that nobody can know whether it happened.
+        outcome_unknown: bool,
+        /// For the log.
+        reason: String,
+    },
+    /// The request cannot be put to this database.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+/// What the database said: PostgreSQL's error fields, or SQLite's code and message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DatabaseError {
+    /// Five characters, `22012`.
+    pub sqlstate: Option<String>,
+    /// `ERROR`, `FATAL`.
+    pub severity: Option<String>,
+    /// The primary message.
+    pub message: String,
+    /// More about the problem.
+    pub detail: Option<String>,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// Where in the statement, in characters from 1.
+    pub position: Option<u32>,
+    /// Schema concerned.
+    pub schema: Option<String>,
+    /// Table concerned.
+    pub table: Option<String>,
+    /// Column concerned.
+    pub column: Option<String>,
+    /// Data type concerned.
+    pub data_type: Option<String>,
+    /// Constraint concerned.
+    pub constraint: Option<String>,
+    /// Which statement of a batch, from 0.
+    pub statement: Option<usize>,
+}
+
+impl BackendError {
+    /// When the caller may try again, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Checkout(error) => error.retry_after(),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What a dialect hands to a database, and what comes back.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+/// One statement with its parameters, in the database's own placeholder syntax.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statement {
+    /// The text.
+    pub sql: String,
+    /// Parameters as they came: null, booleans, numbers, strings, arrays, objects. Each backend renders its own form.
+    pub params: Vec<Value>,
+}
+
+/// What a request asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Work {
+    /// One statement, committed by itself.
+    Single(Statement),
+    /// Statements in one transaction; the first error rolls all back.
+    Batch(Batch),
+}
+
+/// Statements in one transaction.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// In order.
+    pub statements: Vec<Statement>,
+    /// Isolation; the database's default if none.
+    pub isolation: Option<Isolation>,
+    /// Refuse writes.
+    pub read_only: bool,
+}
+
+/// Isolation of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// `READ UNCOMMITTED`.
+    ReadUncommitted,
+    /// `READ COMMITTED`.
+    ReadCommitted,
+    /// `REPEATABLE READ`.
+    RepeatableRead,
+    /// `SERIALIZABLE`.
+    Serializable,
+}
+
+/// A column of a result.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Column {
+    /// Its name, as the database gives it.
+    pub name: String,
+    /// `format_type`'s name; SQLite: the declared type or none.
+    pub type_name: Option<Cow<'static, str>>,
+    /// How a cell that is text becomes JSON.
+    pub shape: Shape,
+}
+
+/// How a text cell becomes JSON (cells that are not text know it by themselves).
+#[derive(Clone, Debug, PartialEq)]
+pub enum Shape {
+    /// A JSON number as it stands: int2, int4, oid.
+    Number,
+    /// A JSON number, but NaN and infinities are strings: float4, float8.
+    Float,
+    /// `t` or `f`.
+    Bool,
+    /// JSON already: json, jsonb.
+    Json,
+    /// A JSON string.
+    Text,
+    /// A PostgreSQL array literal: its elements' shape, and its delimiter.
+    Array(Box<Shape>, u8),
+}
+
+/// A value in a row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Cell<'a> {
+    /// SQL NULL.
+    Null,
+    /// Text, in UTF-8 unless the database lies; its column's shape says what it is.
+    Text(&'a [u8]),
+    /// An integer (SQLite).
+    Integer(i64),
+    /// A float (SQLite).
+    Real(f64),
+    /// Bytes (SQLite).
+    Blob(&'a [u8]),
+}
+
+/// A row: as many cells as the result has columns.
+pub trait Row {
+    /// Calls `each` with every cell in order.
+    fn cells(&self, each: &mut dyn FnMut(Cell<'_>));
+}
+
+/// A step of an execution.
+pub enum Event<'a> {
+    /// A result begins.
+    Columns(&'a [Column]),
+    /// A row of it.
+    Row(&'a dyn Row),
+    /// It is complete.
+    Complete {
+        /// First words of the command tag: `SELECT`, `CREATE TABLE`.
+        command: &'a str,
+        /// Rows returned or touched, where the command counts them.
+        row_count: Option<u64>,
+    },
+}

@@ -1,0 +1,164 @@
+//! The configuration as types: one struct a table, every key documented with its unit and default.
+//!
+//! Only shapes and defaults live here. What a value may be next to another (a route's pool exists, two routes do not
+//! collide) is decided in [`super::check`].
+
+mod edge;
+mod pool;
+mod route;
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+pub use edge::{Http2, HttpsRedirect, Listener, SelfSigned, Tls, TlsPair, TlsVersion, UnknownSni};
+pub use pool::{
+    BackendKind, Backoff, Breaker, NativeOnly, Plugin, PluginPolicy, PolicyRef, Pool, PoolSize, Reset, SqliteTuning,
+    Synchronous,
+};
+pub use route::{
+    Access, Consumer, Cors, Dialect, HostHeader, Limit, LimitKey, Open, Proxy, Query, Redirect, Respond, Route,
+    Upstream, UpstreamTls,
+};
+
+use super::value::{Secret, Size, Span};
+
+/// A whole configuration.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Process-wide settings.
+    pub server: Server,
+    /// What is logged, and how.
+    pub log: Log,
+    /// The operator's listener; absent means none.
+    pub admin: Option<Admin>,
+    /// Sockets that accept, by name.
+    pub listener: BTreeMap<String, Listener>,
+    /// Policy components, by name.
+    pub plugin: BTreeMap<String, Plugin>,
+    /// Connection pools, by name.
+    pub pool: BTreeMap<String, Pool>,
+    /// HTTP services, by name.
+    pub upstream: BTreeMap<String, Upstream>,
+    /// Rate limits, by name.
+    pub limit: BTreeMap<String, Limit>,
+    /// Authenticated callers, by name.
+    pub consumer: BTreeMap<String, Consumer>,
+    /// Matches and their targets.
+    pub route: Vec<Route>,
+}
+
+/// `[server]`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Worker threads; default: one a core. (restart)
+    pub workers: Option<usize>,
+    /// Where tokens, the local CA and compiled plugins are kept; default: `$STATE_DIRECTORY`, else `var`. (restart)
+    pub state: Option<PathBuf>,
+    /// Client connections at a time, over all listeners. Default 10000. (live)
+    pub max_connections: u32,
+    /// Client connections at a time from one address (IPv6: one /64); default: an eighth of `max_connections`. (live)
+    pub max_connections_per_address: Option<u32>,
+    /// Networks whose `X-Forwarded-For` is believed, read from right to left. Default none. (live)
+    pub trusted_proxies: Vec<IpNet>,
+    /// How long readiness is already down while connections are still accepted, at shutdown. Default 0s. (live)
+    pub drain_delay: Span,
+    /// How long open connections may take to finish at shutdown. Default 120s. (live)
+    pub drain_deadline: Span,
+}
+
+/// `[log]`. Level and format need a restart.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `pretty`, `json`, or `auto`: pretty on a terminal, JSON otherwise. Default auto. (restart)
+    pub format: LogFormat,
+    /// Filter in `tracing` syntax: `info`, `warn,sluicegate::pool=debug`. Default info. (restart)
+    pub filter: String,
+    /// `stdout`, `off`, or a path that is appended to, one JSON object a request. Default stdout. (restart)
+    pub access: String,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// For people.
+    Pretty,
+    /// For machines.
+    Json,
+}
+
+/// `[admin]`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// Address to listen on; plain HTTP, so keep it on loopback or a private network. (restart)
+    pub address: SocketAddr,
+    /// `token` (default) or `open`: whether reading needs the token of `<state>/admin.token`. Changing always does. (live)
+    #[serde(default)]
+    pub access: AdminAccess,
+    /// The token, instead of one made at first start in `<state>/admin.token`. (live)
+    #[serde(default)]
+    pub token: Option<Secret>,
+    /// Pools that must have a working connection for `/readyz` to say so. Default none. (live)
+    #[serde(default)]
+    pub ready_requires: Vec<String>,
+    /// `Host` names answered besides `localhost` and IP addresses (against DNS rebinding). (live)
+    #[serde(default)]
+    pub hosts: Vec<String>,
+}
+
+/// Who may read the admin listener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AdminAccess {
+    /// Bearers of the token.
+    #[default]
+    Token,
+    /// Anyone who reaches the address; changes still need the token.
+    Open,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            workers: None,
+            state: None,
+            max_connections: 10_000,
+            max_connections_per_address: None,
+            trusted_proxies: Vec::new(),
+            drain_delay: Span::secs(0),
+            drain_deadline: Span::secs(120),
+        }
+    }
+}
+
+impl Server {
+    /// The state directory.
+    pub fn state_dir(&self) -> PathBuf {
+        let fallback = || std::env::var_os("STATE_DIRECTORY").map_or_else(|| PathBuf::from("var"), PathBuf::from);
+        self.state.clone().unwrap_or_else(fallback)
+    }
+
+    /// The cap on connections from one address.
+    pub fn per_address(&self) -> u32 {
+        self.max_connections_per_address.unwrap_or((self.max_connections / 8).max(1))
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Auto, filter: "info".into(), access: "stdout".into() }
+    }
+}
+
+fn default_body() -> Size {
+    Size::mib(1)
+}

@@ -1,0 +1,384 @@
+//! Pools of database connections and the plugins that steer them.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::UpstreamTls;
+use crate::config::value::{Secret, Size, Span};
+
+/// `[pool.NAME]`. `backend` and `url` (less its password) are its identity: change them and a new pool replaces the old one,
+/// which drains. All other keys are live; those that shape a session (marked) apply to new connections, and old ones retire.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pool {
+    /// `postgres` or `sqlite`.
+    pub backend: BackendKind,
+    /// `postgres://user:password@host:port/database?sslmode=…` or `sqlite:path`; text, `{ env = … }` or `{ file = … }`.
+    pub url: Secret,
+    /// Password, where it is not in the URL. (session)
+    #[serde(default)]
+    pub password: Option<Secret>,
+    /// Bounds of the number of connections; default: 0 to four a core, less on little memory.
+    #[serde(default)]
+    pub size: PoolSize,
+    /// Sizing policy. Default `{ native = "fixed" }`: always the maximum, made on demand.
+    #[serde(default = "fixed")]
+    pub sizing: PolicyRef,
+    /// Eviction policy. Default `{ native = "lifetime" }`.
+    #[serde(default = "lifetime")]
+    pub eviction: PolicyRef,
+    /// Validation policy. Default `{ native = "bypass-window" }`: trust a connection for 500 ms, then ping.
+    #[serde(default = "bypass_window")]
+    pub validation: PolicyRef,
+    /// Callers that may wait for a connection; more are refused at once. Default 1024.
+    #[serde(default = "queue")]
+    pub queue: u32,
+    /// Longest wait for a connection, within the route's deadline. Default 5s.
+    #[serde(default = "five_seconds")]
+    pub checkout_timeout: Span,
+    /// Longest connect: dial, TLS, authentication. Default 5s.
+    #[serde(default = "five_seconds")]
+    pub connect_timeout: Span,
+    /// Longest single validation. Default 1s.
+    #[serde(default = "one_second")]
+    pub validation_timeout: Span,
+    /// Connections being made at a time. Default 2.
+    #[serde(default = "parallel_creates")]
+    pub parallel_creates: u32,
+    /// Oldest a connection may grow, whatever the policy says. Default 1h, less up to 10 % jitter.
+    #[serde(default = "hour")]
+    pub max_lifetime: Span,
+    /// Longest a connection may lie unused above the minimum, whatever the policy says. Default 10m, less up to 10 % jitter.
+    #[serde(default = "ten_minutes")]
+    pub idle_timeout: Span,
+    /// Checkouts after which a connection is closed, less up to 10 % jitter; 0: no limit. Default 0.
+    #[serde(default)]
+    pub max_uses: u64,
+    /// After a close without the server's end of file, how long the connection counts as open. Default 5s.
+    #[serde(default = "five_seconds")]
+    pub linger: Span,
+    /// How often the sizing policy is asked when nothing happens. Default 1s.
+    #[serde(default = "one_second")]
+    pub sizing_interval: Span,
+    /// How often idle connections are looked at. Default 1s.
+    #[serde(default = "one_second")]
+    pub sweep_interval: Span,
+    /// Most connections a sizing decision may add or take away at once; 0: no limit (the policy's business). Default 0.
+    #[serde(default)]
+    pub max_step: u32,
+    /// Least time between two changes of the target; 0s: none. Default 0s.
+    #[serde(default = "zero")]
+    pub dwell: Span,
+    /// Pauses between failing attempts to connect.
+    #[serde(default)]
+    pub backoff: Backoff,
+    /// When to stop trying on a caller's time.
+    #[serde(default)]
+    pub breaker: Breaker,
+    /// A checkout that waited longer is logged. Default 1s; 0s: never.
+    #[serde(default = "one_second")]
+    pub slow_checkout: Span,
+    /// A query that took longer is logged, by fingerprint, without literals. Default 1s; 0s: never.
+    #[serde(default = "one_second")]
+    pub slow_query: Span,
+    /// A connection held longer is logged, with the route that holds it. Default 30s; 0s: never.
+    #[serde(default = "half_minute")]
+    pub held_warning: Span,
+    /// When session state is reset: `tracked`, on cause; `always`, behind every answer. Default tracked. A pool that serves
+    /// more than one consumer is always reset. (PostgreSQL)
+    #[serde(default)]
+    pub reset: Reset,
+    /// A PgBouncer in transaction mode stands between: unnamed statements only. Default false. (PostgreSQL, session)
+    #[serde(default)]
+    pub behind_pgbouncer: bool,
+    /// Prepared statements kept on a connection. Default 256; 0: none. (PostgreSQL, session)
+    #[serde(default = "statement_cache")]
+    pub statement_cache: usize,
+    /// Server-side `statement_timeout`; 0s: none. Default 30s. (PostgreSQL, session)
+    #[serde(default = "half_minute")]
+    pub statement_timeout: Span,
+    /// Server-side `idle_in_transaction_session_timeout`; 0s: none. Default 10s. (PostgreSQL, session)
+    #[serde(default = "ten_seconds")]
+    pub idle_in_transaction_timeout: Span,
+    /// `application_name`. Default `sluicegate`. (PostgreSQL, session)
+    #[serde(default = "application_name")]
+    pub application_name: String,
+    /// TCP keep-alive: idle time before the first probe. Default 60s; 0s: off. (PostgreSQL, session)
+    #[serde(default = "minute")]
+    pub tcp_keepalive: Span,
+    /// TLS to the server, where the URL's `sslmode` asks for it. (PostgreSQL, session)
+    #[serde(default)]
+    pub tls: UpstreamTls,
+    /// SQLite pragmas. (session)
+    #[serde(default)]
+    pub sqlite: SqliteTuning,
+}
+
+/// A kind of database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendKind {
+    /// PostgreSQL, and what speaks its protocol.
+    Postgres,
+    /// SQLite, embedded.
+    Sqlite,
+}
+
+/// Bounds of a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PoolSize {
+    /// Connections kept open, warmed at start. Default 0.
+    pub min: u32,
+    /// Connections at most, counted at the server. Default: four a core, at most one for each 64 MiB of memory, at least 2.
+    pub max: Option<u32>,
+}
+
+/// Which policy decides.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(untagged)]
+pub enum PolicyRef {
+    /// `{ plugin = "NAME", fallback = "NATIVE" }`.
+    Plugin(PluginPolicy),
+    /// `{ native = "NAME" }`.
+    Native(NativeOnly),
+}
+
+/// A component, and the native policy that answers when it cannot.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PluginPolicy {
+    /// Name of a `[plugin.NAME]`.
+    pub plugin: String,
+    /// Native policy used while the component cannot answer. Sizing: `fixed`; eviction: `lifetime`; validation: `always`,
+    /// `bypass-window` or `never`.
+    pub fallback: String,
+}
+
+/// A policy that is part of the gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct NativeOnly {
+    /// Its name.
+    pub native: String,
+}
+
+/// Pauses between failing attempts, doubled each time.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Backoff {
+    /// First pause. Default 200ms.
+    pub initial: Span,
+    /// Longest pause. Default 10s.
+    pub max: Span,
+    /// Random part, up and down, of each pause. Default 0.1.
+    pub jitter: f64,
+}
+
+/// When a failing database is given a rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Breaker {
+    /// Failures in a row that open it. Default 5.
+    pub failures: u32,
+    /// Longest it stays open without a probe. Default 30s.
+    pub max_open: Span,
+    /// Successful probes that close it. Default 2.
+    pub successes: u32,
+}
+
+/// When a connection's session state is reset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reset {
+    /// When the statement, its tag or the server's messages give cause.
+    #[default]
+    Tracked,
+    /// Behind every answer.
+    Always,
+}
+
+/// SQLite pragmas.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SqliteTuning {
+    /// Wait for another process's lock. Default 5s.
+    pub busy_timeout: Span,
+    /// Page cache of each connection. Default 8MiB.
+    pub cache: Size,
+    /// Memory map of the file. Default 64MiB; 0B: none.
+    pub mmap: Size,
+    /// `synchronous`: `off`, `normal` (default) or `full`.
+    pub synchronous: Synchronous,
+}
+
+/// SQLite's `synchronous`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Synchronous {
+    /// May corrupt on power loss.
+    Off,
+    /// Safe with WAL; the last commits may be lost on power loss.
+    #[default]
+    Normal,
+    /// Every commit is on disk.
+    Full,
+}
+
+/// `[plugin.NAME]`: a policy component. Watched by content; all keys are live.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plugin {
+    /// The component's file.
+    pub path: PathBuf,
+    /// Pin: the file's SHA-256, 64 hex digits; another content is refused.
+    #[serde(default)]
+    pub sha256: Option<String>,
+    /// Refuse to start without it. Default true; false: the fallbacks serve, and `/status` says degraded.
+    #[serde(default = "yes")]
+    pub required: bool,
+    /// Handed to `lifecycle.configure` as JSON.
+    #[serde(default)]
+    pub config: serde_json::Value,
+    /// Memory of an instance. Default 4MiB.
+    #[serde(default = "plugin_memory")]
+    pub memory: Size,
+    /// Longest call. Default 2ms.
+    #[serde(default = "plugin_deadline")]
+    pub deadline: Span,
+    /// Largest component. Default 1MiB.
+    #[serde(default = "plugin_size")]
+    pub max_size: Size,
+    /// Longest compilation. Default 30s.
+    #[serde(default = "half_minute")]
+    pub compile_deadline: Span,
+    /// Memory for the compilation. Default 1GiB.
+    #[serde(default = "compile_memory")]
+    pub compile_memory: Size,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { initial: Span::millis(200), max: Span::secs(10), jitter: 0.1 }
+    }
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { failures: 5, max_open: Span::secs(30), successes: 2 }
+    }
+}
+
+impl Default for SqliteTuning {
+    fn default() -> Self {
+        Self {
+            busy_timeout: Span::secs(5),
+            cache: Size::mib(8),
+            mmap: Size::mib(64),
+            synchronous: Synchronous::Normal,
+        }
+    }
+}
+
+impl PolicyRef {
+    /// The plugin's name, where one decides.
+    pub fn plugin(&self) -> Option<&str> {
+        match self {
+            Self::Plugin(policy) => Some(&policy.plugin),
+            Self::Native(_) => None,
+        }
+    }
+
+    /// The native policy that decides alone, or stands in.
+    pub fn native(&self) -> &str {
+        match self {
+            Self::Plugin(policy) => &policy.fallback,
+            Self::Native(policy) => &policy.native,
+        }
+    }
+}
+
+fn native(name: &str) -> PolicyRef {
+    PolicyRef::Native(NativeOnly { native: name.into() })
+}
+
+fn fixed() -> PolicyRef {
+    native("fixed")
+}
+
+fn lifetime() -> PolicyRef {
+    native("lifetime")
+}
+
+fn bypass_window() -> PolicyRef {
+    native("bypass-window")
+}
+
+fn queue() -> u32 {
+    1024
+}
+
+fn parallel_creates() -> u32 {
+    2
+}
+
+fn statement_cache() -> usize {
+    256
+}
+
+fn application_name() -> String {
+    "sluicegate".into()
+}
+
+fn zero() -> Span {
+    Span::secs(0)
+}
+
+fn one_second() -> Span {
+    Span::secs(1)
+}
+
+fn five_seconds() -> Span {
+    Span::secs(5)
+}
+
+fn ten_seconds() -> Span {
+    Span::secs(10)
+}
+
+fn half_minute() -> Span {
+    Span::secs(30)
+}
+
+fn minute() -> Span {
+    Span::secs(60)
+}
+
+fn ten_minutes() -> Span {
+    Span::secs(600)
+}
+
+fn hour() -> Span {
+    Span::secs(3600)
+}
+
+fn plugin_memory() -> Size {
+    Size::mib(4)
+}
+
+fn plugin_deadline() -> Span {
+    Span::millis(2)
+}
+
+fn plugin_size() -> Size {
+    Size::mib(1)
+}
+
+fn compile_memory() -> Size {
+    Size(1 << 30)
+}
+
+fn yes() -> bool {
+    true
+}

@@ -1,0 +1,352 @@
+//! Routes and what they lead to: upstreams, limits, consumers.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::default_body;
+use crate::config::value::{Rate, Size, Span};
+
+/// `[[route]]`: a match and exactly one target. All keys are live.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Name in logs and figures; default: the match as text.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Host names, exact or with a leading `*.` for one or more labels; none means any.
+    #[serde(default)]
+    pub host: Vec<String>,
+    /// Prefix of the path, on segment boundaries: `/a` matches `/a` and `/a/b`, not `/ab`.
+    #[serde(default)]
+    pub path: Option<String>,
+    /// The whole path. A route has `path` or `exact`.
+    #[serde(default)]
+    pub exact: Option<String>,
+    /// Methods; none means any.
+    #[serde(default)]
+    pub methods: Vec<String>,
+    /// Target: a database query.
+    #[serde(default)]
+    pub query: Option<Query>,
+    /// Target: an HTTP service.
+    #[serde(default)]
+    pub proxy: Option<Proxy>,
+    /// Target: a fixed answer.
+    #[serde(default)]
+    pub respond: Option<Respond>,
+    /// Target: another place.
+    #[serde(default)]
+    pub redirect: Option<Redirect>,
+    /// Rate limits that apply, by name; every one must admit the request.
+    #[serde(default)]
+    pub limits: Vec<String>,
+    /// Who may call. Query routes must say: `"open"` or a list of consumers. Other targets default to open.
+    #[serde(default)]
+    pub access: Option<Access>,
+    /// Overall deadline of a query: queue, connect, validation, statement and answer. Default 30s.
+    #[serde(default = "deadline")]
+    pub deadline: Span,
+    /// Largest request body. Default 1MiB for queries, no limit for proxying.
+    #[serde(default)]
+    pub max_body: Option<Size>,
+    /// Let an encoded slash, backslash or NUL in the path through, unchanged. Default false: 400.
+    #[serde(default)]
+    pub allow_encoded_separators: bool,
+    /// Which other origins' pages may call. Default none.
+    #[serde(default)]
+    pub cors: Option<Cors>,
+}
+
+/// Who may call a route.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(untagged)]
+pub enum Access {
+    /// `"open"`: anyone.
+    Open(Open),
+    /// Names of consumers.
+    Consumers(Vec<String>),
+}
+
+/// The word `open`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Open {
+    /// Anyone may call.
+    Open,
+}
+
+/// Target of a query route.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Query {
+    /// The HTTP shape. Only `json` so far.
+    pub dialect: Dialect,
+    /// The pool.
+    pub pool: String,
+    /// Most rows in one answer; more is 507. Default 1000000.
+    #[serde(default = "max_rows")]
+    pub max_rows: u64,
+    /// Most bytes in one answer; more is 507, or a last line with an error in NDJSON. Default 64MiB.
+    #[serde(default = "max_response")]
+    pub max_response: Size,
+    /// Most statements in a batch. Default 1000.
+    #[serde(default = "max_batch")]
+    pub max_batch: usize,
+}
+
+/// An HTTP dialect for queries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dialect {
+    /// Sluicegate's own.
+    Json,
+}
+
+/// Target of a proxy route.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Proxy {
+    /// The upstream.
+    pub upstream: String,
+    /// Take the route's `path` off before forwarding. Default false.
+    #[serde(default)]
+    pub strip_prefix: bool,
+}
+
+/// A fixed answer.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Respond {
+    /// 200 to 599.
+    pub status: u16,
+    /// Body. Default empty.
+    #[serde(default)]
+    pub body: String,
+    /// `Content-Type`. Default `text/plain; charset=utf-8`.
+    #[serde(default = "plain_text")]
+    pub content_type: String,
+}
+
+/// A redirect.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Redirect {
+    /// Absolute URL or absolute path. `{path}` becomes the request's path and query.
+    pub to: String,
+    /// 301, 302, 303, 307 or 308. Default 308.
+    #[serde(default = "permanent")]
+    pub status: u16,
+}
+
+/// Cross-origin callers (Fetch standard, CORS protocol).
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cors {
+    /// Origins such as `https://app.example.com`, or `*`.
+    pub origins: Vec<String>,
+    /// How long a browser may keep the answer to a preflight. Default 1h.
+    #[serde(default = "hour")]
+    pub max_age: Span,
+}
+
+/// `[upstream.NAME]`. All keys are live; changed endpoints or TLS make a new upstream beside the old one's open requests.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// `http://host:port` or `https://host:port`, tried in turn.
+    pub endpoints: Vec<String>,
+    /// Connections open at a time, over all endpoints and workers. Default 256.
+    #[serde(default = "upstream_connections")]
+    pub max_connections: u32,
+    /// Requests that may wait for a connection; more get 503. Default 1024.
+    #[serde(default = "upstream_queue")]
+    pub queue: u32,
+    /// Longest wait for a connection; then 503. Default 5s.
+    #[serde(default = "five_seconds")]
+    pub queue_timeout: Span,
+    /// Longest connect, TLS included. Default 3s.
+    #[serde(default = "three_seconds")]
+    pub connect_timeout: Span,
+    /// Longest pause while sending the request. Default 30s.
+    #[serde(default = "half_minute")]
+    pub send_timeout: Span,
+    /// Longest wait for the head of the answer, and longest pause in its body. Default 60s.
+    #[serde(default = "minute")]
+    pub read_timeout: Span,
+    /// How long an unused connection is kept. Default 60s.
+    #[serde(default = "minute")]
+    pub idle_timeout: Span,
+    /// How long an endpoint that failed is passed over while another is left. Default 10s.
+    #[serde(default = "ten_seconds")]
+    pub fail_timeout: Span,
+    /// Longest silence on an upgraded connection (WebSocket). Default 1h.
+    #[serde(default = "hour")]
+    pub upgrade_idle_timeout: Span,
+    /// `Host` sent: `preserve` the client's (default) or the `endpoint`'s own.
+    #[serde(default)]
+    pub host: HostHeader,
+    /// TLS to the endpoints.
+    #[serde(default)]
+    pub tls: UpstreamTls,
+}
+
+/// Which `Host` an upstream sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostHeader {
+    /// The client's.
+    #[default]
+    Preserve,
+    /// The endpoint's host and port.
+    Endpoint,
+}
+
+/// TLS towards an upstream or a database.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpstreamTls {
+    /// PEM file of the CAs to trust instead of the public ones.
+    pub ca: Option<PathBuf>,
+    /// Name to verify and send as SNI instead of the endpoint's host.
+    pub server_name: Option<String>,
+}
+
+/// `[limit.NAME]`. All keys are live; an unchanged limit keeps its counts over a reload.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limit {
+    /// `client-address`, `consumer`, `header:NAME` or `all`.
+    pub key: LimitKey,
+    /// Requests admitted in the long run: `100/s`.
+    pub rate: Rate,
+    /// Requests admitted at once after a pause. Default: the rate's count.
+    #[serde(default)]
+    pub burst: Option<u32>,
+    /// Distinct keys counted; the rest share one bucket. Default 65536, about 100 bytes each.
+    #[serde(default = "max_keys")]
+    pub max_keys: usize,
+    /// Send `RateLimit-Policy` and `RateLimit`. Default true.
+    #[serde(default = "yes")]
+    pub headers: bool,
+}
+
+/// What a limit counts by.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum LimitKey {
+    /// The client's address; IPv6 by /64.
+    ClientAddress,
+    /// The authenticated consumer; the address where there is none.
+    Consumer,
+    /// The value of a header, hashed; requests without it share one key.
+    Header(String),
+    /// One bucket for all.
+    All,
+}
+
+/// `[consumer.NAME]`. Live: a key that is taken out is refused on its next request.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Consumer {
+    /// SHA-256 of each API key, 64 hex digits, as printed by `sluicegate key new`.
+    pub key_sha256: Vec<String>,
+}
+
+impl TryFrom<String> for LimitKey {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "client-address" => Ok(Self::ClientAddress),
+            "consumer" => Ok(Self::Consumer),
+            "all" => Ok(Self::All),
+            _ => match text.strip_prefix("header:") {
+                Some(name) if !name.is_empty() => Ok(Self::Header(name.to_ascii_lowercase())),
+                _ => Err(format!("`{text}` is not a limit key; use client-address, consumer, header:NAME or all")),
+            },
+        }
+    }
+}
+
+impl From<LimitKey> for String {
+    fn from(key: LimitKey) -> Self {
+        match key {
+            LimitKey::ClientAddress => "client-address".into(),
+            LimitKey::Consumer => "consumer".into(),
+            LimitKey::All => "all".into(),
+            LimitKey::Header(name) => format!("header:{name}"),
+        }
+    }
+}
+
+impl Route {
+    /// Largest request body, or none for no limit.
+    pub fn body_limit(&self) -> Option<Size> {
+        self.max_body.or_else(|| self.query.is_some().then(default_body))
+    }
+}
+
+fn deadline() -> Span {
+    Span::secs(30)
+}
+
+fn max_rows() -> u64 {
+    1_000_000
+}
+
+fn max_response() -> Size {
+    Size::mib(64)
+}
+
+fn max_batch() -> usize {
+    1000
+}
+
+fn plain_text() -> String {
+    "text/plain; charset=utf-8".into()
+}
+
+fn permanent() -> u16 {
+    308
+}
+
+fn hour() -> Span {
+    Span::secs(3600)
+}
+
+fn upstream_connections() -> u32 {
+    256
+}
+
+fn upstream_queue() -> u32 {
+    1024
+}
+
+fn three_seconds() -> Span {
+    Span::secs(3)
+}
+
+fn five_seconds() -> Span {
+    Span::secs(5)
+}
+
+fn ten_seconds() -> Span {
+    Span::secs(10)
+}
+
+fn half_minute() -> Span {
+    Span::secs(30)
+}
+
+fn minute() -> Span {
+    Span::secs(60)
+}
+
+fn max_keys() -> usize {
+    65_536
+}
+
+fn yes() -> bool {
+    true
+}

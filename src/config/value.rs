@@ -1,0 +1,270 @@
+//! Values a person writes as text: durations, sizes, rates, secrets.
+
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// A length of time, written `250ms`, `10s`, `5m`, `1h` or `7d`; `0s` is allowed where a key says so.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Span(pub Duration);
+
+/// A number of bytes, written `512B`, `64KiB`, `16MiB` or `1GiB` (powers of 1024).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Size(pub u64);
+
+/// A rate, written `100/s`, `600/m` or `5000/h`; never zero.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rate {
+    /// Permits in one `per`.
+    pub count: u32,
+    /// The period.
+    pub per: Duration,
+}
+
+/// Text that must not be shown: given in place, from the environment, or from a file.
+///
+/// `Debug`, `Serialize` and every log print `"***"`, whatever the source.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Secret {
+    /// The text itself.
+    Plain(String),
+    /// `{ env = "NAME" }`.
+    Env(SecretEnv),
+    /// `{ file = "path" }`; trailing line ends are dropped.
+    File(SecretFile),
+}
+
+/// The name of an environment variable that holds a secret.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretEnv {
+    /// The variable's name.
+    pub env: String,
+}
+
+/// The path of a file that holds a secret.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretFile {
+    /// The file, relative to the working directory.
+    pub file: PathBuf,
+}
+
+impl Span {
+    /// `n` seconds.
+    pub const fn secs(n: u64) -> Self {
+        Self(Duration::from_secs(n))
+    }
+
+    /// `n` milliseconds.
+    pub const fn millis(n: u64) -> Self {
+        Self(Duration::from_millis(n))
+    }
+}
+
+impl Size {
+    /// `n` KiB.
+    pub const fn kib(n: u64) -> Self {
+        Self(n << 10)
+    }
+
+    /// `n` MiB.
+    pub const fn mib(n: u64) -> Self {
+        Self(n << 20)
+    }
+
+    /// The number as a length in memory.
+    pub fn as_usize(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+impl Secret {
+    /// Reads the secret from where it is.
+    ///
+    /// # Errors
+    /// A text that names the variable or the file, never its content.
+    pub fn reveal(&self) -> Result<String, String> {
+        match self {
+            Self::Plain(text) => Ok(text.clone()),
+            Self::Env(SecretEnv { env }) => {
+                std::env::var(env).map_err(|_| format!("environment variable {env} is not set"))
+            }
+            Self::File(SecretFile { file }) => std::fs::read_to_string(file)
+                .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
+                .map_err(|error| format!("cannot read {}: {error}", file.display())),
+        }
+    }
+}
+
+// === text forms ===
+
+fn split_unit(text: &str) -> Option<(u64, &str)> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    Some((number.parse().ok()?, unit.trim()))
+}
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not a duration; write it like 250ms, 10s, 5m, 1h or 7d");
+        let (number, unit) = split_unit(text).ok_or_else(wrong)?;
+        let millis = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return Err(wrong()),
+        };
+        number.checked_mul(millis).filter(|total| *total <= 366 * 86_400_000).map(Self::millis).ok_or_else(wrong)
+    }
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not a size; write it like 512B, 64KiB, 16MiB or 1GiB");
+        let (number, unit) = split_unit(text).ok_or_else(wrong)?;
+        let shift = match unit {
+            "B" => 0,
+            "KiB" => 10,
+            "MiB" => 20,
+            "GiB" => 30,
+            _ => return Err(wrong()),
+        };
+        number.checked_mul(1 << shift).map(Self).ok_or_else(wrong)
+    }
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not a rate; write it like 100/s, 600/m or 5000/h");
+        let (count, unit) = text.split_once('/').ok_or_else(wrong)?;
+        let per = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3_600,
+            _ => return Err(wrong()),
+        };
+        let count = count.parse().ok().filter(|count| *count > 0).ok_or_else(wrong)?;
+        Ok(Self { count, per: Duration::from_secs(per) })
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.0.as_millis();
+        match millis {
+            0 => f.write_str("0s"),
+            n if n % 86_400_000 == 0 => write!(f, "{}d", n / 86_400_000),
+            n if n % 3_600_000 == 0 => write!(f, "{}h", n / 3_600_000),
+            n if n % 60_000 == 0 => write!(f, "{}m", n / 60_000),
+            n if n % 1_000 == 0 => write!(f, "{}s", n / 1_000),
+            n => write!(f, "{n}ms"),
+        }
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            n if n > 0 && n % (1 << 30) == 0 => write!(f, "{}GiB", n >> 30),
+            n if n > 0 && n % (1 << 20) == 0 => write!(f, "{}MiB", n >> 20),
+            n if n > 0 && n % (1 << 10) == 0 => write!(f, "{}KiB", n >> 10),
+            n => write!(f, "{n}B"),
+        }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = match self.per.as_secs() {
+            60 => "m",
+            3_600 => "h",
+            _ => "s",
+        };
+        write!(f, "{}/{unit}", self.count)
+    }
+}
+
+macro_rules! text_value {
+    ($($name:ident),*) => {$(
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                String::deserialize(from)?.parse().map_err(de::Error::custom)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.collect_str(self)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+    )*};
+}
+
+text_value!(Span, Size, Rate);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"***\"")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str("***")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_forms_round_trip() {
+        for text in ["250ms", "10s", "5m", "1h", "7d", "0s"] {
+            assert_eq!(text.parse::<Span>().unwrap().to_string(), text);
+        }
+        for text in ["512B", "64KiB", "16MiB", "1GiB"] {
+            assert_eq!(text.parse::<Size>().unwrap().to_string(), text);
+        }
+        for text in ["100/s", "600/m", "5000/h"] {
+            assert_eq!(text.parse::<Rate>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_an_example() {
+        for text in ["", "10", "10 parsecs", "-1s", "99999999999999999999s", "400d"] {
+            assert!(text.parse::<Span>().unwrap_err().contains("250ms"), "{text}");
+        }
+        for text in ["", "10", "10kb", "99999999999GiB"] {
+            assert!(text.parse::<Size>().unwrap_err().contains("64KiB"), "{text}");
+        }
+        for text in ["", "0/s", "1/d", "x/s", "5"] {
+            assert!(text.parse::<Rate>().unwrap_err().contains("100/s"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_never_shown() {
+        let secret = Secret::Plain("hunter2".into());
+        assert_eq!(format!("{secret:?}"), "\"***\"");
+        assert_eq!(serde_json::to_string(&secret).unwrap(), "\"***\"");
+        assert_eq!(secret.reveal().unwrap(), "hunter2");
+    }
+}

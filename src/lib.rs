@@ -1,0 +1,4 @@
+//! Sluicegate: an edge gateway.
+
+pub mod config;
+pub mod observe;

@@ -1,0 +1,34 @@
+//! What the gateway tells of itself: logs, the access log, figures, and whose thread it is.
+//!
+//! Logs are `tracing` events, in lower case with fields, on standard error: pretty on a terminal, JSON otherwise. The access
+//! log is apart, one JSON object a request on standard output or in a file, because it is data: it is formatted by hand into a
+//! buffer of the worker's own and written by one thread of its own, so that a slow disk never slows a request. When that
+//! thread cannot keep up, lines are dropped and counted; nothing else waits.
+//!
+//! Figures are counted where they arise, in atomics, and rendered when somebody asks: [`figures`] holds those of HTTP, each
+//! other room its own.
+//!
+//! What it leaves out: exporting traces. A `traceparent` is passed on and logged (see [`trace`]).
+
+pub mod access_log;
+pub mod figures;
+mod logs;
+pub mod trace;
+
+use std::cell::Cell;
+
+pub use logs::{LogError, init};
+
+thread_local! {
+    static WORKER: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+/// The index of the current worker thread; `usize::MAX` on any other thread.
+pub fn worker() -> usize {
+    WORKER.get()
+}
+
+/// Names the current thread a worker.
+pub fn set_worker(index: usize) {
+    WORKER.set(index);
+}
