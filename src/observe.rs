@@ -5,12 +5,13 @@
 //! buffer of the worker's own and written by one thread of its own, so that a slow disk never slows a request. When that
 //! thread cannot keep up, lines are dropped and counted; nothing else waits.
 //!
-//! Figures are counted where they arise, in atomics, and rendered when somebody asks: [`figures`] holds those of HTTP, each
+//! Figures are counted where they arise, in atomics, and rendered ([`exposition`]) when somebody asks: [`figures`] holds those of HTTP, each
 //! other room its own.
 //!
 //! What it leaves out: exporting traces. A `traceparent` is passed on and logged (see [`trace`]).
 
 pub mod access_log;
+pub mod exposition;
 pub mod figures;
 mod logs;
 pub mod trace;

@@ -26,9 +26,15 @@ pub enum BackendError {
         /// For the log.
         reason: String,
     },
-    /// The request cannot be put to this database.
+    /// The request cannot be put to this database; it was not sent, or was undone.
     #[error("{0}")]
     Unsupported(String),
+    /// A row is longer than [`super::Limits::row`].
+    #[error("a row is longer than {limit} bytes")]
+    TooLarge {
+        /// The limit, in bytes.
+        limit: usize,
+    },
 }
 
 /// What the database said: PostgreSQL's error fields, or SQLite's code and message.
@@ -46,6 +52,12 @@ pub struct DatabaseError {
     pub hint: Option<String>,
     /// Where in the statement, in characters from 1.
     pub position: Option<u32>,
+    /// Where in `internal_query`, in characters from 1.
+    pub internal_position: Option<u32>,
+    /// The statement that the database made itself (in a function, say) and that failed.
+    pub internal_query: Option<String>,
+    /// The context: a stack of functions, most recent first.
+    pub context: Option<String>,
     /// Schema concerned.
     pub schema: Option<String>,
     /// Table concerned.
@@ -56,11 +68,36 @@ pub struct DatabaseError {
     pub data_type: Option<String>,
     /// Constraint concerned.
     pub constraint: Option<String>,
+    /// Source file of the server that reported it.
+    pub file: Option<String>,
+    /// Line of that file.
+    pub line: Option<String>,
+    /// Routine in that file.
+    pub routine: Option<String>,
     /// Which statement of a batch, from 0.
     pub statement: Option<usize>,
 }
 
 impl BackendError {
+    /// What may be told to a client. For [`BackendError::Database`] the primary message: it is the caller's own statement that it
+    /// speaks of.
+    pub fn public(&self) -> String {
+        match self {
+            Self::Database(error) => error.message.clone(),
+            Self::Checkout(error) => error.public(),
+            Self::Timeout => "the deadline passed".to_owned(),
+            Self::Lost { sent: false, .. } => "the connection to the database was lost; nothing was sent".to_owned(),
+            Self::Lost { outcome_unknown: false, .. } => {
+                "the connection to the database was lost; nothing was committed".to_owned()
+            }
+            Self::Lost { .. } => {
+                "the connection to the database was lost; whether the work was committed is unknown".to_owned()
+            }
+            Self::Unsupported(text) => text.clone(),
+            Self::TooLarge { .. } => self.to_string(),
+        }
+    }
+
     /// When the caller may try again, where that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

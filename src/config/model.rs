@@ -1,7 +1,7 @@
 //! The configuration as types: one struct a table, every key documented with its unit and default.
 //!
 //! Only shapes and defaults live here. What a value may be next to another (a route's pool exists, two routes do not
-//! collide) is decided in [`super::check`].
+//! collide) is decided in [`super::check()`].
 
 mod edge;
 mod pool;
@@ -22,7 +22,7 @@ pub use route::{
     Upstream, UpstreamTls,
 };
 
-use super::value::{Secret, Size, Span};
+use super::value::{Secret, Size, Span, address, networks, word};
 
 /// A whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -63,6 +63,7 @@ pub struct Server {
     /// Client connections at a time from one address (IPv6: one /64); default: an eighth of `max_connections`. (live)
     pub max_connections_per_address: Option<u32>,
     /// Networks whose `X-Forwarded-For` is believed, read from right to left. Default none. (live)
+    #[serde(deserialize_with = "networks")]
     pub trusted_proxies: Vec<IpNet>,
     /// How long readiness is already down while connections are still accepted, at shutdown. Default 0s. (live)
     pub drain_delay: Span,
@@ -75,6 +76,7 @@ pub struct Server {
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// `pretty`, `json`, or `auto`: pretty on a terminal, JSON otherwise. Default auto. (restart)
+    #[serde(deserialize_with = "word")]
     pub format: LogFormat,
     /// Filter in `tracing` syntax: `info`, `warn,sluicegate::pool=debug`. Default info. (restart)
     pub filter: String,
@@ -100,9 +102,11 @@ pub enum LogFormat {
 #[serde(deny_unknown_fields)]
 pub struct Admin {
     /// Address to listen on; plain HTTP, so keep it on loopback or a private network. (restart)
+    #[serde(deserialize_with = "address")]
     pub address: SocketAddr,
-    /// `token` (default) or `open`: whether reading needs the token of `<state>/admin.token`. Changing always does. (live)
-    #[serde(default)]
+    /// `token` (default) or `open`: whether reading needs the token of `<state>/admin.token`. Changing always does.
+    /// (live)
+    #[serde(default, deserialize_with = "word")]
     pub access: AdminAccess,
     /// The token, instead of one made at first start in `<state>/admin.token`. (live)
     #[serde(default)]

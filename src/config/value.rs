@@ -1,8 +1,18 @@
 //! Values a person writes as text: durations, sizes, rates, secrets.
 
-use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use ipnet::IpNet;
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, IntoDeserializer, value::MapAccessDeserializer},
+};
 
 /// A length of time, written `250ms`, `10s`, `5m`, `1h` or `7d`; `0s` is allowed where a key says so.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,8 +34,7 @@ pub struct Rate {
 /// Text that must not be shown: given in place, from the environment, or from a file.
 ///
 /// `Debug`, `Serialize` and every log print `"***"`, whatever the source.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Secret {
     /// The text itself.
     Plain(String),
@@ -36,16 +45,14 @@ pub enum Secret {
 }
 
 /// The name of an environment variable that holds a secret.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SecretEnv {
     /// The variable's name.
     pub env: String,
 }
 
 /// The path of a file that holds a secret.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SecretFile {
     /// The file, relative to the working directory.
     pub file: PathBuf,
@@ -86,10 +93,18 @@ impl Secret {
     /// # Errors
     /// A text that names the variable or the file, never its content.
     pub fn reveal(&self) -> Result<String, String> {
+        self.reveal_in(|name| std::env::var(name).ok())
+    }
+
+    /// The same with an environment of the caller's.
+    ///
+    /// # Errors
+    /// As [`reveal`](Self::reveal).
+    pub fn reveal_in(&self, variable: impl FnOnce(&str) -> Option<String>) -> Result<String, String> {
         match self {
             Self::Plain(text) => Ok(text.clone()),
             Self::Env(SecretEnv { env }) => {
-                std::env::var(env).map_err(|_| format!("environment variable {env} is not set"))
+                variable(env).ok_or_else(|| format!("environment variable {env} is not set, or is not UTF-8"))
             }
             Self::File(SecretFile { file }) => std::fs::read_to_string(file)
                 .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
@@ -217,6 +232,75 @@ macro_rules! text_value {
 }
 
 text_value!(Span, Size, Rate);
+
+/// Reads one of the words of an enumeration. Without it serde takes `0` for the first of them.
+pub(super) fn word<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+    T::deserialize(String::deserialize(from)?.into_deserializer())
+}
+
+/// Reads an IP address and port.
+pub(super) fn address<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(from)?;
+    let wrong = || {
+        format!("`{text}` is not an IP address with a port; write it like 127.0.0.1:8443, 0.0.0.0:443 or [::1]:8443")
+    };
+    text.parse().map_err(|_| de::Error::custom(wrong()))
+}
+
+/// Reads networks; a bare address is a network of one.
+pub(super) fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
+    /// One of them, so that an error keeps its index.
+    struct Network(IpNet);
+
+    impl<'de> Deserialize<'de> for Network {
+        fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            let text = String::deserialize(from)?;
+            let wrong = || format!("`{text}` is not a network; write it like 10.0.0.0/8, fd00::/8 or 192.0.2.1");
+            let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+            net.map(Network).map_err(|_| de::Error::custom(wrong()))
+        }
+    }
+
+    Ok(Vec::<Network>::deserialize(from)?.into_iter().map(|Network(net)| net).collect())
+}
+
+// Written out, not `untagged`: that forgets where in the table the mistake was, and what it was.
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        /// The table form.
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            env: Option<String>,
+            file: Option<PathBuf>,
+        }
+
+        /// Text or table.
+        struct Form;
+
+        impl<'de> de::Visitor<'de> for Form {
+            type Value = Secret;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text, `{ env = \"NAME\" }` or `{ file = \"path\" }`")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Secret, E> {
+                Ok(Secret::Plain(text.to_owned()))
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Secret, A::Error> {
+                match Table::deserialize(MapAccessDeserializer::new(map))? {
+                    Table { env: Some(env), file: None } => Ok(Secret::Env(SecretEnv { env })),
+                    Table { env: None, file: Some(file) } => Ok(Secret::File(SecretFile { file })),
+                    _ => Err(de::Error::custom("expected exactly one of `env` and `file`")),
+                }
+            }
+        }
+
+        from.deserialize_any(Form)
+    }
+}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

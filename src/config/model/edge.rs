@@ -1,25 +1,32 @@
 //! Listeners: addresses, certificates, deadlines and protocol limits.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{fmt, net::SocketAddr, path::PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{
+        self,
+        value::{MapAccessDeserializer, SeqAccessDeserializer},
+    },
+};
 
-use crate::config::value::{Size, Span};
+use crate::config::value::{Size, Span, address, word};
 
 /// `[listener.NAME]`. A new or removed listener is bound or drained live; a changed `address` is a rebind.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     /// Address and port; port 0 takes a free one, named in the ready line. (rebind)
+    #[serde(deserialize_with = "address")]
     pub address: SocketAddr,
     /// Certificates; absent means plain HTTP. (live)
     #[serde(default)]
     pub tls: Option<Tls>,
     /// Oldest TLS version spoken: `1.2` (default) or `1.3`. (live, for new connections)
-    #[serde(default)]
+    #[serde(default, deserialize_with = "word")]
     pub tls_min_version: TlsVersion,
     /// What a server name without a certificate gets: the first certificate (`default`) or an alert (`refuse`). (live)
-    #[serde(default)]
+    #[serde(default, deserialize_with = "word")]
     pub unknown_sni: UnknownSni,
     /// Answer every request with a redirect to the same place over HTTPS. (live)
     #[serde(default)]
@@ -39,7 +46,8 @@ pub struct Listener {
     /// A body must make progress within this, in either direction. Default 30s.
     #[serde(default = "half_minute")]
     pub progress_timeout: Span,
-    /// Least bytes a second a request body must bring, averaged over `progress_timeout`. Default 256B; 0B: any progress will do.
+    /// Least bytes a second a request body must bring, averaged over `progress_timeout`. Default 256B; 0B: any
+    /// progress will do.
     #[serde(default = "min_rate")]
     pub min_body_rate: Size,
     /// Oldest a connection may grow before it is asked to leave, with 10 % jitter. Default 1h.
@@ -57,7 +65,7 @@ pub struct Listener {
 }
 
 /// Where certificates come from.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Tls {
     /// `{ self_signed = ["localhost"] }`: a leaf from the local CA in the state directory.
@@ -141,6 +149,29 @@ pub struct Http2 {
     pub max_local_resets: usize,
 }
 
+impl Listener {
+    /// A listener without TLS, with every default.
+    pub fn plain(address: SocketAddr) -> Self {
+        Self {
+            address,
+            tls: None,
+            tls_min_version: TlsVersion::default(),
+            unknown_sni: UnknownSni::default(),
+            https_redirect: None,
+            backlog: backlog(),
+            handshake_timeout: ten_seconds(),
+            header_timeout: ten_seconds(),
+            idle_timeout: minute(),
+            progress_timeout: half_minute(),
+            min_body_rate: min_rate(),
+            max_age: hour(),
+            max_headers: headers(),
+            max_header_bytes: header_bytes(),
+            http2: Http2::default(),
+        }
+    }
+}
+
 impl Default for Http2 {
     fn default() -> Self {
         Self {
@@ -153,6 +184,34 @@ impl Default for Http2 {
             max_pending_resets: 20,
             max_local_resets: 1024,
         }
+    }
+}
+
+// Written out, not `untagged`: that forgets where in the table the mistake was, and what it was.
+impl<'de> Deserialize<'de> for Tls {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        /// Table or list.
+        struct Form;
+
+        impl<'de> de::Visitor<'de> for Form {
+            type Value = Tls;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(
+                    "`{ self_signed = [\"localhost\"] }` or a list of `{ certificate = \"a.pem\", key = \"a.key\" }`",
+                )
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Tls, A::Error> {
+                SelfSigned::deserialize(MapAccessDeserializer::new(map)).map(Tls::SelfSigned)
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, list: A) -> Result<Tls, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(list)).map(Tls::Files)
+            }
+        }
+
+        from.deserialize_any(Form)
     }
 }
 

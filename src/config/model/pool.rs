@@ -2,17 +2,22 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::UpstreamTls;
-use crate::config::value::{Secret, Size, Span};
+use crate::config::{
+    machine,
+    value::{Secret, Size, Span, word},
+};
 
-/// `[pool.NAME]`. `backend` and `url` (less its password) are its identity: change them and a new pool replaces the old one,
-/// which drains. All other keys are live; those that shape a session (marked) apply to new connections, and old ones retire.
+/// `[pool.NAME]`. `backend` and `url` (less its password) are its identity: change them and a new pool replaces the
+/// old one, which drains. All other keys are live; those that shape a session (marked) apply to new connections, and
+/// old ones retire.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pool {
     /// `postgres` or `sqlite`.
+    #[serde(deserialize_with = "word")]
     pub backend: BackendKind,
     /// `postgres://user:password@host:port/database?sslmode=…` or `sqlite:path`; text, `{ env = … }` or `{ file = … }`.
     pub url: Secret,
@@ -49,7 +54,8 @@ pub struct Pool {
     /// Oldest a connection may grow, whatever the policy says. Default 1h, less up to 10 % jitter.
     #[serde(default = "hour")]
     pub max_lifetime: Span,
-    /// Longest a connection may lie unused above the minimum, whatever the policy says. Default 10m, less up to 10 % jitter.
+    /// Longest a connection may lie unused above the minimum, whatever the policy says. Default 10m, less up to 10 %
+    /// jitter.
     #[serde(default = "ten_minutes")]
     pub idle_timeout: Span,
     /// Checkouts after which a connection is closed, less up to 10 % jitter; 0: no limit. Default 0.
@@ -85,9 +91,9 @@ pub struct Pool {
     /// A connection held longer is logged, with the route that holds it. Default 30s; 0s: never.
     #[serde(default = "half_minute")]
     pub held_warning: Span,
-    /// When session state is reset: `tracked`, on cause; `always`, behind every answer. Default tracked. A pool that serves
-    /// more than one consumer is always reset. (PostgreSQL)
-    #[serde(default)]
+    /// When session state is reset: `tracked`, on cause; `always`, behind every answer. Default tracked. A pool that
+    /// serves more than one consumer is always reset. (PostgreSQL)
+    #[serde(default, deserialize_with = "word")]
     pub reset: Reset,
     /// A PgBouncer in transaction mode stands between: unnamed statements only. Default false. (PostgreSQL, session)
     #[serde(default)]
@@ -131,12 +137,13 @@ pub enum BackendKind {
 pub struct PoolSize {
     /// Connections kept open, warmed at start. Default 0.
     pub min: u32,
-    /// Connections at most, counted at the server. Default: four a core, at most one for each 64 MiB of memory, at least 2.
+    /// Connections at most, counted at the server. Default: four a core, at most one for each 64 MiB of memory, at
+    /// least 2.
     pub max: Option<u32>,
 }
 
 /// Which policy decides.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum PolicyRef {
     /// `{ plugin = "NAME", fallback = "NATIVE" }`.
@@ -146,19 +153,17 @@ pub enum PolicyRef {
 }
 
 /// A component, and the native policy that answers when it cannot.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PluginPolicy {
     /// Name of a `[plugin.NAME]`.
     pub plugin: String,
-    /// Native policy used while the component cannot answer. Sizing: `fixed`; eviction: `lifetime`; validation: `always`,
-    /// `bypass-window` or `never`.
+    /// Native policy used while the component cannot answer. Sizing: `fixed`; eviction: `lifetime`; validation:
+    /// `always`, `bypass-window` or `never`.
     pub fallback: String,
 }
 
 /// A policy that is part of the gateway.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NativeOnly {
     /// Its name.
     pub native: String,
@@ -210,6 +215,7 @@ pub struct SqliteTuning {
     /// Memory map of the file. Default 64MiB; 0B: none.
     pub mmap: Size,
     /// `synchronous`: `off`, `normal` (default) or `full`.
+    #[serde(deserialize_with = "word")]
     pub synchronous: Synchronous,
 }
 
@@ -272,12 +278,7 @@ impl Default for Breaker {
 
 impl Default for SqliteTuning {
     fn default() -> Self {
-        Self {
-            busy_timeout: Span::secs(5),
-            cache: Size::mib(8),
-            mmap: Size::mib(64),
-            synchronous: Synchronous::Normal,
-        }
+        Self { busy_timeout: Span::secs(5), cache: Size::mib(8), mmap: Size::mib(64), synchronous: Synchronous::Normal }
     }
 }
 
@@ -296,6 +297,49 @@ impl PolicyRef {
             Self::Plugin(policy) => &policy.fallback,
             Self::Native(policy) => &policy.native,
         }
+    }
+}
+
+impl Pool {
+    /// Connections kept open.
+    pub fn min(&self) -> u32 {
+        self.size.min
+    }
+
+    /// Connections at most: `size.max`, or what suits this machine; never less than one, or than the minimum.
+    pub fn max_size(&self) -> u32 {
+        self.size.max.unwrap_or_else(machine::default_pool_size).max(self.size.min).max(1)
+    }
+}
+
+// Written out, not `untagged`: that forgets where in the table the mistake was, and what it was.
+impl<'de> Deserialize<'de> for PolicyRef {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        /// All keys of both forms.
+        #[derive(Deserialize)]
+        #[serde(
+            deny_unknown_fields,
+            expecting = "`{ plugin = \"NAME\", fallback = \"NATIVE\" }` or `{ native = \"NAME\" }`"
+        )]
+        struct Table {
+            plugin: Option<String>,
+            fallback: Option<String>,
+            native: Option<String>,
+        }
+
+        let wrong = match Table::deserialize(from)? {
+            Table { plugin: Some(plugin), fallback: Some(fallback), native: None } => {
+                return Ok(Self::Plugin(PluginPolicy { plugin, fallback }));
+            }
+            Table { plugin: None, fallback: None, native: Some(native) } => {
+                return Ok(Self::Native(NativeOnly { native }));
+            }
+            Table { native: Some(_), .. } => "`native` decides alone: leave `plugin` and `fallback` out",
+            Table { plugin: Some(_), .. } => "`plugin` needs a `fallback`: the native policy for when it cannot answer",
+            Table { fallback: Some(_), .. } => "`fallback` needs a `plugin`; to decide natively, write `native`",
+            _ => "expected `plugin` with `fallback`, or `native`",
+        };
+        Err(de::Error::custom(wrong))
     }
 }
 

@@ -1,11 +1,14 @@
 //! Routes and what they lead to: upstreams, limits, consumers.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, value::SeqAccessDeserializer},
+};
 
 use super::default_body;
-use crate::config::value::{Rate, Size, Span};
+use crate::config::value::{Rate, Size, Span, word};
 
 /// `[[route]]`: a match and exactly one target. All keys are live.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -59,7 +62,7 @@ pub struct Route {
 }
 
 /// Who may call a route.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Access {
     /// `"open"`: anyone.
@@ -69,7 +72,7 @@ pub enum Access {
 }
 
 /// The word `open`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Open {
     /// Anyone may call.
@@ -81,6 +84,7 @@ pub enum Open {
 #[serde(deny_unknown_fields)]
 pub struct Query {
     /// The HTTP shape. Only `json` so far.
+    #[serde(deserialize_with = "word")]
     pub dialect: Dialect,
     /// The pool.
     pub pool: String,
@@ -150,7 +154,8 @@ pub struct Cors {
     pub max_age: Span,
 }
 
-/// `[upstream.NAME]`. All keys are live; changed endpoints or TLS make a new upstream beside the old one's open requests.
+/// `[upstream.NAME]`. All keys are live; changed endpoints or TLS make a new upstream beside the old one's open
+/// requests.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
@@ -184,7 +189,7 @@ pub struct Upstream {
     #[serde(default = "hour")]
     pub upgrade_idle_timeout: Span,
     /// `Host` sent: `preserve` the client's (default) or the `endpoint`'s own.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "word")]
     pub host: HostHeader,
     /// TLS to the endpoints.
     #[serde(default)]
@@ -251,6 +256,37 @@ pub enum LimitKey {
 pub struct Consumer {
     /// SHA-256 of each API key, 64 hex digits, as printed by `sluicegate key new`.
     pub key_sha256: Vec<String>,
+}
+
+// Written out, not `untagged`: that forgets where in the list the mistake was, and what it was.
+impl<'de> Deserialize<'de> for Access {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        /// Word or list.
+        struct Form;
+
+        impl<'de> de::Visitor<'de> for Form {
+            type Value = Access;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`\"open\"` or a list of consumers")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Access, E> {
+                match text {
+                    "open" => Ok(Access::Open(Open::Open)),
+                    _ => Err(de::Error::custom(format!(
+                        "`{text}` is not an access rule; write \"open\", or a list of consumers: [\"{text}\"]"
+                    ))),
+                }
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, list: A) -> Result<Access, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(list)).map(Access::Consumers)
+            }
+        }
+
+        from.deserialize_any(Form)
+    }
 }
 
 impl TryFrom<String> for LimitKey {

@@ -1,0 +1,20 @@
+//! For tests: a policy with all hooks that misbehaves as its configuration says: `{"mode": "HOOK.FAULT"}`, or `{"mode": "FAULT"}`
+//! for every hook that knows the fault. Without a mode it behaves.
+//!
+//! | hook | faults |
+//! |---|---|
+//! | sizing | `loop`, `trap`, `memory` (grows until it may not), `max` (`u32::MAX` everywhere), `zero`, `nan` (NaN and far too many in `carry`), `oscillate` (5, 10, 5, …) |
+//! | eviction | `loop`, `trap`, `memory`, `nan` (as above, verdicts that do not exist), `close-all` (and far too many verdicts) |
+//! | validation | `loop`, `trap`, `memory`, `nan`, `discard` (and purge) |
+//! | lifecycle | `refuse` (the self-check fails) |
+//!
+//! A hostile policy must get past the door to do harm, so it behaves while it is being tried. The host tries a component, when it
+//! loads it, with inputs that no pool has: `bounds.max-size` 65535 for sizing and eviction, `age-ms` 4294967295 for validation; and a
+//! pool's clock does not go below zero either. On those, and on nothing else, a fault does not show. (There is nothing else it
+//! could go by: instances for sizing and eviction are made anew for each call.)
+
+#[cfg(target_arch = "wasm32")]
+mod component;
+mod fault;
+
+pub use fault::{Fault, Hook, MODES, Plan};

@@ -1,0 +1,54 @@
+//! What lasts of a consumer: a name, and whether the key is still good.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use tokio::sync::Notify;
+
+/// One key of a consumer, for as long as somebody uses it.
+#[derive(Debug)]
+pub struct ConsumerHandle {
+    name: Arc<str>,
+    id: u64,
+    revoked: AtomicBool,
+    notify: Notify,
+}
+
+impl ConsumerHandle {
+    pub(super) fn new(name: &str) -> Self {
+        Self { name: name.into(), id: super::id(name), revoked: AtomicBool::new(false), notify: Notify::new() }
+    }
+
+    /// The consumer's name in the configuration.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// A number for the name, for limits: the same over reloads and for all keys of the consumer.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Whether the key was taken out of the configuration.
+    pub fn is_revoked(&self) -> bool {
+        self.revoked.load(Ordering::Acquire)
+    }
+
+    /// Completes when the key is taken out of the configuration; at once if it has been. Cancel safe.
+    pub async fn revoked(&self) {
+        let notified = self.notify.notified();
+        tokio::pin!(notified);
+        // Registered before the flag is read, so that no call of `revoke` is missed in between.
+        notified.as_mut().enable();
+        if !self.is_revoked() {
+            notified.await;
+        }
+    }
+
+    pub(super) fn revoke(&self) {
+        self.revoked.store(true, Ordering::Release);
+        self.notify.notify_waiters();
+    }
+}

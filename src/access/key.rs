@@ -1,0 +1,114 @@
+//! API keys: made, found in a request, hashed.
+
+use std::{fmt, io};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use rand::{TryRngCore, rngs::OsRng};
+use sha2::{Digest as _, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+
+use super::Denied;
+
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// Marks a key as ours, for people and for secret scanners.
+const PREFIX: &str = "sg_";
+
+/// The SHA-256 of a key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Digest([u8; 32]);
+
+/// A key that was just made. The text is shown once and kept nowhere.
+pub struct NewKey {
+    /// What the consumer sends: `sg_` and 43 characters, 256 random bits.
+    pub text: String,
+    /// What the configuration holds: its SHA-256, 64 hexadecimal digits.
+    pub sha256: String,
+}
+
+/// Makes a key.
+///
+/// # Errors
+/// The system has no randomness to give.
+pub fn new_key() -> io::Result<NewKey> {
+    let mut secret = [0_u8; 32];
+    OsRng.try_fill_bytes(&mut secret).map_err(io::Error::other)?;
+    let text = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(secret));
+    let sha256 = Digest::of(text.as_bytes()).to_string();
+    Ok(NewKey { text, sha256 })
+}
+
+/// Takes the key out of a request that was let in by it: it is the gateway's secret, not the upstream's business.
+pub fn conceal(headers: &mut HeaderMap) {
+    headers.remove(API_KEY);
+    if headers.get_all(header::AUTHORIZATION).iter().any(|value| bearer(value).is_some()) {
+        headers.remove(header::AUTHORIZATION);
+    }
+}
+
+/// The key that a request shows.
+pub(super) fn shown(headers: &HeaderMap) -> Result<Option<&[u8]>, Denied> {
+    let in_api_key = headers.get_all(API_KEY).iter().map(|value| value.as_bytes().trim_ascii());
+    let in_authorization = headers.get_all(header::AUTHORIZATION).iter().filter_map(bearer);
+    let mut found = None;
+    for key in in_authorization.chain(in_api_key) {
+        match found {
+            None => found = Some(key),
+            Some(other) if other == key => {}
+            Some(_) => return Err(Denied::TwoKeys),
+        }
+    }
+    Ok(found)
+}
+
+/// The token of a `Bearer` credential (RFC 6750, section 2.1); the scheme's case does not matter (RFC 9110, section 11.1).
+fn bearer(value: &HeaderValue) -> Option<&[u8]> {
+    let (scheme, token) = value.as_bytes().split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}
+
+// === impl Digest ===
+
+impl Digest {
+    pub(super) fn of(key: &[u8]) -> Self {
+        Self(Sha256::digest(key).into())
+    }
+
+    pub(super) fn from_hex(text: &str) -> Option<Self> {
+        let mut bytes = [0_u8; 32];
+        if text.len() != 64 {
+            return None;
+        }
+        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            let digit = |character: u8| char::from(character).to_digit(16);
+            *byte = u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).ok()?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+impl ConstantTimeEq for Digest {
+    fn ct_eq(&self, other: &Self) -> Choice {
+        self.0.ct_eq(&other.0)
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Enough to tell keys apart in a log, not to look one up.
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02x}{:02x}…", self.0[0], self.0[1])
+    }
+}
+
+impl fmt::Debug for NewKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewKey").field("text", &"***").field("sha256", &self.sha256).finish()
+    }
+}

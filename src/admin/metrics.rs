@@ -1,0 +1,202 @@
+//! `/metrics`: figures under OpenTelemetry's names, dots as underscores, base units as suffix.
+
+use std::sync::atomic::Ordering;
+
+use tokio::time::Instant;
+
+use super::status;
+use crate::{
+    gateway::{Generation, Shared},
+    observe::exposition::Exposition,
+    pool::{PoolStatus, Quantiles},
+};
+
+pub(super) fn render(shared: &Shared) -> String {
+    let mut out = Exposition::default();
+    let generation = shared.generation();
+    process(&mut out, shared, &generation);
+    http(&mut out, shared);
+    for (name, pool) in &generation.pools {
+        let status = pool.status();
+        connections(&mut out, name, &status);
+        counters(&mut out, name, &status);
+        latencies(&mut out, name, &status);
+    }
+    upstreams(&mut out, &generation);
+    plugins(&mut out, shared);
+    out.render()
+}
+
+fn process(out: &mut Exposition, shared: &Shared, generation: &Generation) {
+    let ready = f64::from(u8::from(status::not_ready(shared).is_empty()));
+    out.gauge("sluicegate_ready", "Whether /readyz says yes", &[], ready);
+    out.gauge("sluicegate_build_info", "1, with the version", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    out.gauge("sluicegate_generation", "Number of the generation that serves", &[], generation.number as f64);
+    let live = shared.generations.load(Ordering::Relaxed) as f64;
+    out.gauge("sluicegate_generations_live", "Generations that some request still holds", &[], live);
+    let (succeeded, failed) = shared.reloads.counts();
+    for (outcome, count) in [("succeeded", succeeded), ("failed", failed)] {
+        out.counter("sluicegate_reloads", "Configuration reloads", &[("outcome", outcome)], count);
+    }
+    let last_failed = shared.reloads.last().is_some_and(|last| last.error.is_some());
+    out.gauge(
+        "sluicegate_config_last_reload_success",
+        "Whether the last reload took effect",
+        &[],
+        f64::from(u8::from(!last_failed)),
+    );
+    out.counter("sluicegate_access_log_dropped_lines", "Lines lost to a slow disk", &[], shared.access_log.dropped());
+    for listening in shared.listeners.serving() {
+        if let Some(expiry) = listening.not_after() {
+            let labels = [("listener", &*listening.name)];
+            let help = "When the first certificate of a listener expires, in seconds since 1970";
+            out.gauge("sluicegate_certificate_expiry_seconds", help, &labels, expiry as f64);
+        }
+    }
+    for (name, value) in shared.edge.snapshot().counters() {
+        out.counter("sluicegate_edge_events", "What happened to connections", &[("event", name)], value);
+    }
+    let open = shared.edge.snapshot().active as f64;
+    out.gauge("http_server_open_connections", "Client connections open", &[], open);
+    out.gauge("sluicegate_tunnels", "Upgraded connections open", &[], shared.tunnels.open() as f64);
+}
+
+fn http(out: &mut Exposition, shared: &Shared) {
+    for (route, figures) in shared.http.routes() {
+        let help = "Requests under way";
+        out.gauge("http_server_active_requests", help, &[("http_route", &route)], figures.active() as f64);
+        out.counter("http_server_aborted_responses", "Answers that broke off", &[("http_route", &route)], figures.aborted());
+        let help = "Bytes of answers' bodies";
+        out.counter("http_server_response_body_bytes", help, &[("http_route", &route)], figures.sent());
+        for (class, now) in figures.durations() {
+            if now.count > 0 {
+                let labels = [("http_route", route.as_str()), ("http_response_status_class", class)];
+                out.histogram("http_server_request_duration_seconds", "From head to last byte", &labels, now);
+            }
+        }
+    }
+}
+
+fn connections(out: &mut Exposition, pool: &str, status: &PoolStatus) {
+    let states = [
+        ("idle", status.idle),
+        ("used", status.in_use),
+        ("creating", status.creating),
+        ("closing", status.closing),
+        ("lingering", status.lingering),
+    ];
+    for (state, count) in states {
+        let labels = [("db_client_connection_pool_name", pool), ("state", state)];
+        out.gauge("db_client_connection_count", "Connections by state", &labels, f64::from(count));
+    }
+    let pool = [("db_client_connection_pool_name", pool)];
+    let mut gauge = |name, help, value: f64| out.gauge(name, help, &pool, value);
+    gauge("db_client_connection_max", "Connections at most", f64::from(status.max));
+    gauge("db_client_connection_idle_min", "Connections kept open", f64::from(status.min));
+    gauge("db_client_connection_target", "Connections the sizing policy aims at", f64::from(status.target));
+    gauge("db_client_connection_pending_requests", "Callers in the queue", f64::from(status.waiters));
+    let oldest = f64::from(status.oldest_wait_ms) / 1e3;
+    gauge("db_client_connection_oldest_wait_seconds", "How long the first in the queue has waited", oldest);
+    gauge("db_client_connection_health_ratio", "Good among creates and validations", status.health);
+    let open = f64::from(u8::from(status.breaker.state == "open"));
+    gauge("db_client_connection_breaker_open", "Whether the breaker is open", open);
+}
+
+/// Every counter of the pool under its own name; those that are tables, by label.
+fn counters(out: &mut Exposition, pool: &str, status: &PoolStatus) {
+    let c = &status.counters;
+    let plain = [
+        ("acquired", c.checkouts),
+        ("waited", c.waited),
+        ("timeouts", c.timeouts),
+        ("refused", c.refused),
+        ("cancelled", c.cancelled),
+        ("handoffs", c.handoffs),
+        ("rehomed", c.rehomed),
+        ("created", c.creates),
+        ("probes", c.probes),
+        ("validations_ok", c.validations_ok),
+        ("validation_failures", c.validations_failed),
+        ("rollbacks", c.rollbacks),
+        ("resets", c.resets),
+        ("recoveries", c.recoveries),
+        ("errors", c.errors),
+        ("held_long", c.held_long),
+        ("closes_unconfirmed", c.closes_unconfirmed),
+    ];
+    for (event, count) in plain {
+        let labels = [("db_client_connection_pool_name", pool), ("event", event)];
+        out.counter("db_client_connection_events", "What happened to connections and callers", &labels, count);
+    }
+    for (name, help, table) in [
+        ("db_client_connection_create_failures", "Connections that could not be made", serde_json::json!(c.create_failures)),
+        ("db_client_connection_closed", "Connections closed", serde_json::json!(c.closes)),
+        ("db_client_connection_clamped", "Policies' answers that were not followed to the letter", serde_json::json!(c.clamped)),
+    ] {
+        for (cause, count) in table.as_object().into_iter().flatten() {
+            let labels = [("db_client_connection_pool_name", pool), ("cause", cause)];
+            out.counter(name, help, &labels, count.as_u64().unwrap_or(0));
+        }
+    }
+    for decision in &status.decisions {
+        let by = decision.by.to_string();
+        let labels = [("db_client_connection_pool_name", pool), ("hook", decision.hook), ("by", &by)];
+        out.counter("sluicegate_policy_decisions", "Decisions by hook and by who took them", &labels, decision.count);
+    }
+}
+
+fn latencies(out: &mut Exposition, pool: &str, status: &PoolStatus) {
+    let of = &status.latency;
+    let all = [
+        ("db_client_connection_wait_time_seconds", "Waiting for a connection", of.wait),
+        ("db_client_connection_use_time_seconds", "From checkout to return", of.hold),
+        ("db_client_connection_create_time_seconds", "Making a connection", of.create),
+        ("db_client_connection_validate_time_seconds", "Validating a connection", of.validate),
+        ("db_client_operation_round_trip_seconds", "On the backend alone", of.rtt),
+    ];
+    for (name, help, Quantiles { p50_us, p95_us, p99_us, .. }) in all {
+        for (quantile, us) in [("0.5", p50_us), ("0.95", p95_us), ("0.99", p99_us)] {
+            let labels = [("db_client_connection_pool_name", pool), ("quantile", quantile)];
+            out.gauge(name, help, &labels, us as f64 / 1e6);
+        }
+    }
+}
+
+fn upstreams(out: &mut Exposition, generation: &Generation) {
+    for (name, upstream) in &generation.upstreams {
+        let status = upstream.status(Instant::now());
+        let help = "Connections to an upstream";
+        for (state, count) in [("idle", status.idle), ("active", status.in_use)] {
+            let labels = [("upstream", name.as_str()), ("http_connection_state", state)];
+            out.gauge("http_client_open_connections", help, &labels, count as f64);
+        }
+        let labels = [("upstream", name.as_str())];
+        out.gauge("http_client_pending_requests", "Requests waiting for a connection", &labels, status.waiting as f64);
+        for endpoint in &status.endpoints {
+            let labels = [("upstream", name.as_str()), ("server_address", &*endpoint.address)];
+            out.counter("http_client_requests", "Requests sent to an endpoint", &labels, endpoint.requests);
+            out.counter("http_client_failures", "Failed connects and invalid answers", &labels, endpoint.failures);
+        }
+    }
+}
+
+fn plugins(out: &mut Exposition, shared: &Shared) {
+    for plugin in shared.plugins.status() {
+        let name = plugin.plugin.as_str();
+        let help = "Versions of a plugin that have served";
+        out.counter("sluicegate_plugin_versions", help, &[("plugin", name)], plugin.generation);
+        out.gauge("sluicegate_plugin_instances", "Live instances", &[("plugin", name)], plugin.instances as f64);
+        for (hook, status) in &plugin.hooks {
+            let labels = [("plugin", name), ("hook", hook.as_str())];
+            out.counter("sluicegate_plugin_calls", "Calls of a plugin", &labels, status.figures.calls);
+            let quarantined = f64::from(u8::from(status.quarantined));
+            out.gauge("sluicegate_plugin_quarantined", "Whether the fallback holds", &labels, quarantined);
+            let help = "Mean duration of a call";
+            out.gauge("sluicegate_plugin_call_seconds_mean", help, &labels, status.figures.mean_us / 1e6);
+            for (kind, count) in &status.figures.faults {
+                let labels = [("plugin", name), ("hook", hook.as_str()), ("fault", kind.as_str())];
+                out.counter("sluicegate_plugin_faults", "Calls that the fallback answered", &labels, *count);
+            }
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! The admin token: given in the configuration, or made at first start and kept in the state directory.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
+
+use http::{HeaderMap, header};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::{access, config::model};
+
+/// What an operator must show. Only its hash is kept.
+pub(super) struct Token([u8; 32]);
+
+impl Token {
+    /// Reads the token, or makes one.
+    pub(super) fn open(settings: &model::Admin, state: &Path) -> Result<Self, String> {
+        let text = match &settings.token {
+            Some(secret) => secret.reveal()?,
+            None => kept(&state.join("admin.token"))?,
+        };
+        if text.is_empty() {
+            return Err("the token is empty".into());
+        }
+        Ok(Self(Sha256::digest(text.as_bytes()).into()))
+    }
+
+    /// Whether a request shows it. The comparison takes the same time for every wrong token.
+    pub(super) fn is_shown(&self, headers: &HeaderMap) -> bool {
+        let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let shown = value.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let Some((_, shown)) = shown else { return false };
+        let digest: [u8; 32] = Sha256::digest(shown.trim().as_bytes()).into();
+        digest.ct_eq(&self.0).into()
+    }
+}
+
+fn kept(path: &Path) -> Result<String, String> {
+    let told = |error: std::io::Error| format!("{}: {error}", path.display());
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(text.trim().to_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let token = access::new_key().map_err(|error| format!("no random numbers: {error}"))?.text;
+            if let Some(dir) = path.parent() {
+                fs::create_dir_all(dir).map_err(told)?;
+            }
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(told)?;
+            writeln!(file, "{token}").map_err(told)?;
+            Ok(token)
+        }
+        Err(error) => Err(told(error)),
+    }
+}

@@ -1,0 +1,235 @@
+//! Databases, behind one door: a dialect hands in [`Work`] and pulls [`Event`]s out, whatever the database is.
+//!
+//! [`Database::start`] takes a connection from the pool and sends the work; [`Execution::next`] reads one step at a time. Nothing
+//! is read ahead of the consumer but one buffer, so that a slow client slows its database down and memory stays bounded. The
+//! deadline covers the wait for a connection, the statement and the reading.
+//!
+//! **When things go wrong.** Work is sent at most once, with one exception: if a connection turns out to be dead before a byte went
+//! out, the work goes to another one, once. An [`Execution`] that is dropped before its end, for whatever reason, stops its
+//! statement; the connection is mended or closed by the pool, never given out as it is. Errors say whether the work may have
+//! been done ([`BackendError::Lost`]).
+//!
+//! **Left out**: cursors, transactions over several requests, notifications.
+
+mod error;
+mod fingerprint;
+mod lex;
+mod work;
+
+pub mod postgres;
+pub mod sqlite;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant as Clock},
+};
+
+use tokio::time::{Instant, timeout_at};
+
+use self::{
+    postgres::{Postgres, Running},
+    sqlite::Sqlite,
+};
+use crate::pool::{Holder, Lease, Pool};
+
+pub use error::{BackendError, DatabaseError};
+pub use fingerprint::fingerprint;
+pub use work::{Batch, Cell, Column, Event, Isolation, Limits, Row, Shape, Statement, Work};
+
+/// A pool of connections to a database of some kind, and what a dialect needs to use it.
+#[derive(Clone)]
+pub struct Database {
+    kind: Kind,
+    /// Work that takes longer is logged; zero: never.
+    slow: Duration,
+}
+
+/// The kinds of database.
+#[derive(Clone)]
+pub enum Kind {
+    /// PostgreSQL.
+    Postgres(Arc<Pool<Postgres>>),
+    /// SQLite.
+    Sqlite(Arc<Pool<Sqlite>>),
+}
+
+/// Work that runs. Dropped before its end, it is stopped.
+pub struct Execution {
+    running: Kin,
+    deadline: Instant,
+    watch: Watch,
+}
+
+enum Kin {
+    Postgres { lease: Lease<Postgres>, running: Box<Running> },
+    Sqlite(Box<sqlite::Execution<Lease<Sqlite>>>),
+}
+
+// === impl Database ===
+
+impl Database {
+    /// `slow` is the time beyond which work is logged, by its fingerprint; zero: never.
+    pub fn new(kind: Kind, slow: Duration) -> Self {
+        Self { kind, slow }
+    }
+
+    /// The pool.
+    pub fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// The pool's name.
+    pub fn name(&self) -> &str {
+        match &self.kind {
+            Kind::Postgres(pool) => pool.name(),
+            Kind::Sqlite(pool) => pool.name(),
+        }
+    }
+
+    /// Takes a connection and sends `work`. `deadline` covers this and everything up to the last step. Dropping the future leaves
+    /// nothing behind.
+    ///
+    /// # Errors
+    /// No connection was to be had, the work cannot be put to this database, or the connection was lost. What the database itself
+    /// says of the work comes out of [`Execution::next`].
+    pub async fn start(
+        &self,
+        work: Work,
+        deadline: Instant,
+        holder: Holder,
+        limits: Limits,
+    ) -> Result<Execution, BackendError> {
+        let work = Arc::new(work);
+        let route = holder.route.clone();
+        let running = match &self.kind {
+            Kind::Postgres(pool) => start_postgres(pool, &work, deadline, holder, limits).await?,
+            Kind::Sqlite(pool) => {
+                let lease = pool.checkout(deadline, holder).await?;
+                Kin::Sqlite(Box::new(sqlite::Execution::start(lease, (*work).clone(), deadline, limits)))
+            }
+        };
+        let watch = Watch { pool: self.name().into(), route, work, slow: self.slow, begun: Clock::now(), end: None };
+        Ok(Execution { running, deadline, watch })
+    }
+}
+
+async fn start_postgres(
+    pool: &Arc<Pool<Postgres>>,
+    work: &Arc<Work>,
+    deadline: Instant,
+    holder: Holder,
+    limits: Limits,
+) -> Result<Kin, BackendError> {
+    let mut first = true;
+    loop {
+        let mut lease = pool.checkout(deadline, holder.clone()).await?;
+        let begun = timeout_at(deadline, Running::begin(&mut lease, work.clone(), limits)).await;
+        match begun.map_err(|_| BackendError::Timeout)? {
+            Ok(running) => return Ok(Kin::Postgres { lease, running: Box::new(running) }),
+            Err(error) => {
+                let unsent = matches!(error, BackendError::Lost { sent: false, .. });
+                if unsent {
+                    lease.failed();
+                }
+                if !unsent || !std::mem::take(&mut first) {
+                    return Err(error);
+                }
+                tracing::info!(pool = %pool.name(), error = %error, "connection was dead, trying another");
+            }
+        }
+    }
+}
+
+// === impl Execution ===
+
+impl Execution {
+    /// The next step; none when everything is read and committed. After an error there is nothing more to come. Cancel safe,
+    /// except that a cancelled look-up of a type costs the connection.
+    ///
+    /// # Errors
+    /// The database refused a statement or the commit, the deadline passed, a row was too long, or the connection was lost.
+    pub async fn next(&mut self) -> Result<Option<Event<'_>>, BackendError> {
+        let watch = &mut self.watch;
+        match &mut self.running {
+            Kin::Postgres { lease, running } => {
+                let timed = running.round_trip().is_some();
+                let step = match timeout_at(self.deadline, running.next(lease)).await {
+                    Ok(step) => step,
+                    Err(_) => Err(BackendError::Timeout),
+                };
+                if let (false, Some(round_trip)) = (timed, running.round_trip()) {
+                    lease.rtt(round_trip);
+                }
+                let step = watch.note(step)?;
+                let event = running.event(lease, step);
+                if event.is_none() {
+                    watch.end = Some("done");
+                }
+                Ok(event)
+            }
+            Kin::Sqlite(execution) => {
+                let event = watch.note(execution.next().await)?;
+                if event.is_none() {
+                    watch.end = Some("done");
+                }
+                Ok(event)
+            }
+        }
+    }
+}
+
+impl Drop for Execution {
+    fn drop(&mut self) {
+        if self.watch.end == Some("lost") {
+            match &mut self.running {
+                Kin::Postgres { lease, .. } => lease.failed(),
+                Kin::Sqlite(execution) => execution.lease().failed(),
+            }
+        }
+    }
+}
+
+/// Logs work that was slow, however it ended.
+struct Watch {
+    pool: Arc<str>,
+    route: Arc<str>,
+    work: Arc<Work>,
+    slow: Duration,
+    begun: Clock,
+    end: Option<&'static str>,
+}
+
+impl Watch {
+    fn note<T>(&mut self, outcome: Result<T, BackendError>) -> Result<T, BackendError> {
+        if let Err(error) = &outcome {
+            self.end = Some(match error {
+                BackendError::Lost { .. } => "lost",
+                BackendError::Timeout => "timeout",
+                _ => "failed",
+            });
+        }
+        outcome
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let took = self.begun.elapsed();
+        if self.slow.is_zero() || took < self.slow {
+            return;
+        }
+        let (first, statements) = match &*self.work {
+            Work::Single(statement) => (Some(statement), 1),
+            Work::Batch(batch) => (batch.statements.first(), batch.statements.len()),
+        };
+        tracing::warn!(
+            pool = %self.pool,
+            route = %self.route,
+            took_ms = took.as_millis(),
+            end = self.end.unwrap_or("abandoned"),
+            statements,
+            statement = first.map(|statement| fingerprint(&statement.sql)),
+            "slow query",
+        );
+    }
+}

@@ -1,0 +1,192 @@
+//! PostgreSQL, spoken in its extended protocol with text in and text out.
+//!
+//! **How a connection is made.** [`crate::net`] dials; `sslmode` is negotiated here; `deadpool-postgres` and `tokio-postgres` do
+//! start-up and authentication over that stream (`startup.rs`). Then they are dropped, and the wire is ours: `tokio-postgres` takes
+//! results in binary only, and text is what keeps every type exact.
+//!
+//! **How a request runs.** It is written as one pipeline with one Sync (`plan.rs`), so that a cold statement, a cached one and a
+//! whole transaction each cost one round trip; replies are read as they are asked for (`running.rs`), out of the buffer that they came
+//! in (`inbox.rs`). The socket is read only when the consumer wants more, so that a slow consumer slows the server down and
+//! nothing piles up here. A text that is seen twice on a connection is prepared under a name (`cache.rs`).
+//!
+//! **When things go wrong.** A request whose first byte was not sent says so ([`BackendError::Lost`](super::BackendError::Lost) with
+//! `sent: false`) and may be sent elsewhere; any other is never repeated, except for a prepared statement that the server refused
+//! to run because a table changed. When a connection is lost between the last byte of a request and the server's word that it is
+//! done, the outcome is unknown, and the error says that too. An execution that is dropped leaves its connection
+//! [`Hygiene::Busy`](crate::pool::Hygiene::Busy): `care.rs` cancels the statement, reads to the end, and makes sure that the cancel
+//! request cannot hit whoever comes next.
+//!
+//! **Session state.** Statements, command tags and the server's own reports are watched for what they leave behind
+//! (`statement.rs`); what functions do inside is not seen, and a pool that serves several consumers is told to reset always.
+//!
+//! **Left out**: COPY to and from the caller, LISTEN for the caller, Kerberos, client certificates, replication, cursors that
+//! outlive a request. Behind PgBouncer statements are unnamed, and what would need a session is refused.
+
+mod cache;
+mod care;
+mod connection;
+mod dial;
+mod failure;
+mod inbox;
+mod lookup;
+mod messages;
+mod params;
+mod plan;
+mod running;
+mod settings;
+mod startup;
+mod statement;
+mod types;
+
+#[cfg(test)]
+mod testkit;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use arc_swap::ArcSwap;
+use tokio::time::{Instant, timeout_at};
+
+use self::{
+    dial::{Place, places, share},
+    settings::Settings,
+    types::TypeNames,
+};
+use crate::{
+    config::model::{Pool, Reset},
+    pool::backend::{Backend, Manager, Metrics, Probe, RecycleError, RecycleResult},
+};
+
+pub use connection::PostgresConnection;
+pub use failure::{PostgresFailure, PostgresSettingsError, Violation};
+pub(crate) use running::Running;
+
+/// Makes and mends connections to one database as one role. Clones are handles on the same.
+#[derive(Clone)]
+pub struct Postgres {
+    settings: Arc<ArcSwap<Settings>>,
+    shared: Arc<Shared>,
+}
+
+/// What all connections of a pool have in common.
+#[derive(Default)]
+pub(crate) struct Shared {
+    types: TypeNames,
+    always_reset: AtomicBool,
+}
+
+impl Postgres {
+    /// For the database that `pool` names. Reads secrets and the TLS authorities from where they are; connects to nothing.
+    ///
+    /// # Errors
+    /// The URL, a secret or the TLS settings cannot be used.
+    pub fn new(pool: &Pool) -> Result<Self, PostgresSettingsError> {
+        let settings = Arc::new(ArcSwap::from_pointee(Settings::read(pool)?));
+        let postgres = Self { settings, shared: Arc::default() };
+        postgres.reset(pool.reset);
+        Ok(postgres)
+    }
+
+    /// Takes settings over for connections that are made from now on; when to reset holds for all at once.
+    ///
+    /// # Errors
+    /// As [`Postgres::new`]; then nothing is changed.
+    pub fn reconfigure(&self, pool: &Pool) -> Result<(), PostgresSettingsError> {
+        self.settings.store(Arc::new(Settings::read(pool)?));
+        self.reset(pool.reset);
+        Ok(())
+    }
+
+    /// When sessions are reset. A pool that serves raw SQL of more than one consumer must always be.
+    pub fn reset(&self, reset: Reset) {
+        self.shared.always_reset.store(reset == Reset::Always, Ordering::Relaxed);
+    }
+
+    /// Hosts, database and role, without the password: what makes two pools the same one.
+    pub fn identity(&self) -> String {
+        self.settings.load().identity()
+    }
+
+    async fn connect(&self, deadline: Instant) -> Result<PostgresConnection, PostgresFailure> {
+        let settings = self.settings.load_full();
+        let mut failures = Vec::new();
+        let endpoints = settings.order();
+        for (tried, endpoint) in endpoints.iter().enumerate() {
+            let until = share(deadline, endpoints.len() - tried);
+            let places = match places(&settings, endpoint, until).await {
+                Ok(places) => places,
+                Err(failure) => {
+                    failures.push(failure);
+                    continue;
+                }
+            };
+            for (tried, place) in places.iter().enumerate() {
+                match self.connect_to(&settings, place, share(until, places.len() - tried)).await {
+                    Err(failure) if failure.try_next_host() => failures.push(failure),
+                    settled => return settled,
+                }
+            }
+        }
+        Err(match failures.len() {
+            1 => failures.remove(0),
+            _ => PostgresFailure::All(failures),
+        })
+    }
+
+    async fn connect_to(
+        &self,
+        settings: &Arc<Settings>,
+        place: &Place,
+        deadline: Instant,
+    ) -> Result<PostgresConnection, PostgresFailure> {
+        let connecting = async {
+            let stream = dial::open(settings, place, deadline).await?;
+            let started = startup::start(&settings.startup, stream).await?;
+            let mut conn =
+                PostgresConnection::new(started, place.clone(), settings.clone(), self.shared.clone());
+            match conn.suits().await {
+                Ok(()) => Ok(conn),
+                Err(failure) => {
+                    conn.goodbye().await;
+                    Err(failure)
+                }
+            }
+        };
+        timeout_at(deadline, connecting).await.map_err(|_| PostgresFailure::Timeout)?
+    }
+}
+
+impl Manager for Postgres {
+    type Type = PostgresConnection;
+    type Error = PostgresFailure;
+
+    async fn create(&self) -> Result<PostgresConnection, PostgresFailure> {
+        let deadline = Instant::now() + self.settings.load().connect_timeout;
+        self.connect(deadline).await
+    }
+
+    async fn recycle(&self, conn: &mut PostgresConnection, _: &Metrics) -> RecycleResult<PostgresFailure> {
+        conn.probe(Probe::Ping).await.map_err(RecycleError::Backend)
+    }
+}
+
+impl Backend for Postgres {
+    type Conn = PostgresConnection;
+    type Failure = PostgresFailure;
+
+    async fn probe(&self, conn: &mut PostgresConnection, action: Probe) -> Result<(), PostgresFailure> {
+        conn.probe(action).await
+    }
+
+    async fn recover(&self, conn: &mut PostgresConnection) -> Result<(), PostgresFailure> {
+        conn.recover().await
+    }
+
+    async fn close(&self, conn: PostgresConnection) {
+        conn.goodbye().await;
+    }
+}

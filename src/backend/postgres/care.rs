@@ -1,0 +1,233 @@
+//! Keeping a connection fit: probes, resets, cancelling what nobody waits for, the goodbye.
+
+use std::{sync::Arc, time::Duration};
+
+use postgres_protocol::message::frontend;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_postgres::{CancelToken, config::TargetSessionAttrs};
+
+use super::{
+    connection::PostgresConnection,
+    dial::{self, Place},
+    failure::PostgresFailure,
+    inbox::Next,
+    messages,
+    settings::Settings,
+    startup, statement,
+};
+use crate::{
+    backend::error::DatabaseError,
+    net::Stream,
+    pool::backend::{Hygiene, Probe},
+};
+
+/// How long replies that nobody wants may take to end by themselves: most are complete already, and a cancel request costs a
+/// connection.
+const GRACE: Duration = Duration::from_millis(5);
+
+/// Undoes what a session may have set, but for prepared statements: ours stay.
+const RESET: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; \
+                     SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
+
+const COPY_REFUSED: &str = "COPY is not supported";
+
+impl PostgresConnection {
+    // --- probes ---
+
+    pub(super) async fn probe(&mut self, action: Probe) -> Result<(), PostgresFailure> {
+        match action {
+            Probe::Ping => self.ping().await,
+            Probe::Query => self.run("SELECT 1").await,
+            Probe::Rollback => self.run("ROLLBACK").await,
+            Probe::ResetSession => self.reset(false).await,
+            Probe::ResetFully => self.reset(true).await,
+        }
+    }
+
+    /// A bare Sync: one round trip, and the server does nothing. An error that comes with it is a cancel request that was late.
+    async fn ping(&mut self) -> Result<(), PostgresFailure> {
+        frontend::sync(&mut self.outbox);
+        self.pending += 1;
+        self.drain().await.map(drop)
+    }
+
+    async fn reset(&mut self, fully: bool) -> Result<(), PostgresFailure> {
+        if self.status != b'I' {
+            self.run("ROLLBACK").await?;
+        }
+        if self.settings.behind_pgbouncer {
+            // The session is the pooler's, and another one with the next statement.
+            return self.ping().await;
+        }
+        // `DISCARD ALL` drops prepared statements, which is what it takes to be rid of a caller's own.
+        if fully || self.dirty & statement::PREPARED != 0 {
+            self.statements.clear();
+            self.run("DISCARD ALL").await?;
+        } else {
+            self.run(RESET).await?;
+        }
+        self.dirty = 0;
+        self.used = false;
+        Ok(())
+    }
+
+    /// Whether the server is of the kind that `target_session_attrs` asks for. Servers from 14 on report it by themselves.
+    pub(super) async fn suits(&mut self) -> Result<(), PostgresFailure> {
+        let wanted = match self.settings.session {
+            TargetSessionAttrs::ReadWrite => false,
+            TargetSessionAttrs::ReadOnly => true,
+            _ => return Ok(()),
+        };
+        let on = |value: Option<&str>| value.map(|value| value == "on");
+        let reported = (on(self.parameter("in_hot_standby")), on(self.parameter("default_transaction_read_only")));
+        let read_only = match reported {
+            (Some(standby), Some(default)) => standby || default,
+            _ => self.show_read_only().await?,
+        };
+        match (read_only, wanted) {
+            (true, false) => Err(PostgresFailure::WrongServer("read-only")),
+            (false, true) => Err(PostgresFailure::WrongServer("writable")),
+            _ => Ok(()),
+        }
+    }
+
+    async fn show_read_only(&mut self) -> Result<bool, PostgresFailure> {
+        self.query("SHOW transaction_read_only")?;
+        let mut on = false;
+        loop {
+            match self.message(usize::MAX)? {
+                Next::Message(b'D') => on = self.inbox.body().ends_with(b"on"),
+                Next::Message(b'E') => return Err(self.refusal()),
+                Next::Message(b'Z') => return Ok(on),
+                Next::Incomplete => self.exchange().await?,
+                _ => {}
+            }
+        }
+    }
+
+    // --- simple queries ---
+
+    /// Runs `sql`, whose result does not matter. An error of the server is a failure.
+    async fn run(&mut self, sql: &str) -> Result<(), PostgresFailure> {
+        self.query(sql)?;
+        match self.drain().await? {
+            None => Ok(()),
+            Some(error) => {
+                self.broken = true;
+                Err(PostgresFailure::Server(error))
+            }
+        }
+    }
+
+    fn query(&mut self, sql: &str) -> Result<(), PostgresFailure> {
+        frontend::query(sql, &mut self.outbox)?;
+        self.pending += 1;
+        Ok(())
+    }
+
+    /// Reads all replies that are due and lets them go; the first error among them is told. Cancel safe.
+    pub(super) async fn drain(&mut self) -> Result<Option<Box<DatabaseError>>, PostgresFailure> {
+        let mut first = None;
+        while self.pending > 0 {
+            match self.message(0)? {
+                Next::Message(b'E') => {
+                    let error = messages::error(self.inbox.body());
+                    if messages::is_fatal(&error) {
+                        return Err(self.refusal());
+                    }
+                    first.get_or_insert_with(|| Box::new(error));
+                }
+                Next::Message(b'G') => self.refuse_copy()?,
+                Next::Message(b'C') => self.dirty |= statement::traces(messages::tag(self.inbox.body()).0),
+                Next::Incomplete => self.exchange().await?,
+                _ => {}
+            }
+        }
+        Ok(first)
+    }
+
+    fn refusal(&mut self) -> PostgresFailure {
+        self.broken = true;
+        PostgresFailure::Server(Box::new(messages::error(self.inbox.body())))
+    }
+
+    /// Answers a `CopyInResponse`. The server has swallowed the Sync that followed, as the protocol says, so that another one
+    /// takes its place.
+    pub(super) fn refuse_copy(&mut self) -> Result<(), PostgresFailure> {
+        frontend::copy_fail(COPY_REFUSED, &mut self.outbox)?;
+        frontend::sync(&mut self.outbox);
+        Ok(())
+    }
+
+    // --- recovery ---
+
+    /// Stops what runs and reads its replies to the end. When this returns, no cancel request is under way that could hit whoever
+    /// comes next: the server closes the cancel request's connection after it has signalled, and a round trip after that has
+    /// seen the signal come and go.
+    pub(super) async fn recover(&mut self) -> Result<(), PostgresFailure> {
+        self.statements.abandon();
+        if !self.outbox.is_empty() {
+            // The rest of the request must not go out: a COMMIT may be at its end.
+            self.broken = true;
+            self.send_cancel().await?;
+            return Err(PostgresFailure::HalfSent);
+        }
+        if let Ok(drained) = timeout(GRACE, self.drain()).await {
+            return drained.map(drop);
+        }
+        let cancel = self.send_cancel();
+        // Draining meanwhile, because a server that cannot get rid of its rows does not notice a cancel request.
+        let (cancelled, drained) = tokio::join!(cancel, self.drain());
+        cancelled.inspect_err(|_| self.broken = true)?;
+        drained?;
+        self.ping().await
+    }
+
+    fn send_cancel(&self) -> impl Future<Output = Result<(), PostgresFailure>> + Send + use<> {
+        let deadline = Instant::now() + self.settings.connect_timeout;
+        tracing::debug!(process = self.process, "cancelling a statement that nobody waits for");
+        let cancel = send_cancel(self.settings.clone(), self.place.clone(), self.cancel.clone(), deadline);
+        async move { timeout_at(deadline, cancel).await.map_err(|_| PostgresFailure::Timeout)? }
+    }
+
+    // --- the end ---
+
+    /// Says goodbye and waits for the server's end of file.
+    pub(super) async fn goodbye(mut self) {
+        let whole = self.outbox.is_empty() && self.hygiene_allows_words();
+        if whole {
+            frontend::terminate(&mut self.outbox);
+            // A failure means that the server has gone, which is what is wanted.
+            let _ = self.stream.write_all(&self.outbox).await;
+            let _ = self.stream.flush().await;
+        }
+        let _ = self.stream.shutdown().await;
+        end_of_file(&mut self.stream).await;
+    }
+
+    fn hygiene_allows_words(&self) -> bool {
+        use crate::pool::backend::Connection;
+        self.hygiene() != Hygiene::Broken
+    }
+}
+
+async fn send_cancel(
+    settings: Arc<Settings>,
+    place: Place,
+    token: CancelToken,
+    deadline: Instant,
+) -> Result<(), PostgresFailure> {
+    let stream = dial::open(&settings, &place, deadline).await?;
+    if let Some(mut stream) = startup::cancel(&token, stream).await? {
+        end_of_file(&mut stream).await;
+    }
+    Ok(())
+}
+
+async fn end_of_file(stream: &mut Stream) {
+    let mut scrap = [0_u8; 4096];
+    while matches!(stream.read(&mut scrap).await, Ok(1..)) {}
+}

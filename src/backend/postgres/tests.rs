@@ -1,0 +1,6 @@
+//! Against a real server.
+
+mod faults;
+mod session;
+mod statements;
+mod types;

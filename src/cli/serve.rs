@@ -1,0 +1,60 @@
+//! `sluicegate serve` and `sluicegate check`.
+
+use std::sync::Arc;
+
+use crate::{
+    admin::Admin,
+    config::{Finding, Source},
+    gateway::{self, Companion, Shared},
+};
+
+pub(super) fn serve(source: Source) -> anyhow::Result<()> {
+    let demonstration = source.file.is_none();
+    Ok(gateway::run(source, &WithAdmin { demonstration })?)
+}
+
+pub(super) fn check(source: &Source) -> anyhow::Result<()> {
+    let checked = gateway::check(source)?;
+    let files = if checked.files.is_empty() { "the embedded configuration".to_owned() } else { checked.files.join(", ") };
+    println!("{files}: {}", checked.parts);
+    Ok(())
+}
+
+/// The admin listener beside the gateway, and for the demonstration some words on what to try.
+struct WithAdmin {
+    demonstration: bool,
+}
+
+impl Companion for WithAdmin {
+    fn start(&self, shared: &Arc<Shared>, config: &crate::config::model::Config) -> Result<Option<String>, Vec<Finding>> {
+        match &config.admin {
+            Some(admin) => Admin::start(shared, admin).map(Some).map_err(|finding| vec![finding]),
+            None => Ok(None),
+        }
+    }
+
+    fn ready(&self, shared: &Arc<Shared>) {
+        if self.demonstration
+            && let Some(text) = tour(shared)
+        {
+            println!("{text}");
+        }
+    }
+}
+
+/// Lines to try against the demonstration as it is bound.
+fn tour(shared: &Shared) -> Option<String> {
+    let serving = shared.listeners.serving();
+    let public = serving.iter().find(|listening| listening.scheme() == "https")?;
+    let admin = shared.generation().config().admin.as_ref()?.address;
+    let state = shared.state.display();
+    let base = format!("https://localhost:{}", public.address.port());
+    let curl = format!("curl --cacert {state}/ca/ca.pem");
+    let query = |sql: &str| format!("  {curl} {base}/query -H 'content-type: application/json' -d '{sql}'");
+    Some(format!(
+        "\nSluicegate serves {base}. In another terminal:\n\n  {curl} {base}/\n{}\n{}\n{}\n  curl -H \"Authorization: Bearer $(cat {state}/admin.token)\" http://{admin}/status\n\nCtrl-C drains and stops.\n",
+        query(r#"{"sql":"create table if not exists visit (id integer primary key, who text)"}"#),
+        query(r#"{"sql":"insert into visit (who) values (?1)","params":["Ada"]}"#),
+        query(r#"{"sql":"select id, who from visit"}"#),
+    ))
+}

@@ -1,0 +1,116 @@
+//! Listening sockets.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+/// Listens on `address`.
+///
+/// With `reuse_port`, several sockets may listen on one port and the kernel spreads connections over them: one a worker.
+/// The kernel would also let another process of the same user join, silently taking a share of the traffic; so call
+/// [`probe`] first, where the port is not held already. Accepted sockets inherit `TCP_NODELAY`. An IPv6 socket takes IPv6
+/// only, so that `0.0.0.0` and `[::]` can stand side by side.
+///
+/// # Errors
+/// As the system says: in use, not permitted, no such address.
+pub fn bind(address: SocketAddr, backlog: u32, reuse_port: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if reuse_port {
+        rustix::net::sockopt::set_socket_reuseport(&socket, true)?;
+    }
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_tcp_nodelay(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+/// Sees whether `address` is free, by binding it without `SO_REUSEPORT` and letting go. Not for ports that this process
+/// holds. Port 0 is always free.
+///
+/// # Errors
+/// `AddrInUse`, or whatever else stands against listening there.
+pub fn probe(address: SocketAddr) -> io::Result<()> {
+    if address.port() == 0 {
+        return Ok(());
+    }
+    bind(address, 1, false).map(drop)
+}
+
+/// Sets the listen queue of a socket that listens already.
+///
+/// # Errors
+/// As the system says.
+pub fn set_backlog(listener: &TcpListener, backlog: u32) -> io::Result<()> {
+    SockRef::from(listener).listen(i32::try_from(backlog).unwrap_or(i32::MAX))
+}
+
+/// Raises the limit on open files as far as it goes without privileges, and returns it.
+///
+/// # Errors
+/// The system refuses; the old limit stays.
+pub fn raise_file_limit() -> io::Result<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    Ok(limit.maximum.unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loopback(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    #[test]
+    fn workers_share_a_port_and_a_probe_finds_it_taken() {
+        let first = bind(loopback(0), 16, true).unwrap();
+        let address = first.local_addr().unwrap();
+        let _second = bind(address, 16, true).unwrap();
+        assert_eq!(probe(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop((first, _second));
+        probe(address).unwrap();
+        assert!(probe(loopback(0)).is_ok());
+    }
+
+    #[test]
+    fn a_probe_leaves_nothing_behind_for_a_port_in_time_wait() {
+        let listener = bind(loopback(0), 16, true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = std::net::TcpStream::connect(address).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        // The server closes first, so its port stays in TIME_WAIT.
+        drop(listener.accept().unwrap());
+        drop((client, listener));
+        probe(address).unwrap();
+    }
+
+    #[test]
+    fn accepted_sockets_send_at_once() {
+        let listener = bind(loopback(0), 16, false).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert!(listener.accept().unwrap().0.nodelay().unwrap());
+    }
+
+    #[test]
+    fn both_families_fit_on_one_port() {
+        let Ok(six) = bind("[::]:0".parse().unwrap(), 16, false) else { return };
+        let port = six.local_addr().unwrap().port();
+        bind(SocketAddr::from(([0, 0, 0, 0], port)), 16, false).unwrap();
+    }
+
+    #[test]
+    fn the_file_limit_goes_up() {
+        assert!(raise_file_limit().unwrap() >= 1_024);
+    }
+}

@@ -1,0 +1,28 @@
+//! Composition: a generation from a configuration, the handler that walks it, workers, reload, drain.
+//!
+//! [`run`] is the life of a gateway. One background thread supervises: it reads the configuration, builds the first
+//! [`Generation`], starts a worker a core and hands each its listening sockets; then it looks at files a few times a second,
+//! reloads when asked, and drains at SIGTERM. Workers do nothing but answer requests with the generation that serves when the
+//! request comes.
+//!
+//! What it promises when things go wrong: a configuration is applied whole or not at all. Everything that can be refused
+//! (files, certificates, plugins, ports) is tried beside what serves; only then is anything touched. At start every reason is
+//! told at once, and nothing serves. A database or an upstream that is absent is not a reason: its routes answer 503 until it
+//! comes.
+//!
+//! What it leaves out: upgrading the binary without closing its sockets, and changing the number of workers while running.
+
+mod entry;
+mod generation;
+mod handler;
+mod listeners;
+mod pools;
+mod run;
+mod shared;
+mod worker;
+
+pub use generation::Generation;
+pub use listeners::{Listeners, Listening, bind_all};
+pub use pools::{PoolEntry, Retiring};
+pub use run::{Checked, Companion, RunError, check, run};
+pub use shared::{LastReload, ReloadSummary, Reloads, Shared};

@@ -1,0 +1,200 @@
+//! One request's line in the access log, and its share of the figures.
+//!
+//! An [`Entry`] begins with the request and is written when the last byte of the answer has gone, the body has broken off,
+//! or the client has left: whoever drops it, it is written once. Status 499 (nginx's) stands for a client who left before
+//! there was an answer.
+
+use std::{
+    io::Write,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use http::{HeaderMap, HeaderValue, Method, Version, header, uri::PathAndQuery};
+use tokio::time::Instant;
+
+use crate::{
+    access::ConsumerHandle,
+    edge::Peer,
+    observe::{
+        access_log::{Lines, escape_into},
+        figures::RouteFigures,
+        trace::Trace,
+    },
+    proxy,
+};
+
+/// Where a request came from and what it asked, kept until its line is written.
+pub(super) struct Entry {
+    lines: Arc<Lines>,
+    started: Instant,
+    wall: SystemTime,
+    /// The request's number in this process.
+    pub(super) id: u64,
+    /// The trace it belongs to.
+    pub(super) trace: Trace,
+    peer: Arc<Peer>,
+    client: IpAddr,
+    method: Method,
+    target: Option<PathAndQuery>,
+    host: Arc<str>,
+    version: Version,
+    user_agent: Option<HeaderValue>,
+    referer: Option<HeaderValue>,
+    route: Option<(Arc<str>, Arc<RouteFigures>)>,
+    consumer: Option<Arc<ConsumerHandle>>,
+    /// What became of it upstream.
+    pub(super) forwarded: Option<(Arc<str>, proxy::Outcome)>,
+    /// Why it was refused or failed, in a word.
+    pub(super) reason: Option<&'static str>,
+    status: u16,
+    bytes: u64,
+    complete: bool,
+}
+
+/// What an entry begins with.
+pub(super) struct Beginning<'a> {
+    pub(super) id: u64,
+    pub(super) peer: &'a Arc<Peer>,
+    pub(super) client: IpAddr,
+    pub(super) method: &'a Method,
+    pub(super) target: Option<&'a PathAndQuery>,
+    pub(super) host: &'a Arc<str>,
+    pub(super) version: Version,
+    pub(super) headers: &'a HeaderMap,
+}
+
+impl Entry {
+    pub(super) fn begin(lines: Arc<Lines>, of: Beginning<'_>) -> Box<Self> {
+        Box::new(Self {
+            lines,
+            started: Instant::now(),
+            wall: SystemTime::now(),
+            id: of.id,
+            trace: Trace::of(of.headers),
+            peer: of.peer.clone(),
+            client: of.client,
+            method: of.method.clone(),
+            target: of.target.cloned(),
+            host: of.host.clone(),
+            version: of.version,
+            user_agent: of.headers.get(header::USER_AGENT).cloned(),
+            referer: of.headers.get(header::REFERER).cloned(),
+            route: None,
+            consumer: None,
+            forwarded: None,
+            reason: None,
+            status: 499,
+            bytes: 0,
+            complete: false,
+        })
+    }
+
+    /// The route is known: its figures count from now on.
+    pub(super) fn routed(&mut self, name: &Arc<str>, figures: &Arc<RouteFigures>) {
+        figures.begin();
+        self.route = Some((name.clone(), figures.clone()));
+    }
+
+    /// The caller is known.
+    pub(super) fn called_by(&mut self, consumer: Arc<ConsumerHandle>) {
+        self.consumer = Some(consumer);
+    }
+
+    /// There is an answer, whose body is still to be sent.
+    pub(super) fn answered(&mut self, status: u16) {
+        self.status = status;
+    }
+
+    /// Its body has ended, well or not.
+    pub(super) fn sent(mut self: Box<Self>, bytes: u64, complete: bool) {
+        self.bytes = bytes;
+        self.complete = complete;
+    }
+
+    fn write(&self, out: &mut Vec<u8>, took: Duration) {
+        let _ = write!(out, "{{\"time\":\"{}\"", humantime::format_rfc3339_millis(self.wall));
+        let _ = write!(out, ",\"client\":\"{}\",\"peer\":\"{}\"", self.client, self.peer.socket);
+        text(out, "listener", &self.peer.listener);
+        text(out, "method", self.method.as_str());
+        text(out, "host", &self.host);
+        text(out, "path", self.target.as_ref().map_or("", PathAndQuery::as_str));
+        text(out, "protocol", protocol(self.version));
+        let _ = write!(out, ",\"status\":{},\"bytes\":{},\"duration_us\":{}", self.status, self.bytes, took.as_micros());
+        if !self.complete {
+            out.extend_from_slice(b",\"complete\":false");
+        }
+        if let Some((name, _)) = &self.route {
+            text(out, "route", name);
+        }
+        if let Some(consumer) = &self.consumer {
+            text(out, "consumer", consumer.name());
+        }
+        if let Some((upstream, forwarded)) = &self.forwarded {
+            self.write_forwarded(out, upstream, forwarded);
+        }
+        if let Some(reason) = self.reason {
+            text(out, "reason", reason);
+        }
+        if let Some(tls) = &self.peer.tls {
+            text(out, "tls", tls.version);
+            text(out, "cipher", &tls.cipher);
+            if let Some(sni) = &tls.sni {
+                text(out, "sni", sni);
+            }
+        }
+        header_text(out, "user_agent", self.user_agent.as_ref());
+        header_text(out, "referer", self.referer.as_ref());
+        let _ = write!(out, ",\"request\":{},\"trace_id\":\"{:032x}\"}}", self.id, self.trace.trace_id);
+    }
+
+    fn write_forwarded(&self, out: &mut Vec<u8>, upstream: &str, forwarded: &proxy::Outcome) {
+        text(out, "upstream", upstream);
+        if let Some(endpoint) = &forwarded.endpoint {
+            text(out, "endpoint", endpoint);
+        }
+        let _ = write!(out, ",\"connect_us\":{},\"ttfb_us\":{}", forwarded.connect_us, forwarded.ttfb_us);
+        if forwarded.retried {
+            out.extend_from_slice(b",\"retried\":true");
+        }
+        if let (Some(reason), None) = (forwarded.reason, self.reason) {
+            text(out, "reason", reason);
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let took = self.started.elapsed();
+        if let Some((_, figures)) = &self.route {
+            figures.end(self.status, took, self.bytes, self.complete);
+        }
+        if self.lines.enabled() {
+            self.lines.add(|out| self.write(out, took));
+        }
+    }
+}
+
+fn text(out: &mut Vec<u8>, key: &str, value: &str) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(b"\":\"");
+    escape_into(out, value);
+    out.push(b'"');
+}
+
+fn header_text(out: &mut Vec<u8>, key: &str, value: Option<&HeaderValue>) {
+    if let Some(value) = value {
+        text(out, key, &String::from_utf8_lossy(value.as_bytes()));
+    }
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_11 => "HTTP/1.1",
+        Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP",
+    }
+}

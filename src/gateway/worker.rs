@@ -1,0 +1,63 @@
+//! A worker: one thread, one single-threaded runtime, its own listening sockets, and every request that comes in by them.
+
+use std::{sync::Arc, thread::JoinHandle, time::Duration};
+
+use tokio::{
+    runtime::Builder,
+    sync::mpsc,
+    task::LocalSet,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{handler::Walk, listeners::Command, shared::Shared};
+use crate::{
+    edge,
+    observe,
+};
+
+/// How old a line of the access log may grow in a worker's buffer.
+const FLUSH: Duration = Duration::from_millis(250);
+
+/// Starts worker `index`; it ends at [`Command::Stop`].
+pub(super) fn spawn(
+    index: usize,
+    shared: Arc<Shared>,
+    commands: mpsc::Receiver<Command>,
+) -> std::io::Result<JoinHandle<()>> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        observe::set_worker(index);
+        let local = LocalSet::new();
+        local.block_on(&runtime, work(shared, commands));
+        // Dropping the set drops what is still open: the drain's deadline has passed.
+        drop(local);
+        runtime.shutdown_background();
+    })
+}
+
+async fn work(shared: Arc<Shared>, mut commands: mpsc::Receiver<Command>) {
+    let lines = Arc::new(shared.access_log.lines());
+    let mut flush = interval(FLUSH);
+    flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            command = commands.recv() => match command {
+                Some(Command::Serve(listening, socket)) => {
+                    let walk = Walk { shared: shared.clone(), lines: lines.clone(), listening };
+                    tokio::task::spawn_local(accept(walk, socket));
+                }
+                Some(Command::Stop) | None => break,
+            },
+            _ = flush.tick() => lines.flush(),
+        }
+    }
+    lines.flush();
+}
+
+async fn accept(walk: Walk, socket: std::net::TcpListener) {
+    let (shared, listening) = (walk.shared.clone(), walk.listening.clone());
+    match tokio::net::TcpListener::from_std(socket) {
+        Ok(socket) => edge::serve(socket, listening.service(&shared, walk)).await,
+        Err(error) => tracing::error!(listener = %listening.name, %error, "a worker cannot listen"),
+    }
+}

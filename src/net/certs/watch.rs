@@ -1,0 +1,132 @@
+//! Noticing that certificate files changed, by cheap looks.
+
+use std::{
+    fs::Metadata,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use sha2::{Digest, Sha256};
+
+use super::{Certificate, unix};
+use crate::config::model::Tls;
+
+/// File times are as coarse as a kernel tick; a file that was written this shortly before we read it may have been written
+/// again within the same tick, so its content is read once more at the next look.
+const UNSETTLED: Duration = Duration::from_millis(100);
+
+/// Watches files by content: a look costs one `stat` a file, and reads only those whose metadata moved.
+#[derive(Debug, Default)]
+pub struct FileWatch {
+    files: Vec<Watched>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    path: PathBuf,
+    stamp: Option<Stamp>,
+    settled: bool,
+    content: Option<[u8; 32]>,
+}
+
+/// What `stat` says; follows symbolic links, since Kubernetes swaps a link to a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    length: u64,
+    seconds: i64,
+    nanoseconds: i64,
+}
+
+/// Says when the certificates of a listener should be loaded again.
+#[derive(Debug)]
+pub struct CertWatch {
+    files: FileWatch,
+    renew_at: Option<i64>,
+}
+
+// === impl FileWatch ===
+
+impl FileWatch {
+    /// Watches `paths` from their state now. Create it before reading the files, so that a change in between is noticed.
+    pub fn new(paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        let files = paths.into_iter().map(Watched::new).collect();
+        Self { files }
+    }
+
+    /// Whether any content differs from the last look. A file that vanished has changed, too.
+    pub fn changed(&mut self) -> bool {
+        let mut any = false;
+        for file in &mut self.files {
+            any |= file.changed();
+        }
+        any
+    }
+}
+
+impl Watched {
+    fn new(path: PathBuf) -> Self {
+        let mut file = Self { path, stamp: None, settled: true, content: None };
+        file.changed();
+        file
+    }
+
+    fn changed(&mut self) -> bool {
+        let metadata = std::fs::metadata(&self.path).ok();
+        let stamp = metadata.as_ref().map(Stamp::of);
+        if stamp == self.stamp && self.settled {
+            return false;
+        }
+        self.stamp = stamp;
+        self.settled = metadata.is_none_or(|metadata| is_settled(&metadata));
+        let content = digest(&self.path);
+        std::mem::replace(&mut self.content, content) != content
+    }
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            length: metadata.len(),
+            seconds: metadata.mtime(),
+            nanoseconds: metadata.mtime_nsec(),
+        }
+    }
+}
+
+fn is_settled(metadata: &Metadata) -> bool {
+    let age = metadata.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
+    age.is_some_and(|age| age > UNSETTLED)
+}
+
+fn digest(path: &Path) -> Option<[u8; 32]> {
+    std::fs::read(path).ok().map(|content| Sha256::digest(content).into())
+}
+
+// === impl CertWatch ===
+
+impl CertWatch {
+    /// Watches the files that `tls` names. For the local authority there is nothing to watch but the clock; tell it with
+    /// [`CertWatch::loaded`].
+    pub fn new(tls: &Tls) -> Self {
+        let paths = match tls {
+            Tls::Files(pairs) => pairs.iter().flat_map(|pair| [pair.certificate.clone(), pair.key.clone()]).collect(),
+            Tls::SelfSigned(_) => Vec::new(),
+        };
+        Self { files: FileWatch::new(paths), renew_at: None }
+    }
+
+    /// Takes note of what was loaded.
+    pub fn loaded(&mut self, certificates: &[Certificate]) {
+        self.renew_at = certificates.iter().filter_map(|certificate| certificate.renew_at).min();
+    }
+
+    /// Whether to load again: a file changed since the last look, or a leaf of our own is to be renewed.
+    pub fn due(&mut self, now: SystemTime) -> bool {
+        self.files.changed() || self.renew_at.is_some_and(|at| unix(now) >= at)
+    }
+}

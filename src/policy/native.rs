@@ -1,0 +1,270 @@
+//! Policies that are part of the gateway: each hook's default, and what answers when a component cannot. They keep no
+//! state, cannot fail, and ask nothing of the machine.
+
+use super::{
+    Action, EvictionInput, EvictionOutput, Hook, IdleConnection, PolicyError, PoolView, SizingInput, SizingOutput,
+    ValidationInput, Verdict,
+};
+
+/// Unused for so long, a connection above the minimum goes.
+pub const IDLE_MS: u32 = 600_000;
+/// So old, less up to a tenth by its jitter, a connection is replaced.
+pub const LIFETIME_MS: u32 = 1_800_000;
+/// How long [`NativeValidation::BypassWindow`] trusts what worked.
+pub const WINDOW_MS: u32 = 500;
+
+/// Native sizing policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NativeSizing {
+    /// `fixed`: the maximum, made on demand; the minimum is kept ready.
+    Fixed,
+}
+
+/// Native eviction policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NativeEviction {
+    /// `lifetime`: replaces the old and the outdated, closes what lies unused above the minimum ([`IDLE_MS`],
+    /// [`LIFETIME_MS`]).
+    Lifetime,
+}
+
+/// Native validation policies. None asks anything of a connection that is being returned (the pool rolls back and resets
+/// by itself), and each discards one whose socket is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NativeValidation {
+    /// `always`: a round trip before each use.
+    Always,
+    /// `bypass-window`: what was used or validated within [`WINDOW_MS`] is trusted; the rest, and what had an error, is
+    /// pinged.
+    BypassWindow,
+    /// `never`: the socket's word is enough.
+    Never,
+}
+
+impl NativeSizing {
+    const NAMES: &[&str] = &["fixed"];
+
+    /// The policy of that name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn named(name: &str) -> Result<Self, PolicyError> {
+        match name {
+            "fixed" => Ok(Self::Fixed),
+            _ => Err(unknown(Hook::Sizing, name, Self::NAMES)),
+        }
+    }
+
+    /// Decides.
+    pub fn decide(self, input: &SizingInput) -> SizingOutput {
+        let bounds = &input.pool.bounds;
+        match self {
+            Self::Fixed => {
+                SizingOutput { target: bounds.max_size, min_idle: bounds.min_size, ..SizingOutput::default() }
+            }
+        }
+    }
+}
+
+impl NativeEviction {
+    const NAMES: &[&str] = &["lifetime"];
+
+    /// The policy of that name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn named(name: &str) -> Result<Self, PolicyError> {
+        match name {
+            "lifetime" => Ok(Self::Lifetime),
+            _ => Err(unknown(Hook::Eviction, name, Self::NAMES)),
+        }
+    }
+
+    /// Reviews.
+    pub fn review(self, input: &EvictionInput) -> EvictionOutput {
+        match self {
+            Self::Lifetime => {
+                let verdicts = lifetime(&input.pool, &input.idle);
+                EvictionOutput { verdicts, yield_cost: yield_cost(&input.pool), carry: Vec::new() }
+            }
+        }
+    }
+}
+
+impl NativeValidation {
+    const NAMES: &[&str] = &["always", "bypass-window", "never"];
+
+    /// The policy of that name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn named(name: &str) -> Result<Self, PolicyError> {
+        match name {
+            "always" => Ok(Self::Always),
+            "bypass-window" => Ok(Self::BypassWindow),
+            "never" => Ok(Self::Never),
+            _ => Err(unknown(Hook::Validation, name, Self::NAMES)),
+        }
+    }
+
+    /// Judges.
+    pub fn check(self, input: &ValidationInput) -> Verdict {
+        let verdict = |action, valid_for_ms| Verdict { action, purge: false, timeout_ms: 0, valid_for_ms };
+        if input.peek == ValidationInput::PEEK_CLOSED {
+            return verdict(Action::Discard, 0);
+        }
+        let returned = input.trigger == ValidationInput::RETURN;
+        match self {
+            Self::Always if returned => verdict(Action::Pass, 0),
+            Self::Always => verdict(Action::Ping, 0),
+            Self::BypassWindow if returned => verdict(Action::Pass, WINDOW_MS),
+            Self::BypassWindow => {
+                let fresh = input.idle_ms.min(input.since_validated_ms) < WINDOW_MS;
+                let clean = input.trigger != ValidationInput::ERROR && input.last_error == 0;
+                verdict(if fresh && clean { Action::Pass } else { Action::Ping }, WINDOW_MS)
+            }
+            Self::Never => verdict(Action::Pass, u32::MAX),
+        }
+    }
+}
+
+fn unknown(hook: Hook, name: &str, known: &'static [&'static str]) -> PolicyError {
+    PolicyError::UnknownNative { hook, name: name.to_owned(), known }
+}
+
+/// Old, outdated or failing ones go, by replacement where their going would leave the pool below its minimum; of the rest,
+/// those above the minimum that lay unused longest.
+fn lifetime(pool: &PoolView, idle: &[IdleConnection]) -> Vec<u32> {
+    let mut verdicts = vec![EvictionOutput::KEEP; idle.len()];
+    let mut above = pool.gauges.size.saturating_sub(pool.bounds.min_size);
+    // The least recently used are last.
+    for (connection, verdict) in idle.iter().zip(&mut verdicts).rev() {
+        let worn = connection.age_ms >= lifetime_of(connection)
+            || connection.epochs_behind > 0
+            || connection.failed_probes > 0;
+        *verdict = match (worn, above > 0) {
+            (true, false) => EvictionOutput::REPLACE,
+            (true, true) => EvictionOutput::CLOSE,
+            (false, true) if connection.idle_ms >= IDLE_MS => EvictionOutput::CLOSE,
+            (false, _) => EvictionOutput::KEEP,
+        };
+        if *verdict == EvictionOutput::CLOSE {
+            above -= 1;
+        }
+    }
+    verdicts
+}
+
+/// Spread over the last tenth, so that connections made together do not go together.
+fn lifetime_of(connection: &IdleConnection) -> u32 {
+    LIFETIME_MS - LIFETIME_MS / 10_000 * connection.jitter_permille.min(1000)
+}
+
+/// A slot given up hurts while callers wait, and less the more lies idle.
+fn yield_cost(pool: &PoolView) -> u32 {
+    let gauges = &pool.gauges;
+    if gauges.waiters > 0 || gauges.idle == 0 {
+        return EvictionOutput::YIELD_COST_MAX;
+    }
+    let busy = u64::from(gauges.in_use) * u64::from(EvictionOutput::YIELD_COST_MAX) / u64::from(gauges.size.max(1));
+    u32::try_from(busy).map_or(EvictionOutput::YIELD_COST_MAX, |busy| busy.min(EvictionOutput::YIELD_COST_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Bounds, Gauges};
+
+    fn pool(size: u32, min_size: u32) -> PoolView {
+        PoolView {
+            bounds: Bounds { min_size, max_size: 20, ..Default::default() },
+            gauges: Gauges { size, idle: size, ..Default::default() },
+            ..Default::default()
+        }
+    }
+
+    fn review(size: u32, min: u32, idle: &[IdleConnection]) -> Vec<u32> {
+        let input = EvictionInput { pool: pool(size, min), idle: idle.to_vec(), carry: vec![] };
+        NativeEviction::Lifetime.review(&input).verdicts
+    }
+
+    #[test]
+    fn fixed_aims_at_the_maximum_and_keeps_the_minimum_ready() {
+        let input = SizingInput { pool: pool(3, 2), ..Default::default() };
+        let answer = NativeSizing::Fixed.decide(&input);
+        assert_eq!((answer.target, answer.min_idle, answer.reserve), (20, 2, 0));
+    }
+
+    #[test]
+    fn unused_connections_go_down_to_the_minimum_the_longest_unused_first() {
+        let unused = |idle_ms| IdleConnection { idle_ms, ..Default::default() };
+        let idle = [unused(10), unused(700_000), unused(800_000), unused(900_000)];
+        assert_eq!(review(4, 0, &idle), [0, 1, 1, 1]);
+        assert_eq!(review(4, 2, &idle), [0, 0, 1, 1]);
+        assert_eq!(review(4, 4, &idle), [0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn worn_connections_go_and_are_replaced_at_the_minimum() {
+        let old = IdleConnection { age_ms: LIFETIME_MS, ..Default::default() };
+        let outdated = IdleConnection { epochs_behind: 1, ..Default::default() };
+        let failing = IdleConnection { failed_probes: 1, ..Default::default() };
+        let good = IdleConnection::default();
+        assert_eq!(review(4, 0, &[old, outdated, failing, good]), [1, 1, 1, 0]);
+        assert_eq!(review(4, 4, &[old, outdated, failing, good]), [3, 3, 3, 0]);
+        assert_eq!(review(4, 3, &[old, outdated, failing, good]), [3, 3, 1, 0]);
+    }
+
+    #[test]
+    fn jitter_spreads_lifetimes_over_a_tenth() {
+        let aged = |age_ms, jitter_permille| IdleConnection { age_ms, jitter_permille, ..Default::default() };
+        assert_eq!(review(1, 0, &[aged(LIFETIME_MS / 10 * 9, 1000)]), [1]);
+        assert_eq!(review(1, 0, &[aged(LIFETIME_MS / 10 * 9 - 1, 1000)]), [0]);
+        assert_eq!(review(1, 0, &[aged(LIFETIME_MS - 1, 0)]), [0]);
+        assert_eq!(review(1, 0, &[aged(LIFETIME_MS / 10 * 9, u32::MAX)]), [1], "jitter beyond its range is its end");
+    }
+
+    #[test]
+    fn a_slot_is_dear_while_callers_wait() {
+        let mut view = pool(10, 0);
+        assert_eq!(yield_cost(&view), 0);
+        view.gauges.in_use = 5;
+        assert_eq!(yield_cost(&view), 500);
+        view.gauges.waiters = 1;
+        assert_eq!(yield_cost(&view), 1000);
+    }
+
+    #[test]
+    fn the_window_is_trusted_and_no_longer() {
+        let check = |input: ValidationInput| NativeValidation::BypassWindow.check(&input).action;
+        let aged = |idle_ms, since_validated_ms| ValidationInput { idle_ms, since_validated_ms, ..Default::default() };
+        assert_eq!(check(aged(499, 9_000)), Action::Pass);
+        assert_eq!(check(aged(9_000, 499)), Action::Pass);
+        assert_eq!(check(aged(500, 500)), Action::Ping);
+        assert_eq!(check(ValidationInput { trigger: ValidationInput::ERROR, ..aged(0, 0) }), Action::Ping);
+        assert_eq!(check(ValidationInput { last_error: 1, ..aged(0, 0) }), Action::Ping);
+        assert_eq!(check(ValidationInput { trigger: ValidationInput::RETURN, ..aged(9_000, 9_000) }), Action::Pass);
+        assert_eq!(NativeValidation::BypassWindow.check(&aged(0, 0)).valid_for_ms, 500);
+    }
+
+    #[test]
+    fn always_pings_never_passes_and_a_closed_socket_is_discarded_by_all() {
+        let input = ValidationInput::default();
+        assert_eq!(NativeValidation::Always.check(&input).action, Action::Ping);
+        assert_eq!(NativeValidation::Never.check(&input).action, Action::Pass);
+        let returned = ValidationInput { trigger: ValidationInput::RETURN, ..input };
+        let closed = ValidationInput { peek: ValidationInput::PEEK_CLOSED, ..input };
+        for policy in NativeValidation::NAMES.iter().map(|name| NativeValidation::named(name).unwrap()) {
+            assert_eq!(policy.check(&returned).action, Action::Pass);
+            assert_eq!(policy.check(&closed).action, Action::Discard);
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_refused_with_those_there_are() {
+        let error = NativeValidation::named("sometimes").unwrap_err().to_string();
+        assert_eq!(error, "there is no native validation policy `sometimes`; there is always, bypass-window, never");
+        assert!(NativeSizing::named("lifetime").is_err());
+        assert!(NativeEviction::named("").is_err());
+    }
+}

@@ -1,0 +1,101 @@
+//! The pool's own loop: whatever happens without a caller.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep_until};
+use tracing::info;
+
+use super::{
+    backend::Backend,
+    core::RESERVE_AFTER,
+    guards::SHORTEST_TICK,
+    shell::Pool,
+};
+use crate::policy::SizingInput;
+
+/// No matter what is due: the loop never turns more often.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
+
+/// When what is due next.
+struct Diary {
+    size_at: Instant,
+    sized_at: Option<Instant>,
+    sweep_at: Instant,
+}
+
+impl<B: Backend> Pool<B> {
+    /// Sizing ticks, sweeps, filling up to the minimum (first of all), replacing connections before their end, probing a database
+    /// that failed, warning of connections held for long. Runs until the pool is retired, drained, and referred to by nobody
+    /// else. Without it, a pool serves, but never recovers from an open breaker.
+    pub async fn drive(self: Arc<Self>) {
+        let now = Instant::now();
+        let mut diary = Diary { size_at: now, sized_at: None, sweep_at: now };
+        loop {
+            self.turn(&mut diary);
+            if Arc::strong_count(&self) == 1 && self.state.lock().core.is_drained() {
+                info!(pool = %self.name, "drained");
+                return;
+            }
+            let next = self.next_turn(&diary).max(Instant::now() + SHORTEST_SLEEP);
+            tokio::select! {
+                biased;
+                () = sleep_until(next) => {}
+                () = self.bell.notified() => {}
+            }
+        }
+    }
+
+    fn turn(self: &Arc<Self>, diary: &mut Diary) {
+        let early = self.upkeep();
+        let now = Instant::now();
+        if early.is_some() {
+            // Soon, but no more often than the shortest tick.
+            let soonest = diary.sized_at.map_or(now, |at| at + SHORTEST_TICK);
+            diary.size_at = diary.size_at.min(soonest);
+        }
+        let retired = self.state.lock().core.is_retired();
+        if diary.size_at <= now {
+            let trigger = self.state.lock().early.take().unwrap_or(SizingInput::TICK);
+            let next = if retired { self.settings.load().sizing_interval } else { self.size(trigger) };
+            diary.sized_at = Some(now);
+            diary.size_at = now + next;
+        }
+        if diary.sweep_at <= now {
+            self.sweep();
+            diary.sweep_at = now + self.settings.load().sweep_interval;
+        }
+    }
+
+    /// Permits that have lingered, pauses that are over, a probe that is due, room that has come free.
+    fn upkeep(self: &Arc<Self>) -> Option<u32> {
+        let settings = self.settings.load_full();
+        self.change(|state, now, todo| {
+            state.ceiling.raise(now, settings.max, &settings.thresholds.backoff);
+            state.tell_core(now);
+            state.core.reap(now, todo);
+            state.core.kick(now, todo);
+            if state.breaker.is_probe_due(now) {
+                if state.core.try_probe(todo) {
+                    state.breaker.probing();
+                } else {
+                    state.breaker.postpone(now);
+                }
+            }
+            state.early
+        })
+    }
+
+    fn next_turn(&self, diary: &Diary) -> Instant {
+        let now = Instant::now();
+        let state = self.state.lock();
+        let reserve = (state.core.gate().reserve > 0).then(|| state.core.oldest_wait()).flatten();
+        let due = [
+            state.core.next_linger(),
+            state.breaker.next_change(now),
+            state.ceiling.next_change(),
+            reserve.map(|since| since + RESERVE_AFTER).filter(|at| *at > now),
+        ];
+        let usual = diary.size_at.min(diary.sweep_at);
+        due.into_iter().flatten().fold(usual, Instant::min)
+    }
+}

@@ -1,0 +1,209 @@
+//! Making and closing connections, detached from whoever asked.
+//!
+//! A caller who leaves does not waste the connect it began: the result goes to the oldest waiter. A permit comes back when a
+//! failed attempt left nothing at the server, when a close is confirmed, or after `linger`. Each task carries a ticket that
+//! settles the account even when the task is dropped midway, as when its worker stops.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, timeout};
+use tracing::{debug, info, warn};
+
+use super::{
+    backend::{Backend, Connection, Failure, FailureClass, Probe},
+    breaker::Reason,
+    core::Newborn,
+    record::{Held, Home},
+    shell::Pool,
+    tally::{Cause, Clamp},
+    vet,
+};
+use crate::policy::{SizingInput, ValidationInput};
+
+/// The right to make one connection, and the duty to say what came of it.
+pub(super) struct CreateTicket<B: Backend> {
+    pool: Arc<Pool<B>>,
+    begun: bool,
+    settled: bool,
+}
+
+/// The duty to close one connection and to say so.
+pub(super) struct CloseTicket<B: Backend> {
+    pool: Arc<Pool<B>>,
+    settled: bool,
+}
+
+/// Why an attempt failed, for the log, the breaker and the permit.
+struct Failed {
+    reason: Reason,
+    text: String,
+    /// Whether the server may believe that there is a connection.
+    lingers: bool,
+}
+
+impl Failed {
+    fn of(failure: &impl Failure) -> Self {
+        let reason = Reason {
+            class: failure.class(),
+            sqlstate: failure.sqlstate().map(Into::into),
+            public: failure.public(),
+            at: Instant::now(),
+        };
+        // An error is the server's answer, or that it cannot be reached: the backend has let go of the socket.
+        Self { reason, text: failure.to_string(), lingers: false }
+    }
+
+    fn too_slow(limit: Duration) -> Self {
+        let public = "connecting took too long".to_owned();
+        let text = format!("not connected within {} ms", limit.as_millis());
+        let reason = Reason { class: FailureClass::Timeout, sqlstate: None, public, at: Instant::now() };
+        Self { reason, text, lingers: true }
+    }
+}
+
+/// Makes a connection.
+pub(super) async fn create<B: Backend>(mut ticket: CreateTicket<B>) {
+    ticket.begun = true;
+    let pool = Arc::clone(&ticket.pool);
+    // The epoch before the backend: see `reconfigure`.
+    let epoch = pool.state.lock().core.epoch();
+    let backend = pool.backend.load_full();
+    let limit = pool.settings.load().connect_timeout;
+    let begun = Instant::now();
+    match timeout(limit, backend.create()).await {
+        Err(_) => ticket.fail(Failed::too_slow(limit)),
+        Ok(Err(failure)) => ticket.fail(Failed::of(&failure)),
+        Ok(Ok(mut conn)) => match prove(&pool, &backend, &mut conn).await {
+            Ok(valid_for) => ticket.succeed(conn, epoch, valid_for, begun.elapsed()),
+            Err(failed) => {
+                let linger = pool.settings.load().linger;
+                let unconfirmed = timeout(linger, backend.close(conn)).await.is_err();
+                pool.state.lock().counters.closes_unconfirmed += u64::from(unconfirmed);
+                ticket.fail(failed);
+            }
+        },
+    }
+}
+
+/// Asks the validation policy about a new connection, and does what it says. It may not discard what nobody has tried.
+async fn prove<B: Backend>(pool: &Pool<B>, backend: &B, conn: &mut B::Conn) -> Result<Duration, Failed> {
+    let mut input = ValidationInput { trigger: ValidationInput::CREATED, ..ValidationInput::default() };
+    vet::describe(&mut input, conn);
+    let verdict = pool.ask_validation(&mut input);
+    let wanted = vet::probe_for(verdict.action).unwrap_or_else(|_discard| {
+        pool.state.lock().counters.clamped.count(Clamp::Discarding);
+        Some(Probe::Ping)
+    });
+    if let Some(probe) = wanted {
+        let limit = pool.probe_limit(verdict.timeout_ms);
+        match timeout(limit, backend.probe(conn, probe)).await {
+            Err(_) => return Err(Failed { lingers: false, ..Failed::too_slow(limit) }),
+            Ok(Err(failure)) => return Err(Failed::of(&failure)),
+            Ok(Ok(())) => pool.state.lock().counters.probes += 1,
+        }
+    }
+    Ok(Duration::from_millis(verdict.valid_for_ms.into()))
+}
+
+/// Closes a connection.
+pub(super) async fn close<B: Backend>(ticket: CloseTicket<B>, mut held: Box<Held<B::Conn>>, cause: Cause) {
+    let pool = Arc::clone(&ticket.pool);
+    debug!(pool = %pool.name, connection = held.record.id, cause = cause.as_str(), uses = held.record.uses, "closing");
+    let linger = pool.settings.load().linger;
+    if held.record.home != Home::here() {
+        // Where that fails, the socket is of no use for a goodbye either, and closing it says so.
+        drop(held.conn.rehome());
+    }
+    let backend = pool.backend.load_full();
+    let confirmed = timeout(linger, backend.close(held.conn)).await.is_ok();
+    ticket.done(confirmed);
+}
+
+impl<B: Backend> CreateTicket<B> {
+    pub(super) fn new(pool: &Arc<Pool<B>>) -> Self {
+        Self { pool: Arc::clone(pool), begun: false, settled: false }
+    }
+
+    fn succeed(mut self, conn: B::Conn, epoch: u32, valid_for: Duration, took: Duration) {
+        self.settled = true;
+        let jitter_permille = rand::random_range(0..=1000);
+        let newborn = Newborn { conn, epoch, valid_for, jitter_permille, home: Home::here() };
+        let (id, closed) = self.pool.change(|state, now, todo| {
+            let closed = state.made(now, took);
+            (state.core.created(now, newborn, todo), closed)
+        });
+        debug!(pool = %self.pool.name, connection = id, took_ms = took.as_millis(), "connected");
+        if closed {
+            info!(pool = %self.pool.name, "breaker closed: connections can be made again");
+        }
+        // The next probe, or a tick for the policy.
+        self.pool.bell.notify_one();
+    }
+
+    fn fail(mut self, failed: Failed) {
+        self.settled = true;
+        let pool = &self.pool;
+        let settings = pool.settings.load_full();
+        let Failed { reason, text, lingers } = failed;
+        let class = reason.class;
+        let sqlstate = reason.sqlstate.clone();
+        let roll = rand::random_range(-1.0..=1.0);
+        let (opened, next) = pool.change(|state, now, todo| {
+            let opened = state.not_made(now, reason, &settings, roll);
+            state.core.create_failed(now, lingers.then(|| now + settings.linger), todo);
+            state.early = Some(if opened { SizingInput::BREAKER_MOVED } else { SizingInput::CREATE_FAILED });
+            (opened, state.breaker.retry_after(now))
+        });
+        let next_ms = next.as_millis();
+        warn!(pool = %pool.name, %class, sqlstate, error = %text, next_ms, "connection failed");
+        if opened {
+            warn!(pool = %pool.name, %class, next_ms, "breaker opened: probing in the background");
+        }
+        pool.bell.notify_one();
+    }
+}
+
+impl<B: Backend> Drop for CreateTicket<B> {
+    fn drop(&mut self) {
+        if self.settled {
+            return;
+        }
+        let mut todo = Vec::new();
+        let until = Instant::now() + self.pool.settings.load().linger;
+        {
+            let mut state = self.pool.state.lock();
+            if self.begun {
+                state.core.create_lost(until);
+            } else {
+                state.core.create_unbegun(&mut todo);
+            }
+            state.breaker.postpone(Instant::now());
+        }
+        self.pool.perform(todo);
+        self.pool.bell.notify_one();
+    }
+}
+
+impl<B: Backend> CloseTicket<B> {
+    pub(super) fn new(pool: &Arc<Pool<B>>) -> Self {
+        Self { pool: Arc::clone(pool), settled: false }
+    }
+
+    fn done(mut self, confirmed: bool) {
+        self.settled = true;
+        self.pool.change(|state, now, todo| {
+            state.counters.closes_unconfirmed += u64::from(!confirmed);
+            state.core.closed(now, todo);
+        });
+    }
+}
+
+impl<B: Backend> Drop for CloseTicket<B> {
+    fn drop(&mut self) {
+        if !self.settled {
+            let until = Instant::now() + self.pool.settings.load().linger;
+            self.pool.state.lock().core.close_lost(until);
+            self.pool.bell.notify_one();
+        }
+    }
+}

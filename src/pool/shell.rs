@@ -1,0 +1,197 @@
+//! The pool's shell: what the gate decides is done here, outside its lock.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex as Plain;
+use tokio::{runtime::Handle, sync::Notify, time::Instant};
+
+use super::{
+    backend::Backend,
+    budget::Budget,
+    core::{Action, Actions, Core},
+    make::{CloseTicket, CreateTicket},
+    settings::PoolSettings,
+    state::State,
+    steer::Steering,
+    sync::Mutex,
+};
+use crate::policy::{Eviction, Sizing, SizingInput, Validation};
+
+/// The policies that steer a pool.
+pub struct Policies {
+    /// How many connections.
+    pub sizing: Sizing,
+    /// Which idle ones leave.
+    pub eviction: Eviction,
+    /// When one is trusted.
+    pub validation: Validation,
+}
+
+/// A pool of connections to one database as one role.
+///
+/// Shared by all workers. [`Pool::checkout`] lends a connection; [`Pool::drive`] must run on the background runtime until it
+/// ends, which it does when the pool has been retired and nobody refers to it any more.
+pub struct Pool<B: Backend> {
+    pub(super) name: Arc<str>,
+    pub(super) born: Instant,
+    pub(super) settings: ArcSwap<PoolSettings>,
+    pub(super) backend: ArcSwap<B>,
+    pub(super) validation: ArcSwap<Validation>,
+    /// The driver's; never locked while the state is, nor on a request's path.
+    pub(super) steering: Plain<Steering>,
+    pub(super) state: Mutex<State<B::Conn>>,
+    pub(super) budget: Arc<Budget>,
+    /// Wakes the driver.
+    pub(super) bell: Arc<Notify>,
+    /// Told whenever a permit comes back.
+    pub(super) freed: Notify,
+    background: Handle,
+}
+
+impl<B: Backend> Pool<B> {
+    /// A pool with no connections yet: the first are made by [`Self::drive`], or on demand.
+    ///
+    /// `background` runs what is left over when a worker stops. `budget`: that of the pool which this one replaces on the same
+    /// server; else a new one.
+    pub fn new(
+        name: impl Into<Arc<str>>,
+        settings: PoolSettings,
+        backend: B,
+        policies: Policies,
+        background: Handle,
+        budget: Option<Arc<Budget>>,
+    ) -> Arc<Self> {
+        let now = Instant::now();
+        let budget = budget.unwrap_or_else(|| Budget::new(settings.max));
+        budget.set_cap(settings.max);
+        let bell = Arc::new(Notify::new());
+        budget.join(&bell);
+        let core = Core::new(now, settings.gate(), Arc::clone(&budget));
+        let steering = Steering::new(now, policies.sizing, policies.eviction, &settings);
+        Arc::new(Self {
+            name: name.into(),
+            born: now,
+            backend: ArcSwap::from_pointee(backend),
+            validation: ArcSwap::from_pointee(policies.validation),
+            steering: Plain::new(steering),
+            state: Mutex::new(State::new(now, core, &settings)),
+            settings: ArcSwap::from_pointee(settings),
+            budget,
+            bell,
+            freed: Notify::new(),
+            background,
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// What it may open together with pools on the same server; to be handed to the pool that replaces it.
+    pub fn budget(&self) -> Arc<Budget> {
+        Arc::clone(&self.budget)
+    }
+
+    /// The backend in force.
+    pub fn backend(&self) -> Arc<B> {
+        self.backend.load_full()
+    }
+
+    /// Changes settings and policies in place. Size and timeouts hold at once, in both directions: nothing in use is closed. Where
+    /// the new settings would open other sessions, old connections leave as they come back, and the breaker forgets what it
+    /// knew.
+    pub fn reconfigure(self: &Arc<Self>, settings: PoolSettings, policies: Policies, backend: B) {
+        // The backend first: a create that reads the new epoch must not see the old backend.
+        self.backend.store(Arc::new(backend));
+        self.validation.store(Arc::new(policies.validation));
+        let old = self.settings.swap(Arc::new(settings.clone()));
+        self.steering.lock().take_up(policies.sizing, policies.eviction, &settings);
+        self.change(|state, now, todo| {
+            state.breaker.set_thresholds(settings.thresholds);
+            if old.session != settings.session {
+                state.breaker.reset();
+                state.ceiling = super::breaker::Ceiling::default();
+                state.core.bump_epoch(now, todo);
+            }
+            state.tell_core(now);
+            if !state.core.is_retired() {
+                self.budget.set_cap(settings.max);
+            }
+            let gate = state.core.gate();
+            let wanted = if gate.target == old.max { settings.max } else { gate.target };
+            let target = wanted.clamp(settings.min.clamp(1, settings.max), settings.max);
+            let ceiling = gate.ceiling;
+            state.core.set_gate(now, super::core::Gate { target, ceiling, ..settings.gate() }, todo);
+            state.early = Some(SizingInput::CONFIGURATION);
+        });
+        self.bell.notify_one();
+    }
+
+    /// Whether connections made under `settings` would be other sessions than those made now: a secret was changed, say.
+    pub fn is_outdated_by(&self, settings: &PoolSettings) -> bool {
+        self.settings.load().session != settings.session
+    }
+
+    /// Drains the pool: idle connections are closed now, others when they come back. Waiters keep their place to their
+    /// deadline, and requests of the old generation that still come are served.
+    pub fn retire(self: &Arc<Self>) {
+        self.change(|state, now, todo| state.core.retire(now, todo));
+        self.bell.notify_one();
+    }
+
+    /// Serves nobody from now on, waiters neither: the gateway's drain deadline has passed.
+    pub fn shut(self: &Arc<Self>) {
+        self.change(|state, now, todo| state.core.shut(now, todo));
+        self.bell.notify_one();
+    }
+
+    /// Waits until the pool is retired and the last permit is back. Cancel safe.
+    pub async fn drained(&self) {
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if self.state.lock().core.is_drained() {
+                return;
+            }
+            freed.await;
+        }
+    }
+
+    /// Changes the state under the lock, and does what is left to do outside it.
+    pub(super) fn change<T>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut State<B::Conn>, Instant, &mut Actions<B::Conn>) -> T,
+    ) -> T {
+        let now = Instant::now();
+        let mut todo = Vec::new();
+        let answer = change(&mut self.state.lock(), now, &mut todo);
+        self.perform(todo);
+        answer
+    }
+
+    pub(super) fn perform(self: &Arc<Self>, todo: Actions<B::Conn>) {
+        for action in todo {
+            match action {
+                Action::Create => self.spawn(super::make::create(CreateTicket::new(self))),
+                Action::Close(held, cause) => self.spawn(super::make::close(CloseTicket::new(self), held, cause)),
+                Action::Wake(waker) => waker.wake(),
+                Action::Freed => {
+                    self.budget.ring();
+                    self.freed.notify_waiters();
+                    self.bell.notify_one();
+                }
+            }
+        }
+    }
+
+    /// Runs a task on the current runtime, so that what it opens is at home where it is wanted; else on the background one.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        match Handle::try_current() {
+            Ok(current) => drop(current.spawn(task)),
+            Err(_) => drop(self.background.spawn(task)),
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! A pool as `/status` shows it.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::{
+    advice,
+    backend::Backend,
+    breaker::{Breaker, Position},
+    explain,
+    figures::{Counters, Quantiles, Samples},
+    record::millis,
+    shell::Pool,
+};
+use crate::{config::model::BackendKind, policy::DecidedBy};
+
+/// A pool at a moment. Names follow OpenTelemetry's where it has them (`db.client.connection.*`).
+#[derive(Clone, Debug, Serialize)]
+pub struct PoolStatus {
+    /// Its name.
+    pub name: Arc<str>,
+    /// `postgres` or `sqlite`.
+    pub backend: &'static str,
+    /// Changes of credentials, address or settings so far.
+    pub epoch: u32,
+    /// Whether it is being drained.
+    pub retired: bool,
+    /// Connections that can serve, now or soon: idle, in use, being made.
+    pub size: u32,
+    /// Unused ones.
+    pub idle: u32,
+    /// Checked out, handed over, being probed or cleaned.
+    pub in_use: u32,
+    /// Being made.
+    pub creating: u32,
+    /// Being closed; their permits are not back yet.
+    pub closing: u32,
+    /// Those of them that nobody closes any more, and that may still live at the server.
+    pub lingering: u32,
+    /// Callers in the queue.
+    pub waiters: u32,
+    /// How long the first in the queue has waited.
+    pub oldest_wait_ms: u32,
+    /// Connections kept open at least.
+    pub min: u32,
+    /// Connections at most.
+    pub max: u32,
+    /// What the sizing policy aims at, within the bounds.
+    pub target: u32,
+    /// Connections that may exist now, after every bound.
+    pub limit: u32,
+    /// Idle connections kept ready, as the sizing policy asked.
+    pub min_idle: u32,
+    /// Connections above the target for waiters that grow old.
+    pub reserve: u32,
+    /// Connections made at a time.
+    pub parallel_creates: u32,
+    /// What the server was seen to grant, while it is believed.
+    pub ceiling: Option<u32>,
+    /// Whether the target is frozen because the policy flapped.
+    pub frozen: bool,
+    /// Connections of all pools that share the budget, and its cap.
+    pub budget: (u32, u32),
+    /// The breaker.
+    pub breaker: BreakerStatus,
+    /// Since the pool began.
+    pub counters: Counters,
+    /// Of the last one to two minutes.
+    pub latency: LatencyStatus,
+    /// The last sizing decision.
+    pub sizing: Option<SizingStatus>,
+    /// The last eviction decision.
+    pub eviction: Option<EvictionStatus>,
+    /// Decisions by hook and by who took them, since the pool began.
+    pub decisions: Vec<DecisionCount>,
+    /// Good outcomes among creates and validations of the last ten seconds; 1 if there were none, 0 while the breaker is open
+    /// and no connection is left.
+    pub health: f64,
+    /// Who holds connections, the longest first; at most 32.
+    pub holders: Vec<HolderStatus>,
+    /// What an operator may want to do.
+    pub advice: Vec<String>,
+}
+
+/// A breaker at a moment.
+#[derive(Clone, Debug, Serialize)]
+pub struct BreakerStatus {
+    /// `closed`, `half-open` or `open`.
+    pub state: &'static str,
+    /// Class of the last failure, unless a connection was made since.
+    pub reason: Option<&'static str>,
+    /// Its SQLSTATE, where the server gave one.
+    pub sqlstate: Option<String>,
+    /// Its text, fit for callers.
+    pub text: Option<String>,
+    /// How long ago it was.
+    pub since_ms: Option<u32>,
+    /// Until the next attempt.
+    pub retry_after_ms: u32,
+}
+
+/// Times of the last one to two minutes.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct LatencyStatus {
+    /// From asking for a connection to having one, or giving up.
+    pub wait: Quantiles,
+    /// From checkout to return.
+    pub hold: Quantiles,
+    /// On the backend alone.
+    pub rtt: Quantiles,
+    /// Making a connection.
+    pub create: Quantiles,
+    /// Validating one.
+    pub validate: Quantiles,
+}
+
+/// A sizing decision: what was asked, answered, and made of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct SizingStatus {
+    /// How long ago.
+    pub ago_ms: u32,
+    /// Why it was asked; see `sizing.wit`.
+    pub trigger: u32,
+    /// Connections in use at most since the decision before.
+    pub in_use_peak: u32,
+    /// Waiters at most since the decision before.
+    pub waiters_peak: u32,
+    /// What the policy proposed.
+    pub proposed: u32,
+    /// What was done.
+    pub target: u32,
+    /// The policy's own number.
+    pub reason: u32,
+    /// How the answer was clamped.
+    pub clamped: Vec<&'static str>,
+    /// Who decided.
+    pub by: DecidedBy,
+}
+
+/// An eviction decision: what was asked, answered, and made of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct EvictionStatus {
+    /// How long ago.
+    pub ago_ms: u32,
+    /// Idle connections shown to the policy.
+    pub asked: u32,
+    /// Those it would close, probe or replace.
+    pub proposed: u32,
+    /// Closed.
+    pub closed: u32,
+    /// Probed.
+    pub probed: u32,
+    /// Replaced.
+    pub replaced: u32,
+    /// What giving a slot to a sister pool would hurt, 0 to 1000.
+    pub yield_cost: u32,
+    /// Who decided.
+    pub by: DecidedBy,
+}
+
+/// How often somebody decided.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct DecisionCount {
+    /// `sizing`, `eviction` or `validation`.
+    pub hook: &'static str,
+    /// Who.
+    pub by: DecidedBy,
+    /// How often.
+    pub count: u64,
+}
+
+/// Who holds a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HolderStatus {
+    /// The connection's id.
+    pub connection: u64,
+    /// The route's name.
+    pub route: Arc<str>,
+    /// The request's id.
+    pub request: u64,
+    /// For how long.
+    pub held_ms: u32,
+}
+
+impl<B: Backend> Pool<B> {
+    /// The pool as it is now. Takes the pool's lock for some microseconds.
+    pub fn status(&self) -> PoolStatus {
+        let settings = self.settings.load_full();
+        let steering = self.steering.lock();
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        let counts = state.core.counts();
+        let gate = state.core.gate();
+        let mut latest = state.samples.clone();
+        let status = PoolStatus {
+            name: Arc::clone(self.name()),
+            backend: backend_name(settings.backend),
+            epoch: state.core.epoch(),
+            retired: state.core.is_retired(),
+            size: counts.size(),
+            idle: counts.idle,
+            in_use: counts.in_use,
+            creating: counts.creating,
+            closing: counts.closing,
+            lingering: counts.lingering,
+            waiters: counts.waiters,
+            oldest_wait_ms: state.core.oldest_wait().map_or(0, |since| millis(now.saturating_duration_since(since))),
+            min: settings.min,
+            max: settings.max,
+            target: gate.target,
+            limit: explain::limit(&state.core),
+            min_idle: steering.ruling.min_idle,
+            reserve: gate.reserve,
+            parallel_creates: gate.parallel,
+            ceiling: state.ceiling.seen(),
+            frozen: steering.is_frozen(now),
+            budget: (self.budget.live(), self.budget.cap()),
+            breaker: BreakerStatus::of(&state.breaker, now),
+            counters: state.counters(),
+            latency: LatencyStatus::default(),
+            sizing: aged(&steering.last_sizing, now, |status, ago_ms| SizingStatus { ago_ms, ..status }),
+            eviction: aged(&steering.last_eviction, now, |status, ago_ms| EvictionStatus { ago_ms, ..status }),
+            decisions: state.decisions.clone(),
+            health: state.health(now, counts),
+            holders: explain::holders(&state.core, now, MOST_HOLDERS),
+            advice: Vec::new(),
+        };
+        drop(state);
+        steering.windows.iter().for_each(|window| latest.add(window));
+        drop(steering);
+        PoolStatus { latency: LatencyStatus::of(&latest), ..status }.advised(millis(settings.held_warning))
+    }
+}
+
+/// Holders that are listed.
+const MOST_HOLDERS: usize = 32;
+
+fn backend_name(kind: BackendKind) -> &'static str {
+    match kind {
+        BackendKind::Postgres => "postgres",
+        BackendKind::Sqlite => "sqlite",
+    }
+}
+
+fn aged<T: Clone>(last: &Option<(Instant, T)>, now: Instant, age: impl Fn(T, u32) -> T) -> Option<T> {
+    last.as_ref().map(|(at, status)| age(status.clone(), millis(now.saturating_duration_since(*at))))
+}
+
+impl BreakerStatus {
+    fn of(breaker: &Breaker, now: Instant) -> Self {
+        let reason = breaker.reason();
+        Self {
+            state: match breaker.position() {
+                Position::Closed => "closed",
+                Position::HalfOpen => "half-open",
+                Position::Open => "open",
+            },
+            reason: reason.map(|reason| reason.class.as_str()),
+            sqlstate: reason.and_then(|reason| reason.sqlstate.clone()),
+            text: reason.map(|reason| reason.public.clone()),
+            since_ms: reason.map(|reason| millis(now.saturating_duration_since(reason.at))),
+            retry_after_ms: millis(breaker.retry_after(now)),
+        }
+    }
+}
+
+impl LatencyStatus {
+    fn of(samples: &Samples) -> Self {
+        Self {
+            wait: samples.wait.quantiles(),
+            hold: samples.hold.quantiles(),
+            rtt: samples.rtt.quantiles(),
+            create: samples.create.quantiles(),
+            validate: samples.validate.quantiles(),
+        }
+    }
+}
+
+impl PoolStatus {
+    /// Fills in the advice, which rests on all the rest.
+    pub(crate) fn advised(mut self, held_warning_ms: u32) -> Self {
+        self.advice = advice::on(&self, held_warning_ms);
+        self
+    }
+}

@@ -1,0 +1,9 @@
+//! The pool as a whole, against a scripted server, on a paused clock.
+
+mod cleaning;
+mod load;
+mod outage;
+mod reload;
+mod scripted;
+mod upkeep;
+mod waiting;

@@ -1,0 +1,255 @@
+//! Whether a connection may be handed out, and what to do about it first.
+//!
+//! Always: its epoch (the gate), its age and uses, and a look at its socket. The validation policy is asked only outside the
+//! window that its last verdict gave. A probe may take the pool's limit or half of what the caller has left, whichever is less.
+//! One caller meets at most two failed probes: then all idle connections are closed, and it gets one that has just been
+//! made or has just proved itself.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, timeout};
+use tracing::debug;
+
+use super::{
+    backend::{Backend, Connection, Holder, Peek, Probe},
+    record::{Held, Home, Record, millis},
+    shell::Pool,
+    tally::{Cause, Clamp},
+};
+use crate::policy::{Action, Decision, ValidationInput, Verdict};
+
+/// Failed probes after which a caller is spared the rest of the idle ones.
+const MOST_BAD: u32 = 2;
+/// No probe is cut shorter, however little the caller has left: it would only kill connections that live.
+const SHORTEST_PROBE: Duration = Duration::from_millis(1);
+
+/// What a look at a connection says.
+enum Look {
+    Fit,
+    Unfit(Cause),
+    Probe(Probe, Verdict),
+}
+
+/// A connection that is being probed or cleaned. Should the task be dropped meanwhile, nobody knows its state: it is closed.
+pub(super) struct InHand<B: Backend> {
+    pub(super) pool: Arc<Pool<B>>,
+    held: Option<Box<Held<B::Conn>>>,
+}
+
+impl<B: Backend> InHand<B> {
+    pub(super) fn new(pool: &Arc<Pool<B>>, held: Box<Held<B::Conn>>) -> Self {
+        Self { pool: Arc::clone(pool), held: Some(held) }
+    }
+
+    pub(super) fn held(&mut self) -> &mut Held<B::Conn> {
+        self.held.as_mut().expect("a connection in hand is there until it is let go")
+    }
+
+    pub(super) fn let_go(mut self) -> Box<Held<B::Conn>> {
+        self.held.take().expect("a connection in hand is there until it is let go")
+    }
+}
+
+impl<B: Backend> Drop for InHand<B> {
+    fn drop(&mut self) {
+        if let Some(held) = self.held.take() {
+            self.pool.change(|state, now, todo| drop(state.core.discard(now, held, Cause::Abandoned, todo)));
+        }
+    }
+}
+
+/// A caller's view of its own vetting.
+pub(super) struct Patience {
+    pub(super) deadline: Instant,
+    /// Probes that failed so far.
+    pub(super) bad: u32,
+}
+
+impl<B: Backend> Pool<B> {
+    /// The connection, fit for use here; or whose it was, when it was not.
+    pub(super) async fn vet(
+        self: &Arc<Self>,
+        mut held: Box<Held<B::Conn>>,
+        patience: &mut Patience,
+    ) -> Result<Box<Held<B::Conn>>, Holder> {
+        let now = Instant::now();
+        match self.look(&mut held, now, ValidationInput::CHECKOUT, patience.deadline) {
+            Look::Fit => Ok(held),
+            Look::Unfit(cause) => Err(self.reject(held, cause)),
+            Look::Probe(probe, verdict) => self.probe(held, probe, verdict, patience).await,
+        }
+    }
+
+    /// Looks after an idle connection: whatever the validation policy says, and a round trip at least.
+    pub(super) async fn keep_alive(self: Arc<Self>, mut held: Box<Held<B::Conn>>) {
+        let now = Instant::now();
+        let mut patience = Patience { deadline: now + Duration::from_secs(60), bad: 0 };
+        held.record.valid_for = Duration::ZERO;
+        let fit = match self.look(&mut held, now, ValidationInput::KEEP_ALIVE, patience.deadline) {
+            Look::Fit => {
+                let verdict = Verdict { valid_for_ms: millis(held.record.valid_for), ..Verdict::default() };
+                self.probe(held, Probe::Ping, verdict, &mut patience).await
+            }
+            Look::Probe(probe, verdict) => self.probe(held, probe, verdict, &mut patience).await,
+            Look::Unfit(cause) => Err(self.reject(held, cause)),
+        };
+        if let Ok(held) = fit {
+            self.change(|state, now, todo| drop(state.core.give_back(now, held, todo)));
+        }
+    }
+
+    /// What can be said without waiting.
+    fn look(&self, held: &mut Held<B::Conn>, now: Instant, trigger: u32, deadline: Instant) -> Look {
+        let Held { conn, record } = held;
+        if record.outlived(now, self.settings.load().limits()) {
+            return Look::Unfit(Cause::Lifetime);
+        }
+        let here = Home::here();
+        if record.home.thread != here.thread {
+            if conn.rehome().is_err() {
+                return Look::Unfit(Cause::Broken);
+            }
+            self.state.lock().counters.rehomed += 1;
+        }
+        record.home = here;
+        let peek = conn.peek();
+        if peek == Peek::Closed {
+            self.state.lock().found_bad(now);
+            return Look::Unfit(Cause::Broken);
+        }
+        if record.is_trusted(now) {
+            return Look::Fit;
+        }
+        let left = deadline.saturating_duration_since(now);
+        let mut input = question(record, now, trigger, left);
+        describe(&mut input, conn);
+        input.peek = u32::from(peek == Peek::Pending);
+        let verdict = self.ask_validation(&mut input);
+        self.heed(record, now, verdict)
+    }
+
+    /// Turns a verdict into what is done. Discards are bounded; beyond, a round trip decides.
+    fn heed(&self, record: &mut Record, now: Instant, verdict: Verdict) -> Look {
+        match probe_for(verdict.action) {
+            Ok(None) => {
+                record.valid_for = Duration::from_millis(verdict.valid_for_ms.into());
+                Look::Fit
+            }
+            Ok(Some(probe)) => Look::Probe(probe, verdict),
+            Err(_discard) => {
+                let mut state = self.state.lock();
+                if state.may_discard(now) {
+                    return Look::Unfit(Cause::Discarded);
+                }
+                state.counters.clamped.count(Clamp::Discarding);
+                Look::Probe(Probe::Ping, verdict)
+            }
+        }
+    }
+
+    async fn probe(
+        self: &Arc<Self>,
+        held: Box<Held<B::Conn>>,
+        probe: Probe,
+        verdict: Verdict,
+        patience: &mut Patience,
+    ) -> Result<Box<Held<B::Conn>>, Holder> {
+        let begun = Instant::now();
+        let left = patience.deadline.saturating_duration_since(begun) / 2;
+        let limit = self.probe_limit(verdict.timeout_ms).min(left).max(SHORTEST_PROBE);
+        let backend = self.backend.load_full();
+        let mut in_hand = InHand::new(self, held);
+        let outcome = timeout(limit, backend.probe(&mut in_hand.held().conn, probe)).await;
+        let mut held = in_hand.let_go();
+        let now = Instant::now();
+        if let Ok(Ok(())) = outcome {
+            self.state.lock().proved_good(now, now - begun);
+            let record = &mut held.record;
+            record.validated = now;
+            record.valid_for = Duration::from_millis(verdict.valid_for_ms.into());
+            record.failed_probes = 0;
+            record.last_error = None;
+            return Ok(held);
+        }
+        let error = outcome.map_or_else(|_| "no answer in time".to_owned(), |failed| failed.map_or_else(|e| e.to_string(), |()| String::new()));
+        debug!(pool = %self.name, connection = held.record.id, ?probe, %error, "connection proved bad");
+        patience.bad += 1;
+        Err(self.condemn(held, begun, verdict.purge, patience.bad))
+    }
+
+    /// Closes a connection whose probe failed, and perhaps the idle ones with it.
+    fn condemn(self: &Arc<Self>, held: Box<Held<B::Conn>>, begun: Instant, purge: bool, bad: u32) -> Holder {
+        self.change(|state, now, todo| {
+            let used = state.core.discard(now, held, Cause::Broken, todo);
+            let may_purge = purge && state.may_purge(now);
+            if purge && !may_purge {
+                state.counters.clamped.count(Clamp::Purging);
+            }
+            state.proved_bad(now, now - begun, may_purge || bad >= MOST_BAD, todo);
+            used.map(|used| used.holder).unwrap_or_default()
+        })
+    }
+
+    /// Closes a connection that needs no probe to be found unfit.
+    fn reject(self: &Arc<Self>, held: Box<Held<B::Conn>>, cause: Cause) -> Holder {
+        let used = self.change(|state, now, todo| state.core.discard(now, held, cause, todo));
+        used.map(|used| used.holder).unwrap_or_default()
+    }
+
+    /// Asks the validation policy, and counts who answered.
+    pub(super) fn ask_validation(&self, input: &mut ValidationInput) -> Verdict {
+        (input.recent_bad, input.recent_good) = self.state.lock().recent_proofs(Instant::now());
+        let Decision { answer, by } = self.validation.load().check(input);
+        self.state.lock().count_decision("validation", by);
+        answer
+    }
+
+    /// The longest probe: the policy's word within the pool's setting.
+    pub(super) fn probe_limit(&self, timeout_ms: u32) -> Duration {
+        let most = self.settings.load().validation_timeout;
+        if timeout_ms == 0 { most } else { most.min(Duration::from_millis(timeout_ms.into())) }
+    }
+}
+
+/// The verdict as a probe; none: trust it.
+///
+/// # Errors
+/// The connection is to be closed.
+pub(super) fn probe_for(action: Action) -> Result<Option<Probe>, Discard> {
+    match action {
+        Action::Pass => Ok(None),
+        Action::Ping => Ok(Some(Probe::Ping)),
+        Action::Query => Ok(Some(Probe::Query)),
+        Action::Rollback => Ok(Some(Probe::Rollback)),
+        Action::ResetSession => Ok(Some(Probe::ResetSession)),
+        Action::ResetFully => Ok(Some(Probe::ResetFully)),
+        Action::Discard => Err(Discard),
+    }
+}
+
+/// The policy wants the connection closed.
+pub(super) struct Discard;
+
+/// What the record tells the validation policy.
+pub(super) fn question(record: &Record, now: Instant, trigger: u32, left: Duration) -> ValidationInput {
+    let since = |then: Instant| millis(now.saturating_duration_since(then));
+    ValidationInput {
+        trigger,
+        age_ms: since(record.created),
+        idle_ms: since(record.returned),
+        uses: u32::try_from(record.uses).unwrap_or(u32::MAX),
+        errors: record.errors,
+        since_validated_ms: since(record.validated),
+        last_valid_for_ms: millis(record.valid_for),
+        last_error: record.last_error.map_or(0, |error| error as u32),
+        deadline_left_ms: millis(left),
+        failed_probes: record.failed_probes,
+        ..ValidationInput::default()
+    }
+}
+
+/// What the connection tells it.
+pub(super) fn describe(input: &mut ValidationInput, conn: &impl Connection) {
+    input.transaction = conn.transaction();
+    input.dirty = conn.dirty();
+}

@@ -1,0 +1,336 @@
+//! Header fields that do not pass a proxy, and those that it writes.
+//!
+//! One pass over the names finds everything that needs a look; a typical request has only one such field or none.
+
+use std::{fmt::Write as _, net::IpAddr};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use super::Forward;
+
+pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+/// Fields of one message that need a look, as bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Found(u16);
+
+impl Found {
+    pub(super) const CONNECTION: Self = Self(1);
+    pub(super) const TE: Self = Self(1 << 1);
+    pub(super) const TRANSFER_ENCODING: Self = Self(1 << 2);
+    pub(super) const UPGRADE: Self = Self(1 << 3);
+    pub(super) const KEEP_ALIVE: Self = Self(1 << 4);
+    pub(super) const PROXY: Self = Self(1 << 5);
+    pub(super) const EXPECT: Self = Self(1 << 6);
+    pub(super) const HTTP2_SETTINGS: Self = Self(1 << 7);
+    pub(super) const CONTENT_LENGTH: Self = Self(1 << 8);
+    pub(super) const COOKIE: Self = Self(1 << 9);
+    pub(super) const FORWARDED: Self = Self(1 << 10);
+    /// Any `X-Forwarded-…`.
+    pub(super) const X_FORWARDED: Self = Self(1 << 11);
+
+    /// Looks through a message's fields.
+    pub(super) fn scan(headers: &HeaderMap) -> Self {
+        headers.keys().fold(Self::default(), |found, name| Self(found.0 | Self::of(name.as_str()).0))
+    }
+
+    fn of(name: &str) -> Self {
+        match name {
+            "connection" => Self::CONNECTION,
+            "te" => Self::TE,
+            "transfer-encoding" => Self::TRANSFER_ENCODING,
+            "upgrade" => Self::UPGRADE,
+            "keep-alive" => Self::KEEP_ALIVE,
+            "expect" => Self::EXPECT,
+            "http2-settings" => Self::HTTP2_SETTINGS,
+            "content-length" => Self::CONTENT_LENGTH,
+            "cookie" => Self::COOKIE,
+            "forwarded" => Self::FORWARDED,
+            // `Proxy` would become the variable HTTP_PROXY of a CGI program (CVE-2016-5385).
+            "proxy" => Self::PROXY,
+            _ if name.starts_with("x-forwarded-") => Self::X_FORWARDED,
+            _ if name.starts_with("proxy-") => Self::PROXY,
+            _ => Self::default(),
+        }
+    }
+
+    pub(super) fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+/// Removes what is meant for one connection only (RFC 9110, section 7.6.1): the fields that `Connection` names, and those that
+/// are so by definition. `Trailer` stays, as trailers are passed on.
+pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, found: Found) {
+    if found.has(Found::CONNECTION) {
+        for name in named_by_connection(headers) {
+            headers.remove(name);
+        }
+        headers.remove(header::CONNECTION);
+    }
+    for (bit, name) in [
+        (Found::TE, header::TE),
+        (Found::TRANSFER_ENCODING, header::TRANSFER_ENCODING),
+        (Found::UPGRADE, header::UPGRADE),
+        (Found::KEEP_ALIVE, KEEP_ALIVE),
+    ] {
+        if found.has(bit) {
+            headers.remove(name);
+        }
+    }
+    if found.has(Found::PROXY) {
+        let names: Vec<HeaderName> =
+            headers.keys().filter(|name| Found::of(name.as_str()) == Found::PROXY).cloned().collect();
+        for name in names {
+            headers.remove(name);
+        }
+    }
+}
+
+/// The fields that `Connection` names, other than those that are for all recipients whatever it says: naming `Host`, a
+/// credential or a `Forwarded` is an attempt to have it dropped on the way.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    tokens(headers, &header::CONNECTION)
+        .filter(|token| !matches!(token.to_ascii_lowercase().as_slice(), b"close" | b"keep-alive" | b"upgrade" | b"te"))
+        .filter_map(|token| HeaderName::from_bytes(token).ok())
+        .filter(|name| !is_end_to_end(name.as_str()))
+        .collect()
+}
+
+fn is_end_to_end(name: &str) -> bool {
+    matches!(name, "host" | "authorization" | "cookie" | "forwarded" | "x-api-key" | "set-cookie" | "cache-control")
+        || name.starts_with("x-forwarded-")
+        || name.starts_with("content-")
+}
+
+/// The comma-separated tokens of a field, over all its lines.
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    let lines = headers.get_all(name).iter();
+    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+}
+
+/// Whether a list field holds a token, in whatever case; parameters are left out of the comparison.
+pub(super) fn has_token(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
+    let bare = |token: &[u8]| token.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_owned();
+    tokens(headers, name).any(|token| bare(token).eq_ignore_ascii_case(wanted.as_bytes()))
+}
+
+/// Joins a field that came in several lines; HTTP/2 splits `Cookie` (RFC 9113, section 8.2.3).
+pub(super) fn join(headers: &mut HeaderMap, name: &HeaderName, separator: &[u8]) {
+    if headers.get_all(name).iter().nth(1).is_none() {
+        return;
+    }
+    if let Some(joined) = joined(headers, name, separator, b"") {
+        headers.insert(name.clone(), joined);
+    }
+}
+
+/// All lines of a field, and `last` behind them.
+fn joined(headers: &HeaderMap, name: &HeaderName, separator: &[u8], last: &[u8]) -> Option<HeaderValue> {
+    let mut text = BytesMut::new();
+    let lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    for line in lines.chain([last]).filter(|line| !line.is_empty()) {
+        if !text.is_empty() {
+            text.put_slice(separator);
+        }
+        text.put_slice(line);
+    }
+    HeaderValue::from_maybe_shared(text.freeze()).ok()
+}
+
+// === who the client is ===
+
+/// Writes `X-Forwarded-For`, `-Proto`, `-Host`, `-Port` and `Forwarded` (RFC 7239). What a trusted peer says of those before it
+/// is kept and continued; what anyone else says is replaced.
+pub(super) fn write_forwarded(headers: &mut HeaderMap, found: Found, context: &Forward<'_>) {
+    let peer = context.peer.to_canonical();
+    let mut address = BytesMut::with_capacity(48);
+    // Writing to memory does not fail.
+    _ = write!(address, "{peer}");
+    let element = forwarded_element(peer, &address, headers.get(header::HOST), context.scheme);
+    let keeps = |bit: Found| context.trusted && found.has(bit);
+
+    let chain = if keeps(Found::X_FORWARDED) { joined(headers, &FORWARDED_FOR, b", ", &address) } else { None };
+    set(headers, FORWARDED_FOR, chain.or_else(|| value(address.freeze())));
+    let chain = if keeps(Found::FORWARDED) { joined(headers, &header::FORWARDED, b", ", &element) } else { None };
+    set(headers, header::FORWARDED, chain.or_else(|| value(element)));
+
+    let kept = |headers: &HeaderMap, name: &HeaderName| keeps(Found::X_FORWARDED) && headers.contains_key(name);
+    if !kept(headers, &FORWARDED_PROTO) {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(context.scheme));
+    }
+    if !kept(headers, &FORWARDED_HOST) {
+        let host = headers.get(header::HOST).cloned();
+        set(headers, FORWARDED_HOST, host);
+    }
+    if !kept(headers, &FORWARDED_PORT) {
+        headers.insert(FORWARDED_PORT, port(context.port));
+    }
+}
+
+/// Sets a field, or removes it: never leaves what the client sent.
+fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
+    match value {
+        Some(value) => _ = headers.insert(name, value),
+        None => _ = headers.remove(name),
+    }
+}
+
+fn value(text: Bytes) -> Option<HeaderValue> {
+    HeaderValue::from_maybe_shared(text).ok()
+}
+
+fn port(number: u16) -> HeaderValue {
+    match number {
+        443 => HeaderValue::from_static("443"),
+        80 => HeaderValue::from_static("80"),
+        _ => number.into(),
+    }
+}
+
+/// `for=192.0.2.60;host="example.com";proto=https`.
+fn forwarded_element(peer: IpAddr, address: &[u8], host: Option<&HeaderValue>, scheme: &str) -> Bytes {
+    let mut text = BytesMut::with_capacity(address.len() + host.map_or(0, HeaderValue::len) + 40);
+    text.put_slice(b"for=");
+    // An IPv6 address is put in brackets and, as it has colons, in quotes (section 6).
+    let (open, close): (&[u8], &[u8]) = if peer.is_ipv6() { (b"\"[", b"]\"") } else { (b"", b"") };
+    text.put_slice(open);
+    text.put_slice(address);
+    text.put_slice(close);
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:[]%".contains(byte);
+    if let Some(host) = host.map(HeaderValue::as_bytes).filter(|host| !host.is_empty() && host.iter().all(plain)) {
+        text.put_slice(b";host=\"");
+        text.put_slice(host);
+        text.put_u8(b'"');
+    }
+    text.put_slice(b";proto=");
+    text.put_slice(scheme.as_bytes());
+    text.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            map.append(*name, value.parse().unwrap());
+        }
+        map
+    }
+
+    fn stripped(fields: &[(&'static str, &str)]) -> Vec<String> {
+        let mut map = headers(fields);
+        let found = Found::scan(&map);
+        strip_hop_by_hop(&mut map, found);
+        map.keys().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_is_for_one_connection_goes() {
+        let left = stripped(&[
+            ("connection", "keep-alive, X-Secret-Hop"),
+            ("connection", "x-other"),
+            ("x-secret-hop", "1"),
+            ("x-other", "1"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("proxy-authorization", "Basic x"),
+            ("proxy-connection", "close"),
+            ("proxy", "evil"),
+            ("trailer", "x-sum"),
+            ("accept", "*/*"),
+        ]);
+        assert_eq!(left, ["trailer", "accept"]);
+    }
+
+    #[test]
+    fn connection_does_not_drop_what_is_for_all() {
+        let left = stripped(&[
+            ("connection", "close, Host, Authorization, X-Forwarded-For, Content-Type, \u{fc}, x y"),
+            ("host", "a"),
+            ("authorization", "b"),
+            ("x-forwarded-for", "c"),
+            ("content-type", "d"),
+        ]);
+        assert_eq!(left, ["host", "authorization", "x-forwarded-for", "content-type"]);
+    }
+
+    #[test]
+    fn tokens_are_compared_whole() {
+        let map = headers(&[("connection", "Keep-Alive, UPGRADE"), ("te", "trailers;q=0.5"), ("upgrade", "websocket2")]);
+        assert!(has_token(&map, &header::CONNECTION, "upgrade"));
+        assert!(has_token(&map, &header::TE, "trailers"));
+        assert!(!has_token(&map, &header::UPGRADE, "websocket"));
+    }
+
+    #[test]
+    fn crumbs_are_joined() {
+        let mut map = headers(&[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")]);
+        join(&mut map, &header::COOKIE, b"; ");
+        assert_eq!(map.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
+    }
+
+    fn forwarded(peer: &str, trusted: bool, fields: &[(&'static str, &str)]) -> HeaderMap {
+        let mut map = headers(fields);
+        let tunnels = std::sync::Arc::default();
+        let context = Forward { peer: peer.parse().unwrap(), trusted, ..Forward::new("https", 8443, &tunnels) };
+        let found = Found::scan(&map);
+        write_forwarded(&mut map, found, &context);
+        map
+    }
+
+    #[test]
+    fn a_stranger_cannot_say_who_it_is() {
+        let map = forwarded(
+            "::ffff:10.0.0.9",
+            false,
+            &[
+                ("host", "example.com:8443"),
+                ("x-forwarded-for", "1.2.3.4"),
+                ("x-forwarded-for", "5.6.7.8"),
+                ("x-forwarded-proto", "http"),
+                ("x-forwarded-host", "evil"),
+                ("x-forwarded-port", "1"),
+                ("forwarded", "for=1.2.3.4"),
+            ],
+        );
+        assert_eq!(map.get_all("x-forwarded-for").iter().collect::<Vec<_>>(), ["10.0.0.9"]);
+        assert_eq!(map["x-forwarded-proto"], "https");
+        assert_eq!(map["x-forwarded-host"], "example.com:8443");
+        assert_eq!(map["x-forwarded-port"], "8443");
+        assert_eq!(map["forwarded"], "for=10.0.0.9;host=\"example.com:8443\";proto=https");
+        let bare = forwarded("2001:db8::1", false, &[("x-forwarded-host", "evil"), ("host", "a\"b")]);
+        assert_eq!(bare["forwarded"], "for=\"[2001:db8::1]\";proto=https", "nothing is quoted that could break out");
+        assert!(!forwarded("10.0.0.9", false, &[("x-forwarded-host", "evil")]).contains_key("x-forwarded-host"));
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_and_continued() {
+        let map = forwarded(
+            "10.0.0.9",
+            true,
+            &[
+                ("host", "internal"),
+                ("x-forwarded-for", "1.2.3.4"),
+                ("x-forwarded-for", "5.6.7.8"),
+                ("x-forwarded-host", "www.example.com"),
+                ("forwarded", "for=1.2.3.4"),
+            ],
+        );
+        assert_eq!(map["x-forwarded-for"], "1.2.3.4, 5.6.7.8, 10.0.0.9");
+        assert_eq!(map["x-forwarded-host"], "www.example.com");
+        assert_eq!(map["x-forwarded-proto"], "https");
+        assert_eq!(map["forwarded"], "for=1.2.3.4, for=10.0.0.9;host=\"internal\";proto=https");
+        let first = forwarded("10.0.0.9", true, &[("x-forwarded-proto", "http")]);
+        assert_eq!((&first["x-forwarded-for"], &first["x-forwarded-proto"]), (&"10.0.0.9".parse().unwrap(), &"http".parse().unwrap()));
+    }
+}

@@ -1,0 +1,72 @@
+//! A connection while a request uses it.
+
+use std::sync::Arc;
+
+use tokio::{
+    runtime::Handle,
+    time::{Duration, Instant, timeout},
+};
+
+use super::{Upstream, connection::Connection};
+
+/// How long a connection may take to be ready after the end of an answer: as a rule none, a little if the request is still
+/// being sent when the answer is over.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// A connection in use. Dropped before the exchange is over, it cuts the connection.
+pub(super) struct Lease {
+    connection: Connection,
+    upstream: Arc<Upstream>,
+}
+
+impl Lease {
+    pub(super) fn new(connection: Connection, upstream: &Arc<Upstream>) -> Self {
+        Self { connection, upstream: upstream.clone() }
+    }
+
+    /// The exchange ended well: the connection may serve another as soon as it is ready.
+    pub(super) fn finish(self) {
+        let Self { connection, upstream } = self;
+        if connection.sender.is_ready() {
+            upstream.give_back(connection);
+        } else if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(settle(connection, upstream));
+        }
+    }
+}
+
+/// Waits until the connection is ready, and gives it back; or until it is closed, as the server may have announced.
+async fn settle(mut connection: Connection, upstream: Arc<Upstream>) {
+    match timeout(SETTLE, connection.sender.ready()).await {
+        Ok(Ok(())) => upstream.give_back(connection),
+        Ok(Err(_)) => connection.end(Instant::now()),
+        // Cut, by being dropped.
+        Err(_) => {}
+    }
+}
+
+impl Upstream {
+    /// Hands a connection to the first in the queue, else lays it on its home's stack.
+    pub(super) fn give_back(&self, mut connection: Connection) {
+        connection.end(Instant::now());
+        if self.gate.waiting() > 0 {
+            let Some(unwanted) = self.gate.offer(connection) else { return };
+            connection = unwanted;
+        }
+        self.idle.push(connection);
+        // Whoever joined the queue in between looked at the stacks too early, or will look now.
+        if self.gate.waiting() > 0 {
+            self.serve_queue();
+        }
+    }
+
+    /// Hands an idle connection to the first in the queue. Called by whoever joins it, and by whoever returned one while
+    /// somebody joined: one of the two sees the other.
+    pub(super) fn serve_queue(&self) {
+        if let Some(connection) = self.idle.pop_any(|_| true)
+            && let Some(unwanted) = self.gate.offer(connection)
+        {
+            self.idle.push(unwanted);
+        }
+    }
+}

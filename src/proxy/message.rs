@@ -1,0 +1,222 @@
+//! What changes in a request and in an answer on their way through.
+//!
+//! Framing is never the client's word: `Transfer-Encoding` is removed, and `Content-Length` is written anew from the body that
+//! really follows, so that the two cannot contradict each other or it (request smuggling, RFC 9112 section 11.2).
+
+use http::{HeaderMap, HeaderValue, Uri, Version, header, request, response, uri::PathAndQuery};
+use http_body::Body;
+
+use super::{
+    Forward,
+    body::SendBody,
+    fields::{self, Found},
+};
+
+/// Rewrites a request for an upstream. `upgrade`: it asks for a WebSocket.
+pub(super) fn rewrite_request(parts: &mut request::Parts, body: &SendBody, context: &Forward<'_>, upgrade: bool) {
+    let headers = &mut parts.headers;
+    if !headers.contains_key(header::HOST)
+        && let Some(host) = parts.uri.authority().and_then(|name| HeaderValue::from_str(name.as_str()).ok())
+    {
+        headers.insert(header::HOST, host);
+    }
+    let found = Found::scan(headers);
+    let trailers = found.has(Found::TE) && fields::has_token(headers, &header::TE, "trailers");
+    fields::strip_hop_by_hop(headers, found);
+    if upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    } else if trailers {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    // The edge answers `Expect: 100-continue` when the body is first asked for; the upstream gets no say.
+    if found.has(Found::EXPECT) {
+        headers.remove(header::EXPECT);
+    }
+    if found.has(Found::HTTP2_SETTINGS) {
+        headers.remove("http2-settings");
+    }
+    if found.has(Found::COOKIE) {
+        fields::join(headers, &header::COOKIE, b"; ");
+    }
+    frame(headers, found, body);
+    fields::write_forwarded(headers, found, context);
+    rewrite_target(&mut parts.uri, context.strip_prefix);
+    parts.version = Version::HTTP_11;
+    // What the edge attached is not for hyper to keep.
+    parts.extensions.clear();
+}
+
+/// Sets the framing fields by the body.
+fn frame(headers: &mut HeaderMap, found: Found, body: &SendBody) {
+    if body.is_empty() {
+        // `Content-Length: 0` is what a POST without content has; anything else would promise a body.
+        if found.has(Found::CONTENT_LENGTH) && headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0") {
+            headers.remove(header::CONTENT_LENGTH);
+        }
+        return;
+    }
+    match body.size_hint().exact() {
+        Some(length) => _ = headers.insert(header::CONTENT_LENGTH, length.into()),
+        None => {
+            headers.remove(header::CONTENT_LENGTH);
+            // hyper would leave out a body of unknown length after a GET.
+            headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+    }
+}
+
+/// Makes the target origin-form, without the prefix.
+fn rewrite_target(uri: &mut Uri, strip: Option<&str>) {
+    let stripped = strip.and_then(|prefix| stripped(uri, prefix));
+    if stripped.is_none() && uri.authority().is_none() {
+        return;
+    }
+    let old = std::mem::take(uri).into_parts().path_and_query;
+    *uri = stripped.or(old).map_or_else(Uri::default, Uri::from);
+}
+
+/// The path and query behind a prefix that ends on a segment boundary.
+fn stripped(uri: &Uri, prefix: &str) -> Option<PathAndQuery> {
+    let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+    let whole = uri.path_and_query()?.as_str();
+    let rest = whole.strip_prefix(prefix).filter(|_| !prefix.is_empty())?;
+    match rest.as_bytes().first() {
+        Some(b'/') => PathAndQuery::try_from(rest).ok(),
+        None | Some(b'?') => PathAndQuery::try_from(format!("/{rest}")).ok(),
+        Some(_) => None,
+    }
+}
+
+/// Whether a request asks for a WebSocket in a way that may be passed on: over HTTP/1.1, without a body. Other protocols are
+/// not upgraded to: `h2c` would carry requests past the routes (h2c smuggling).
+pub(super) fn wants_websocket(request: &request::Parts, has_body: bool) -> bool {
+    let headers = &request.headers;
+    request.version == Version::HTTP_11
+        && !has_body
+        && headers.contains_key(header::UPGRADE)
+        && fields::has_token(headers, &header::CONNECTION, "upgrade")
+        && fields::has_token(headers, &header::UPGRADE, "websocket")
+}
+
+/// Rewrites an answer for the client.
+pub(super) fn rewrite_answer(parts: &mut response::Parts) {
+    let found = Found::scan(&parts.headers);
+    // The length was overruled by the other (RFC 9112, section 6.3), and must not reach the client (section 6.1).
+    if found.has(Found::TRANSFER_ENCODING) && found.has(Found::CONTENT_LENGTH) {
+        parts.headers.remove(header::CONTENT_LENGTH);
+    }
+    fields::strip_hop_by_hop(&mut parts.headers, found);
+    parts.version = Version::HTTP_11;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::Request;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::edge::RequestBody;
+
+    fn rewritten(request: request::Builder, body: RequestBody, strip: Option<&str>) -> request::Parts {
+        let tunnels = Arc::default();
+        let context = Forward { strip_prefix: strip, ..Forward::new("http", 80, &tunnels) };
+        let body = SendBody::new(body, Instant::now());
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        rewrite_request(&mut parts, &body, &context, false);
+        parts
+    }
+
+    #[test]
+    fn the_prefix_is_taken_off_on_a_segment_boundary() {
+        for (uri, prefix, expected) in [
+            ("/api/users?x=1", "/api", "/users?x=1"),
+            ("/api/users", "/api/", "/users"),
+            ("/api", "/api", "/"),
+            ("/api/", "/api", "/"),
+            ("/api?x=/api", "/api", "/?x=/api"),
+            ("/apiary", "/api", "/apiary"),
+            ("/other", "/api", "/other"),
+            ("/x", "/", "/x"),
+            ("https://h/api/x?y", "/api", "/x?y"),
+        ] {
+            let parts = rewritten(Request::get(uri), RequestBody::empty(), Some(prefix));
+            assert_eq!(parts.uri.to_string(), expected, "{uri} less {prefix}");
+        }
+    }
+
+    #[test]
+    fn an_http2_request_becomes_one_of_http1() {
+        let request = Request::get("https://www.example.com/a?b")
+            .version(Version::HTTP_2)
+            .header("cookie", "a=1")
+            .header("cookie", "b=2")
+            .header("te", "trailers");
+        let parts = rewritten(request, RequestBody::empty(), None);
+        assert_eq!((parts.uri.to_string().as_str(), parts.version), ("/a?b", Version::HTTP_11));
+        assert_eq!(parts.headers["host"], "www.example.com");
+        assert_eq!(parts.headers["cookie"], "a=1; b=2");
+        assert_eq!((&parts.headers["te"], &parts.headers["connection"]), (&"trailers".parse().unwrap(), &"te".parse().unwrap()));
+    }
+
+    #[test]
+    fn framing_follows_the_body_and_nothing_else() {
+        let lies = || Request::get("/").header("transfer-encoding", "chunked").header("content-length", "5");
+        let none = rewritten(lies(), RequestBody::empty(), None).headers;
+        assert!(!none.contains_key("transfer-encoding") && !none.contains_key("content-length"));
+        let known = rewritten(lies().header("content-length", "7"), RequestBody::full("abc"), None).headers;
+        assert_eq!(known.get_all("content-length").iter().collect::<Vec<_>>(), ["3"]);
+        assert!(!known.contains_key("transfer-encoding"));
+        let empty_post = rewritten(Request::post("/").header("content-length", "0"), RequestBody::empty(), None).headers;
+        assert_eq!(empty_post["content-length"], "0");
+    }
+
+    #[test]
+    fn expectations_and_upgrades_stay_here() {
+        let request = Request::post("/")
+            .header("expect", "100-continue")
+            .header("upgrade", "h2c")
+            .header("http2-settings", "AAMAAABkAAQAAP__")
+            .header("connection", "Upgrade, HTTP2-Settings");
+        let parts = rewritten(request, RequestBody::full("x"), None);
+        for name in ["expect", "upgrade", "http2-settings", "connection"] {
+            assert!(!parts.headers.contains_key(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_a_websocket_without_a_body_is_upgraded() {
+        let request = |upgrade: &str, connection: &str| {
+            Request::get("/").header("upgrade", upgrade).header("connection", connection).body(()).unwrap().into_parts().0
+        };
+        assert!(wants_websocket(&request("WebSocket", "keep-alive, Upgrade"), false));
+        assert!(!wants_websocket(&request("websocket", "keep-alive, Upgrade"), true));
+        assert!(!wants_websocket(&request("websocket", "keep-alive"), false));
+        assert!(!wants_websocket(&request("h2c", "upgrade"), false));
+        let mut second = request("websocket", "upgrade");
+        second.version = Version::HTTP_2;
+        assert!(!wants_websocket(&second, false));
+    }
+
+    #[test]
+    fn an_answer_loses_its_connection_fields_and_keeps_its_own() {
+        let answer = http::Response::builder()
+            .header("connection", "keep-alive, x-hop")
+            .header("x-hop", "1")
+            .header("keep-alive", "timeout=5")
+            .header("transfer-encoding", "chunked")
+            .header("content-length", "5")
+            .header("trailer", "x-sum")
+            .header("location", "http://internal:8080/x")
+            .header("set-cookie", "a=1")
+            .header("set-cookie", "b=2");
+        let (mut parts, ()) = answer.body(()).unwrap().into_parts();
+        rewrite_answer(&mut parts);
+        let names: Vec<&str> = parts.headers.keys().map(http::HeaderName::as_str).collect();
+        assert_eq!(names, ["trailer", "location", "set-cookie"]);
+        assert_eq!(parts.headers.get_all("set-cookie").iter().count(), 2);
+    }
+}

@@ -1,0 +1,99 @@
+//! Queries over HTTP: a dialect's request becomes [`Work`], its steps become an answer.
+//!
+//! The `json` dialect is our own. `POST` with `Content-Type: application/json` and
+//! `{"sql": "select …", "params": […]}`, or several statements in one transaction:
+//! `{"batch": [{"sql", "params"}, …], "isolation": "serializable", "read_only": true}`, where isolation is one of
+//! `read-uncommitted`, `read-committed`, `repeatable-read` and `serializable`. The answer is
+//! `{"columns": [{"name", "type"}], "rows": [[…]], "command", "row_count"}`, for a batch `{"results": […]}`; or, to
+//! `Accept: application/x-ndjson`, a line for each row between one with the columns and one with the command.
+//!
+//! **When things go wrong.** Up to 256 KiB of an answer are held back, so that an error has its status: 400 for what the caller
+//! or the statement got wrong, 409 for a conflict that is worth another try, 413, 502 for a lost connection, 503 for no
+//! connection, 504 for the deadline, 507 for an answer larger than the route allows. `"retryable": true` says that the same
+//! request may succeed, `"outcome": "unknown"` that nobody knows whether it was done. Behind the head, a JSON body breaks off,
+//! which is no JSON; lines end with `{"error": …}`, and without a last line the answer is cut short too.
+//!
+//! An answer is made as it is taken, in bounded memory. It stops its statement when the client leaves or the deadline passes.
+//!
+//! **Left out**: compression, paging, named parameters, prepared queries.
+
+mod array;
+mod cors;
+mod escape;
+mod problem;
+mod request;
+mod stream;
+mod value;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body_util::BodyExt;
+use tokio::time::{Instant, timeout_at};
+
+use self::{
+    problem::Problem,
+    stream::{Bounds, Steps},
+    writer::Form,
+};
+use crate::{
+    backend::{BackendError, Database, Limits, Work},
+    config::model::{Cors, Query},
+    edge::{Context, Request, RequestBody, Response},
+    pool::Holder,
+};
+
+pub use cors::{allow_origin, preflight};
+
+/// Answers a query in the `json` dialect. Dropping the future, or the answer's body, stops the statement.
+///
+/// `deadline` covers everything to the last byte of the answer. The request body's limit is set by the caller; so are the
+/// answer's CORS headers ([`allow_origin`]).
+pub async fn json(
+    request: Request,
+    settings: &Query,
+    cors: Option<&Cors>,
+    context: &Context,
+    database: &Database,
+    deadline: Instant,
+    holder: Holder,
+) -> Response {
+    let row = settings.max_response.as_usize();
+    let start = |work| database.start(work, deadline, holder, Limits { row });
+    let secure = context.peer.tls.is_some();
+    answer(request, settings, cors, secure, deadline, start).await.unwrap_or_else(Problem::into_response)
+}
+
+async fn answer<S: Steps, F: Future<Output = Result<S, BackendError>>>(
+    request: Request,
+    settings: &Query,
+    cors: Option<&Cors>,
+    secure: bool,
+    deadline: Instant,
+    start: impl FnOnce(Work) -> F,
+) -> Result<Response, Problem> {
+    cors::check(&request, secure, cors)?;
+    request::check_head(request.method(), request.headers())?;
+    let lines = request::wants_lines(request.headers());
+    let body = read(request.into_body(), deadline).await?;
+    let work = request::parse(&body, settings.max_batch)?;
+    drop(body);
+    let form = match &work {
+        _ if lines => Form::Lines,
+        Work::Single(_) => Form::Single,
+        Work::Batch(_) => Form::Batch,
+    };
+    let steps = start(work).await?;
+    stream::respond(steps, form, Bounds { rows: settings.max_rows, bytes: settings.max_response.0, deadline }).await
+}
+
+async fn read(body: RequestBody, deadline: Instant) -> Result<Bytes, Problem> {
+    match timeout_at(deadline, body.collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) => Err(Problem::new(error.status(), "Bad request body", error.public())),
+        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "Bad request body", "the body did not come in time")),
+    }
+}

@@ -1,0 +1,151 @@
+//! Pages of other origins (Fetch standard, "CORS protocol"; RFC 6454).
+//!
+//! A browser sends `Origin` with every POST. A page of another origin may only read an answer that names it, but its request
+//! has been carried out by then: so one that is not allowed is refused before anything else is looked at.
+
+use http::{
+    HeaderMap, HeaderValue, Method, StatusCode,
+    header::{
+        ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+        ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN, VARY,
+    },
+};
+
+use super::problem::Problem;
+use crate::{
+    config::model::Cors,
+    edge::{Body, Request, Response},
+};
+
+/// Request headers that a page may set.
+const HEADERS: &str = "authorization, content-type, accept, x-api-key, traceparent";
+
+/// Answer headers that a page may read.
+const EXPOSED: &str = "retry-after, ratelimit, ratelimit-policy";
+
+/// Answers a preflight, before access control: a browser sends it without credentials. None: it is not one.
+pub fn preflight(cors: &Cors, request: &Request) -> Option<Response> {
+    let headers = request.headers();
+    let origin = headers.get(ORIGIN)?;
+    if request.method() != Method::OPTIONS || !headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
+        return None;
+    }
+    if !allows(cors, origin) {
+        return Some(refused().into_response());
+    }
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let answer = response.headers_mut();
+    allow_origin(cors, Some(origin), answer);
+    answer.remove(ACCESS_CONTROL_EXPOSE_HEADERS);
+    answer.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
+    answer.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(HEADERS));
+    answer.insert(ACCESS_CONTROL_MAX_AGE, cors.max_age.0.as_secs().into());
+    Some(response)
+}
+
+/// Lets the page that asked read an answer, whatever it says, if `cors` allows its origin.
+pub fn allow_origin(cors: &Cors, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
+    let any = cors.origins.iter().any(|allowed| allowed == "*");
+    if !any {
+        headers.append(VARY, HeaderValue::from_static("origin"));
+    }
+    let Some(origin) = origin.filter(|origin| allows(cors, origin)) else { return };
+    let allowed = if any { HeaderValue::from_static("*") } else { origin.clone() };
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+}
+
+/// Refuses a request that a page of another origin sent, unless `cors` allows it. `secure`: it came over TLS.
+pub(super) fn check(request: &Request, secure: bool, cors: Option<&Cors>) -> Result<(), Problem> {
+    let Some(origin) = request.headers().get(ORIGIN) else { return Ok(()) };
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let host = host.or(request.uri().authority().map(http::uri::Authority::as_str)).unwrap_or_default();
+    if is_own(origin, host, secure) || cors.is_some_and(|cors| allows(cors, origin)) { Ok(()) } else { Err(refused()) }
+}
+
+fn refused() -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, "Foreign origin", "pages of this origin may not call this route")
+}
+
+fn allows(cors: &Cors, origin: &HeaderValue) -> bool {
+    let is = |allowed: &String| allowed == "*" || origin.as_bytes().eq_ignore_ascii_case(allowed.as_bytes());
+    cors.origins.iter().any(is)
+}
+
+/// Whether `origin` is where the request itself went. Plain HTTP counts as either scheme: something before us may have
+/// ended TLS.
+fn is_own(origin: &HeaderValue, host: &str, secure: bool) -> bool {
+    let Ok(origin) = origin.to_str() else { return false };
+    let same = |scheme: &str, port: &str| {
+        let theirs = origin.strip_prefix(scheme).map(|theirs| theirs.strip_suffix(port).unwrap_or(theirs));
+        theirs.is_some_and(|theirs| theirs.eq_ignore_ascii_case(host.strip_suffix(port).unwrap_or(host)))
+    };
+    !host.is_empty() && (same("https://", ":443") || (!secure && same("http://", ":80")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::value::Span, edge::RequestBody};
+
+    fn cors(origins: &[&str]) -> Cors {
+        Cors { origins: origins.iter().map(ToString::to_string).collect(), max_age: Span::secs(60) }
+    }
+
+    fn request(method: Method, headers: &[(&'static str, &str)]) -> Request {
+        let mut request = http::Request::new(RequestBody::empty());
+        *request.method_mut() = method;
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        request
+    }
+
+    #[test]
+    fn foreign_origins_are_refused_unless_allowed() {
+        let app = cors(&["https://app.example.com"]);
+        for (origin, host, secure, allowed, passes) in [
+            (None, "db.example.com", true, None, true),
+            (Some("https://db.example.com"), "db.example.com", true, None, true),
+            (Some("https://DB.example.com"), "db.example.com:443", true, None, true),
+            (Some("https://db.example.com:8443"), "db.example.com:8443", true, None, true),
+            (Some("https://db.example.com:8443"), "db.example.com", true, None, false),
+            (Some("http://db.example.com"), "db.example.com", true, None, false),
+            (Some("http://db.example.com"), "db.example.com", false, None, true),
+            (Some("https://db.example.com"), "db.example.com", false, None, true),
+            (Some("https://evil.example.com"), "db.example.com", true, None, false),
+            (Some("null"), "db.example.com", true, Some(&app), false),
+            (Some("https://app.example.com"), "db.example.com", true, Some(&app), true),
+            (Some("https://app.example.com.evil.org"), "db.example.com", true, Some(&app), false),
+            (Some("https://"), "", true, None, false),
+            (Some("null"), "db.example.com", true, Some(&cors(&["*"])), true),
+        ] {
+            let mut asked = request(Method::POST, &[("host", host)]);
+            if let Some(origin) = origin {
+                asked.headers_mut().insert(ORIGIN, origin.parse().unwrap());
+            }
+            assert_eq!(check(&asked, secure, allowed).is_ok(), passes, "{origin:?} {host} {secure}");
+        }
+    }
+
+    #[test]
+    fn preflights_are_answered() {
+        let app = cors(&["https://app.example.com"]);
+        let asks =
+            |origin: &str| request(Method::OPTIONS, &[("origin", origin), ("access-control-request-method", "POST")]);
+        let yes = preflight(&app, &asks("https://app.example.com")).unwrap();
+        assert_eq!(yes.status(), StatusCode::NO_CONTENT);
+        assert_eq!(yes.headers()[ACCESS_CONTROL_ALLOW_ORIGIN], "https://app.example.com");
+        assert_eq!(yes.headers()[ACCESS_CONTROL_MAX_AGE], "60");
+        assert_eq!(yes.headers()[VARY], "origin");
+        let no = preflight(&app, &asks("https://other.example.com")).unwrap();
+        assert_eq!(no.status(), StatusCode::FORBIDDEN);
+        assert!(!no.headers().contains_key(ACCESS_CONTROL_ALLOW_ORIGIN));
+        assert!(preflight(&app, &request(Method::POST, &[("origin", "https://app.example.com")])).is_none());
+        assert!(preflight(&app, &request(Method::OPTIONS, &[("origin", "https://app.example.com")])).is_none());
+        let any = preflight(&cors(&["*"]), &asks("https://other.example.com")).unwrap();
+        assert_eq!(any.headers()[ACCESS_CONTROL_ALLOW_ORIGIN], "*");
+        assert!(!any.headers().contains_key(VARY));
+    }
+}

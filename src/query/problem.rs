@@ -1,0 +1,267 @@
+//! Errors as callers see them: `application/problem+json` (RFC 9457) with what the database said as members, or the same
+//! object in the last line of an answer that is under way.
+
+use std::time::Duration;
+
+use http::{HeaderValue, StatusCode, header};
+use serde_json::{Map, Value};
+
+use crate::{
+    backend::{BackendError, DatabaseError},
+    edge::{Response, answer},
+};
+
+/// An error on its way to the caller.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub(super) status: StatusCode,
+    title: &'static str,
+    detail: String,
+    members: Map<String, Value>,
+    retry_after: Option<Duration>,
+    allow: Option<&'static str>,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, title, detail: detail.into(), members: Map::new(), retry_after: None, allow: None }
+    }
+
+    /// A request that is not as it should be.
+    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "Bad request", detail)
+    }
+
+    /// Adds a member.
+    pub(super) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Names the methods that would have done.
+    pub(super) fn allowing(mut self, methods: &'static str) -> Self {
+        self.allow = Some(methods);
+        self
+    }
+
+    fn retry_in(mut self, pause: Duration) -> Self {
+        self.retry_after = Some(pause);
+        self.with("retryable", true)
+    }
+
+    pub(super) fn into_response(self) -> Response {
+        let mut response = answer::problem_with(self.status, self.title, &self.detail, self.members);
+        if let Some(pause) = self.retry_after {
+            // Whole seconds, and never at once.
+            let seconds = pause.as_millis().div_ceil(1000).max(1);
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds as u64));
+        }
+        if let Some(methods) = self.allow {
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+        }
+        response
+    }
+
+    /// The object without its head, for a line of NDJSON.
+    pub(super) fn into_object(self) -> Value {
+        let mut object = Map::new();
+        object.insert("title".into(), self.title.into());
+        object.insert("status".into(), self.status.as_u16().into());
+        object.insert("detail".into(), self.detail.into());
+        object.extend(self.members);
+        Value::Object(object)
+    }
+}
+
+/// Why an answer could not be given, or not to its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Trouble {
+    /// The database, or the way to it.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// More rows than the route allows.
+    #[error("the answer has more than {0} rows")]
+    Rows(u64),
+    /// More bytes than the route allows.
+    #[error("the answer is longer than {0} bytes")]
+    Bytes(u64),
+    /// The client took the answer too slowly.
+    #[error("the answer was not taken before the deadline")]
+    Slow,
+}
+
+impl From<Trouble> for Problem {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Backend(error) => error.into(),
+            Trouble::Slow => timeout(trouble.to_string()),
+            Trouble::Rows(_) | Trouble::Bytes(_) => too_large(trouble.to_string()),
+        }
+    }
+}
+
+impl From<BackendError> for Problem {
+    fn from(error: BackendError) -> Self {
+        match error {
+            BackendError::Database(error) => database(*error),
+            BackendError::Checkout(error) => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                let problem = Self::new(status, "No connection to the database", error.public());
+                problem
+                    .with("reason", error.kind().as_str())
+                    .retry_in(error.retry_after().unwrap_or(Duration::from_secs(1)))
+            }
+            BackendError::Timeout => timeout(error.to_string()).with("outcome", "unknown"),
+            BackendError::Lost { outcome_unknown, ref reason, .. } => {
+                tracing::warn!(reason, outcome_unknown, "database connection lost");
+                let detail = "the connection to the database was lost";
+                let problem = Self::new(StatusCode::BAD_GATEWAY, "Connection lost", detail);
+                if outcome_unknown { problem.with("outcome", "unknown") } else { problem.with("retryable", true) }
+            }
+            BackendError::Unsupported(why) => Self::bad_request(why),
+            BackendError::TooLarge { .. } => too_large(error.to_string()),
+        }
+    }
+}
+
+fn timeout(detail: String) -> Problem {
+    Problem::new(StatusCode::GATEWAY_TIMEOUT, "Deadline passed", detail)
+}
+
+fn too_large(detail: String) -> Problem {
+    Problem::new(StatusCode::INSUFFICIENT_STORAGE, "Answer too large", detail)
+}
+
+/// The database's own words.
+fn database(error: DatabaseError) -> Problem {
+    let (status, title, again) = judge(error.sqlstate.as_deref().unwrap_or_default());
+    let detail = error.detail.clone().unwrap_or_else(|| error.message.clone());
+    let mut problem = Problem::new(status, title, detail).with("message", error.message);
+    let texts = [
+        ("sqlstate", error.sqlstate),
+        ("severity", error.severity),
+        ("hint", error.hint),
+        ("internal_query", error.internal_query),
+        ("context", error.context),
+        ("schema", error.schema),
+        ("table", error.table),
+        ("column", error.column),
+        ("data_type", error.data_type),
+        ("constraint", error.constraint),
+    ];
+    for (name, text) in texts {
+        if let Some(text) = text {
+            problem = problem.with(name, text);
+        }
+    }
+    for (name, number) in [("position", error.position), ("internal_position", error.internal_position)] {
+        if let Some(number) = number {
+            problem = problem.with(name, number);
+        }
+    }
+    if let Some(statement) = error.statement {
+        problem = problem.with("statement", statement);
+    }
+    match again {
+        Again::No => problem,
+        Again::AtOnce => problem.with("retryable", true),
+        Again::Later => problem.retry_in(Duration::from_secs(1)),
+    }
+}
+
+/// Whether the same request may succeed the next time.
+enum Again {
+    No,
+    AtOnce,
+    Later,
+}
+
+/// What an SQLSTATE means for a caller (PostgreSQL's Appendix A).
+fn judge(sqlstate: &str) -> (StatusCode, &'static str, Again) {
+    const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+    match sqlstate {
+        "40001" | "40P01" => (StatusCode::CONFLICT, "Conflict with another transaction", Again::AtOnce),
+        "55P03" => (UNAVAILABLE, "Locked by another transaction", Again::Later),
+        "57014" => (StatusCode::GATEWAY_TIMEOUT, "Statement cancelled", Again::No),
+        // The count of parameters, which a caller can get wrong, has the code of a broken protocol.
+        "08P01" => (StatusCode::BAD_REQUEST, "Statement refused", Again::No),
+        _ => match sqlstate.get(..2).unwrap_or_default() {
+            "08" => (StatusCode::BAD_GATEWAY, "Connection lost", Again::Later),
+            "53" | "57" => (UNAVAILABLE, "Database unavailable", Again::Later),
+            "58" | "F0" | "XX" => (StatusCode::BAD_GATEWAY, "Database failed", Again::No),
+            _ => (StatusCode::BAD_REQUEST, "Statement refused", Again::No),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(sqlstate: &str) -> Problem {
+        let error = DatabaseError { sqlstate: Some(sqlstate.into()), message: "m".into(), ..DatabaseError::default() };
+        BackendError::Database(Box::new(error)).into()
+    }
+
+    #[test]
+    fn sqlstates_have_their_status() {
+        for (sqlstate, status, retryable) in [
+            ("22012", 400, false),
+            ("23505", 400, false),
+            ("42601", 400, false),
+            ("08P01", 400, false),
+            ("P0001", 400, false),
+            ("", 400, false),
+            ("ä", 400, false),
+            ("40001", 409, true),
+            ("40P01", 409, true),
+            ("55P03", 503, true),
+            ("53300", 503, true),
+            ("57P01", 503, true),
+            ("57014", 504, false),
+            ("08006", 502, true),
+            ("XX000", 502, false),
+        ] {
+            let problem = told(sqlstate);
+            assert_eq!(problem.status.as_u16(), status, "{sqlstate}");
+            assert_eq!(problem.members.get("retryable").is_some(), retryable, "{sqlstate}");
+        }
+    }
+
+    #[test]
+    fn what_the_database_said_is_passed_on() {
+        let error = DatabaseError {
+            sqlstate: Some("23505".into()),
+            message: "duplicate key".into(),
+            detail: Some("Key (a)=(1) already exists.".into()),
+            table: Some("t".into()),
+            position: Some(7),
+            statement: Some(2),
+            ..DatabaseError::default()
+        };
+        let object = Problem::from(BackendError::Database(Box::new(error))).into_object();
+        for (member, value) in [
+            ("status", Value::from(400)),
+            ("sqlstate", "23505".into()),
+            ("message", "duplicate key".into()),
+            ("detail", "Key (a)=(1) already exists.".into()),
+            ("table", "t".into()),
+            ("position", 7.into()),
+            ("statement", 2.into()),
+        ] {
+            assert_eq!(object[member], value);
+        }
+        assert!(object.get("hint").is_none());
+    }
+
+    #[test]
+    fn a_lost_connection_says_what_is_known() {
+        let lost = |outcome_unknown| {
+            let reason = "10.0.0.1 reset".into();
+            Problem::from(BackendError::Lost { sent: true, outcome_unknown, reason }).into_object()
+        };
+        assert_eq!((lost(true)["outcome"].as_str(), lost(true).get("retryable")), (Some("unknown"), None));
+        assert_eq!(lost(false)["retryable"], true);
+        assert!(!lost(true).to_string().contains("10.0.0.1"));
+    }
+}

@@ -1,0 +1,298 @@
+//! A query's request: its head and its body, read into [`Work`].
+
+use std::{fmt, marker::PhantomData};
+
+use http::{HeaderMap, Method, StatusCode, header};
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
+};
+use serde_json::Value;
+
+use super::problem::Problem;
+use crate::backend::{Batch, Isolation, Statement, Work};
+
+/// Checks method and content type.
+pub(super) fn check_head(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
+    if method != Method::POST {
+        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed", "a query is sent with POST");
+        return Err(problem.allowing("POST"));
+    }
+    // A form that a page of another origin can send without being asked has none of this type (Fetch, "CORS-safelisted").
+    if !headers.get(header::CONTENT_TYPE).is_some_and(|value| is_json(value.as_bytes())) {
+        let detail = "send the query with Content-Type: application/json, in UTF-8";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported media type", detail));
+    }
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        let detail = "send the query without Content-Encoding";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported content encoding", detail));
+    }
+    Ok(())
+}
+
+/// Whether the caller asks for a line for each row.
+pub(super) fn wants_lines(headers: &HeaderMap) -> bool {
+    const LINES: [&str; 4] =
+        ["application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"];
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let kind = parts.next().unwrap_or_default();
+        let refused =
+            parts.any(|part| part.strip_prefix("q=").is_some_and(|q| q.trim_end_matches(['0', '.']).is_empty()));
+        LINES.iter().any(|lines| kind.eq_ignore_ascii_case(lines)) && !refused
+    })
+}
+
+fn is_json(content_type: &[u8]) -> bool {
+    let Ok(content_type) = std::str::from_utf8(content_type) else { return false };
+    let mut parts = content_type.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default();
+    let foreign = |part: &str| match part.split_once('=') {
+        Some((name, value)) => {
+            name.trim().eq_ignore_ascii_case("charset") && !value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+        }
+        None => false,
+    };
+    essence.eq_ignore_ascii_case("application/json") && !parts.any(foreign)
+}
+
+/// Reads a body.
+///
+/// # Errors
+/// 400, with `line` and `column` where the text is at fault.
+pub(super) fn parse(body: &[u8], max_batch: usize) -> Result<Work, Problem> {
+    let Object(body): Object<Body> = serde_json::from_slice(body).map_err(|error| {
+        let detail = error.to_string();
+        let (line, column) = (error.line(), error.column());
+        let detail = detail.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&detail).to_owned();
+        Problem::bad_request(detail).with("line", line).with("column", column)
+    })?;
+    match (body.sql, body.batch) {
+        (Some(_), None) if body.isolation.is_some() || body.read_only.is_some() => {
+            Err(Problem::bad_request("`isolation` and `read_only` belong to a `batch`"))
+        }
+        (Some(sql), None) => Ok(Work::Single(Statement { sql, params: body.params.unwrap_or_default().0 })),
+        (None, Some(_)) if body.params.is_some() => {
+            Err(Problem::bad_request("`params` belong to each statement of a `batch`"))
+        }
+        (None, Some(batch)) if batch.len() > max_batch => {
+            let detail = format!("the batch has {} statements; this route allows {max_batch}", batch.len());
+            Err(Problem::bad_request(detail))
+        }
+        (None, Some(batch)) => Ok(Work::Batch(Batch {
+            statements: batch.into_iter().map(|Object(member)| Statement::from(member)).collect(),
+            isolation: body.isolation.map(Isolation::from),
+            read_only: body.read_only.unwrap_or(false),
+        })),
+        _ => Err(Problem::bad_request("send either `sql` or `batch`")),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    sql: Option<String>,
+    params: Option<Params>,
+    batch: Option<Vec<Object<Member>>>,
+    isolation: Option<Level>,
+    read_only: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Member {
+    sql: String,
+    #[serde(default)]
+    params: Option<Params>,
+}
+
+impl From<Member> for Statement {
+    fn from(member: Member) -> Self {
+        Self { sql: member.sql, params: member.params.unwrap_or_default().0 }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Level {
+    ReadUncommitted,
+    ReadCommitted,
+    RepeatableRead,
+    Serializable,
+}
+
+impl From<Level> for Isolation {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::ReadUncommitted => Self::ReadUncommitted,
+            Level::ReadCommitted => Self::ReadCommitted,
+            Level::RepeatableRead => Self::RepeatableRead,
+            Level::Serializable => Self::Serializable,
+        }
+    }
+}
+
+/// A struct from an object. Left to itself, serde also takes an array of its fields.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(members))
+            }
+        }
+
+        from.deserialize_map(Members(PhantomData)).map(Object)
+    }
+}
+
+/// Parameters; exists for its message.
+#[derive(Default)]
+struct Params(Vec<Value>);
+
+impl<'de> Deserialize<'de> for Params {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Items;
+
+        impl<'de> Visitor<'de> for Items {
+            type Value = Params;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of parameters")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Params, A::Error> {
+                let mut params = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    params.push(item);
+                }
+                Ok(Params(params))
+            }
+        }
+
+        from.deserialize_seq(Items)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(body: &str) -> Result<Work, Value> {
+        parse(body.as_bytes(), 2).map_err(Problem::into_object)
+    }
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    fn statement(sql: &str, params: Vec<Value>) -> Statement {
+        Statement { sql: sql.into(), params }
+    }
+
+    #[test]
+    fn statements_and_batches_are_read() {
+        let single = |params| Ok(Work::Single(statement("s", params)));
+        assert_eq!(read(r#"{"sql":"s"}"#), single(vec![]));
+        assert_eq!(read(r#"{"sql":"s","params":null}"#), single(vec![]));
+        assert_eq!(read(r#"{"sql":"s","params":[1,[null]]}"#), single(vec![json!(1), json!([null])]));
+        let batch = read(
+            r#"{"batch":[{"sql":"a","params":[true]},{"sql":"b"}],"isolation":"repeatable-read","read_only":true}"#,
+        );
+        let statements = vec![statement("a", vec![json!(true)]), statement("b", vec![])];
+        let isolation = Some(Isolation::RepeatableRead);
+        assert_eq!(batch, Ok(Work::Batch(Batch { statements, isolation, read_only: true })));
+        let empty = Batch { statements: vec![], isolation: None, read_only: false };
+        assert_eq!(read(r#"{"batch":[]}"#), Ok(Work::Batch(empty)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (body, detail) in [
+            ("", "EOF"),
+            (r#"["s", [], null, null, null]"#, "expected an object"),
+            (r#"{"batch":[["s", []]]}"#, "expected an object"),
+            ("{}", "either `sql` or `batch`"),
+            (r#"{"sql":"a","batch":[]}"#, "either"),
+            (r#"{"sql":"a","sqls":1}"#, "unknown field `sqls`, expected one of `sql`"),
+            (r#"{"sql":1}"#, "expected a string"),
+            (r#"{"sql":"a","params":"x"}"#, "expected an array of parameters"),
+            (r#"{"sql":"a","params":{"a":1}}"#, "expected an array of parameters"),
+            (r#"{"sql":"a","sql":"b"}"#, "duplicate field `sql`"),
+            (r#"{"sql":"a","isolation":"serializable"}"#, "belong to a `batch`"),
+            (r#"{"batch":[{"sql":"a"}],"params":[]}"#, "each statement"),
+            (r#"{"batch":[{"sql":"a"}],"isolation":"snapshot"}"#, "unknown variant `snapshot`"),
+            (r#"{"batch":[{"params":[]}]}"#, "missing field `sql`"),
+            (r#"{"batch":[{"sql":"a","name":"b"}]}"#, "unknown field `name`"),
+            (r#"{"batch":[{"sql":""},{"sql":""},{"sql":""}]}"#, "has 3 statements; this route allows 2"),
+            (r#"{"sql":"a"} x"#, "trailing"),
+        ] {
+            let problem = read(body).unwrap_err();
+            assert!(problem["detail"].as_str().unwrap().contains(detail), "{body}: {problem}");
+            assert_eq!(problem["status"], 400);
+        }
+        let problem = read("{\n  \"sql\": nope }").unwrap_err();
+        assert_eq!((&problem["line"], &problem["detail"]), (&json!(2), &json!("expected ident")));
+        assert!(read(&format!("{{\"sql\":\"a\",\"params\":{}", "[".repeat(100_000))).is_err());
+    }
+
+    #[test]
+    fn heads_are_checked() {
+        for kind in ["application/json", "Application/JSON; charset=UTF-8", "application/json;charset=\"utf-8\"; x=y"] {
+            assert!(check_head(&Method::POST, &headers(&[("content-type", kind)])).is_ok(), "{kind}");
+        }
+        for kind in ["text/plain", "application/jsonp", "application/json; charset=latin1", ""] {
+            let problem = check_head(&Method::POST, &headers(&[("content-type", kind)])).unwrap_err();
+            assert_eq!(problem.status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{kind}");
+        }
+        assert!(check_head(&Method::POST, &HeaderMap::new()).is_err());
+        let zipped = headers(&[("content-type", "application/json"), ("content-encoding", "gzip")]);
+        assert!(check_head(&Method::POST, &zipped).is_err());
+        let get = check_head(&Method::GET, &HeaderMap::new()).unwrap_err().into_response();
+        assert_eq!(
+            (get.status(), get.headers()[header::ALLOW].as_bytes()),
+            (StatusCode::METHOD_NOT_ALLOWED, &b"POST"[..])
+        );
+    }
+
+    #[test]
+    fn lines_are_sent_where_they_are_asked_for() {
+        for (accept, lines) in [
+            ("application/x-ndjson", true),
+            ("text/html, application/JSONL;q=0.5", true),
+            ("application/x-ndjson;q=0", false),
+            ("application/x-ndjson;q=0.0, application/json", false),
+            ("*/*", false),
+            ("application/json", false),
+        ] {
+            assert_eq!(wants_lines(&headers(&[("accept", accept)])), lines, "{accept}");
+        }
+        assert!(!wants_lines(&HeaderMap::new()));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_answered(body in prop::collection::vec(any::<u8>(), 0..60)) {
+            let _ = parse(&body, 10);
+        }
+
+        #[test]
+        fn statements_round_trip(sql in ".{0,30}", params in prop::collection::vec(prop_oneof![Just(json!(null)), any::<i64>().prop_map(|n| json!(n)), ".{0,9}".prop_map(|s| json!(s))], 0..5)) {
+            let body = json!({ "sql": sql, "params": params }).to_string();
+            prop_assert_eq!(read(&body), Ok(Work::Single(Statement { sql, params })));
+        }
+    }
+}

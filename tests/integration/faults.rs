@@ -1,0 +1,302 @@
+//! What databases do at night: each fault with the outcome it must have.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    eventually,
+    faults::{BlackHole, Fault, FaultProxy},
+    free_port,
+    gateway::Gateway,
+    postgres::{PASSWORD, Postgres},
+};
+
+/// A gateway over a pool at `url` with more keys for it.
+async fn gateway(url: &str, keys: &str) -> Gateway {
+    Gateway::start(&config(url, keys)).await
+}
+
+fn config(url: &str, keys: &str) -> String {
+    format!(
+        r#"
+[server]
+workers = 2
+[listener.public]
+address = "127.0.0.1:0"
+tls = {{ self_signed = ["localhost"] }}
+[admin]
+address = "127.0.0.1:0"
+ready_requires = ["main"]
+[pool.main]
+backend = "postgres"
+url = "{url}"
+sweep_interval = "100ms"
+sizing_interval = "100ms"
+{keys}
+[[route]]
+path = "/query"
+query = {{ dialect = "json", pool = "main" }}
+access = "open"
+deadline = "4s"
+"#
+    )
+}
+
+/// Status of one query on a connection of its own.
+async fn ask(gateway: &Gateway, sql: &str) -> (u16, Value) {
+    let answer = gateway.h1().await.query(sql, json!([])).await.expect("an answer");
+    (answer.status, answer.json())
+}
+
+async fn works(gateway: &Gateway) {
+    eventually("queries work", || ask(gateway, "select 1::int"), |(status, _)| *status == 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn backends_killed_while_idle_cost_no_request() {
+    let postgres = Postgres::start(0, &[]).await;
+    let gateway = gateway(&postgres.url(), "size = { min = 4, max = 4 }").await;
+    let admin = postgres.admin().await;
+    let sessions = || async { postgres.sessions(&admin).await };
+    eventually("warm", sessions, |seen| *seen == 4).await;
+    for _ in 0..5 {
+        let kill = "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name = 'sluicegate'";
+        admin.execute(kill, &[]).await.unwrap();
+        for _ in 0..4 {
+            let (status, answer) = ask(&gateway, "select 1::int").await;
+            assert_eq!(status, 200, "{answer}");
+        }
+        eventually("replaced", sessions, |seen| *seen == 4).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_backend_killed_in_mid_query_is_an_error_and_the_next_query_works() {
+    let postgres = Postgres::start(0, &[]).await;
+    let gateway = gateway(&postgres.url(), "size = { max = 1 }").await;
+    let admin = postgres.admin().await;
+    let kill = async {
+        let kill = "select pg_terminate_backend(pid) from pg_stat_activity where query like 'select pg_sleep%' and state = 'active'";
+        let killed = || async { admin.query(kill, &[]).await.unwrap().len() };
+        eventually("the backend is found", killed, |found| *found > 0).await;
+    };
+    let ((status, answer), ()) = tokio::join!(ask(&gateway, "select pg_sleep(30)"), kill);
+    assert!([502, 503].contains(&status), "{status} {answer}");
+    works(&gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_frozen_server_costs_one_deadline_and_serves_when_it_thaws() {
+    let postgres = Postgres::start(0, &[]).await;
+    let gateway = gateway(&postgres.url(), "size = { min = 2, max = 4 }").await;
+    works(&gateway).await;
+    postgres.signal_all("STOP");
+    let begun = Instant::now();
+    let (status, answer) = ask(&gateway, "select 1::int").await;
+    assert!([503, 504].contains(&status), "{status} {answer}");
+    assert!(begun.elapsed() < Duration::from_secs(8), "a frozen server held a request {:?}", begun.elapsed());
+    postgres.signal_all("CONT");
+    works(&gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn after_a_restart_queries_work_within_a_second_and_a_backoff_step() {
+    let mut postgres = Postgres::start(0, &[]).await;
+    let gateway = gateway(&postgres.url(), "size = { min = 2, max = 4 }\nbackoff = { max = \"1s\" }").await;
+    works(&gateway).await;
+    postgres.stop();
+    let (status, answer) = ask(&gateway, "select 1::int").await;
+    assert_eq!(status, 503, "{answer}");
+    postgres.start_again().await;
+    let begun = Instant::now();
+    works(&gateway).await;
+    assert!(begun.elapsed() < Duration::from_secs(8), "recovery took {:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_refused_connect_fails_fast_with_the_reason_and_the_breaker_opens() {
+    let url = format!("postgres://app:{PASSWORD}@127.0.0.1:{}/postgres", free_port());
+    let gateway = gateway(&url, "").await;
+    let begun = Instant::now();
+    for _ in 0..8 {
+        let answer = gateway.h1().await.query("select 1", json!([])).await.unwrap();
+        assert_eq!(answer.status, 503, "{}", answer.text());
+        assert!(!answer.header("retry-after").is_empty());
+        assert!(!answer.text().contains("127.0.0.1"), "an address crossed the trust line: {}", answer.text());
+    }
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    gateway.status_until("/pools/main/breaker/state", |state| *state == "open").await;
+    assert_eq!(gateway.admin("GET", "/readyz").await.0, 503);
+    assert_eq!(gateway.admin("GET", "/livez").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_black_hole_costs_a_caller_no_more_than_its_deadline() {
+    let hole = BlackHole::open();
+    let url = format!("postgres://app:{PASSWORD}@{}/postgres", hole.address);
+    let gateway = gateway(&url, "connect_timeout = \"1s\"\ncheckout_timeout = \"2s\"").await;
+    let begun = Instant::now();
+    let (status, answer) = ask(&gateway, "select 1").await;
+    assert!([503, 504].contains(&status), "{status} {answer}");
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_half_open_connection_is_found_out_within_the_deadline() {
+    let postgres = Postgres::start(0, &[]).await;
+    let proxy = FaultProxy::start(postgres.port).await;
+    let keys = "size = { min = 3, max = 4 }\nvalidation = { native = \"always\" }\nvalidation_timeout = \"300ms\"";
+    let gateway = gateway(&postgres.url_at(proxy.address.port()), keys).await;
+    works(&gateway).await;
+    proxy.set(Fault::Freeze);
+    let begun = Instant::now();
+    let (status, _) = ask(&gateway, "select 1::int").await;
+    assert!([503, 504].contains(&status), "{status}");
+    assert!(begun.elapsed() < Duration::from_secs(8));
+    proxy.set(Fault::Reset);
+    proxy.set(Fault::Pass);
+    works(&gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_reset_in_mid_answer_is_never_passed_as_a_whole_answer() {
+    let postgres = Postgres::start(0, &[]).await;
+    let proxy = FaultProxy::start(postgres.port).await;
+    let gateway = gateway(&postgres.url_at(proxy.address.port()), "size = { max = 2 }").await;
+    works(&gateway).await;
+    proxy.set(Fault::CutAfter(2_000_000));
+    let answer = gateway.h2().await.query("select repeat('x', 1000) from generate_series(1, 20000)", json!([])).await;
+    assert!(answer.map_or(true, |answer| answer.status >= 500), "a cut answer was passed as whole");
+    proxy.set(Fault::Pass);
+    works(&gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_changed_password_is_told_and_the_new_one_works_after_a_reload() {
+    let postgres = Postgres::start(0, &[]).await;
+    let gateway = gateway(&postgres.url(), "size = { min = 1, max = 2 }").await;
+    works(&gateway).await;
+    let admin = postgres.admin().await;
+    admin.batch_execute("alter role app password 'changed'").await.unwrap();
+    let kill = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'sluicegate'";
+    admin.execute(kill, &[]).await.unwrap();
+    let refused = |(status, answer): &(u16, Value)| *status == 503 && answer.to_string().contains("28P01");
+    eventually("the refusal is told", || ask(&gateway, "select 1::int"), refused).await;
+    let attempts = gateway.status().await["pools"]["main"].to_string();
+    assert!(!attempts.contains("changed") && !attempts.contains(PASSWORD), "{attempts}");
+    let changed = config(&postgres.url().replace(PASSWORD, "changed"), "size = { min = 1, max = 2 }");
+    gateway.reconfigure(&changed).await;
+    works(&gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_full_server_is_not_hammered_and_those_who_have_a_connection_go_on() {
+    let postgres = Postgres::start(0, &["max_connections=8", "superuser_reserved_connections=3"]).await;
+    let gateway = gateway(&postgres.url(), "size = { max = 12 }\nparallel_creates = 4\ncheckout_timeout = \"3s\"").await;
+    works(&gateway).await;
+    let mut asks = tokio::task::JoinSet::new();
+    for _ in 0..40 {
+        let mut client = gateway.h1().await;
+        asks.spawn(async move { client.query("select pg_sleep(0.05)", json!([])).await.unwrap().status });
+    }
+    let statuses = asks.join_all().await;
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    let refused = gateway.status().await["pools"]["main"]["create_failures"]["server-full"].as_u64().unwrap_or(0);
+    assert!(refused < 20, "{refused} attempts on a full server");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_client_that_leaves_cancels_its_statement() {
+    let postgres = Postgres::start(0, &[]).await;
+    let gateway = gateway(&postgres.url(), "size = { min = 1, max = 1 }").await;
+    let admin = postgres.admin().await;
+    let running = || async {
+        let sql = "select count(*) from pg_stat_activity where query like 'select pg_sleep%' and state = 'active'";
+        admin.query_one(sql, &[]).await.unwrap().get::<_, i64>(0)
+    };
+    for h2 in [false, true] {
+        let mut client = if h2 { gateway.h2().await } else { gateway.h1().await };
+        let asks = tokio::spawn(async move { client.query("select pg_sleep(60)", json!([])).await.map(drop) });
+        eventually("the statement runs", running, |count| *count == 1).await;
+        asks.abort();
+        let _ = asks.await;
+        eventually("the statement is cancelled", running, |count| *count == 0).await;
+        let begun = Instant::now();
+        assert_eq!(ask(&gateway, "select 1::int").await.0, 200, "the only connection serves the next");
+        assert!(begun.elapsed() < Duration::from_secs(2));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_transaction_left_open_is_rolled_back_at_once() {
+    let postgres = Postgres::start(0, &[]).await;
+    let gateway = gateway(&postgres.url(), "size = { min = 1, max = 1 }").await;
+    let admin = postgres.admin().await;
+    assert_eq!(ask(&gateway, "begin").await.0, 200);
+    let open = || async {
+        let sql = "select count(*) from pg_stat_activity where application_name = 'sluicegate' and state like 'idle in%'";
+        admin.query_one(sql, &[]).await.unwrap().get::<_, i64>(0)
+    };
+    eventually("rolled back without another request", open, |count| *count == 0).await;
+    let (status, answer) = ask(&gateway, "savepoint a").await;
+    assert_eq!((status, answer["sqlstate"].as_str()), (400, Some("25P01")), "no transaction is met: {answer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn session_state_is_not_met_by_the_next_caller() {
+    let postgres = Postgres::start(0, &[]).await;
+    let gateway = gateway(&postgres.url(), "size = { min = 1, max = 1 }").await;
+    for statement in [
+        "set work_mem = '77MB'",
+        "select set_config('work_mem', '77MB', false)",
+        "do $$ begin perform set_config('work_mem', '77MB', false); end $$",
+        "create temp table leftover (a int)",
+        "select pg_advisory_lock(4711)",
+        "listen channel",
+        "prepare mine as select 1",
+    ] {
+        assert_eq!(ask(&gateway, statement).await.0, 200, "{statement}");
+        let (status, answer) = ask(
+            &gateway,
+            "select current_setting('work_mem'), (select count(*)::int from pg_class where relname = 'leftover'), \
+             (select count(*)::int from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()), \
+             (select count(*)::int from pg_listening_channels()), \
+             (select count(*)::int from pg_prepared_statements where name = 'mine')",
+        )
+        .await;
+        assert_eq!((status, &answer["rows"]), (200, &json!([["4MB", 0, 0, 0, 0]])), "after {statement}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_database_that_is_absent_at_start_is_used_when_it_comes() {
+    let mut postgres = Postgres::start(0, &[]).await;
+    postgres.stop();
+    let gateway = gateway(&postgres.url(), "size = { min = 1, max = 2 }\nbackoff = { max = \"1s\" }").await;
+    assert_eq!(ask(&gateway, "select 1").await.0, 503);
+    assert_eq!(gateway.admin("GET", "/readyz").await.0, 503);
+    postgres.start_again().await;
+    works(&gateway).await;
+    let ready = || async { gateway.admin("GET", "/readyz").await.0 };
+    eventually("ready", ready, |status| *status == 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_pool_that_shrinks_keeps_its_cap_and_kills_nobody() {
+    let postgres = Postgres::start(0, &[]).await;
+    let gateway = gateway(&postgres.url(), "size = { max = 8 }").await;
+    let admin = postgres.admin().await;
+    let mut asks = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let mut client = gateway.h1().await;
+        asks.spawn(async move { client.query("select pg_sleep(2)", json!([])).await.unwrap().status });
+    }
+    eventually("all busy", || async { postgres.sessions(&admin).await }, |seen| *seen == 8).await;
+    fs::write(gateway.config_path(), config(&postgres.url(), "size = { max = 2 }")).unwrap();
+    assert!(asks.join_all().await.iter().all(|status| *status == 200), "in-use connections are never killed");
+    eventually("shrunk", || async { postgres.sessions(&admin).await }, |seen| *seen <= 2).await;
+}

@@ -1,0 +1,270 @@
+//! What an operator does: start, check, reload, look, stop; and what they do wrong.
+
+use std::{fs, net::TcpListener, time::Duration};
+
+use serde_json::json;
+
+use crate::support::{
+    client::{Client, tls_stream},
+    eventually,
+    gateway::{Gateway, run},
+    nginx::Nginx,
+};
+
+/// A gateway with one fixed answer.
+fn hello(body: &str) -> String {
+    format!(
+        r#"
+[server]
+workers = 2
+[listener.public]
+address = "127.0.0.1:0"
+tls = {{ self_signed = ["localhost"] }}
+[admin]
+address = "127.0.0.1:0"
+[[route]]
+path = "/"
+respond = {{ status = 200, body = "{body}" }}
+"#
+    )
+}
+
+#[tokio::test]
+async fn health_is_open_and_everything_else_needs_the_token() {
+    let gateway = Gateway::start(&hello("hi")).await;
+    let mut client = Client::plain(gateway.address("admin")).await.unwrap();
+    for (path, status) in [("/livez", 200), ("/readyz", 200), ("/status", 401), ("/metrics", 401), ("/nothing", 401)] {
+        assert_eq!(client.get(path).await.unwrap().status, status, "{path}");
+    }
+    assert_eq!(client.send("POST", "/reload", &[], "").await.unwrap().status, 401);
+    let wrong = [("authorization", "Bearer wrong")];
+    assert_eq!(client.send("GET", "/status", &wrong, "").await.unwrap().status, 401);
+    assert_eq!(gateway.admin("GET", "/status").await.0, 200);
+    assert_eq!(gateway.admin("GET", "/nothing").await.0, 404);
+    assert_eq!(gateway.admin("GET", "/reload").await.0, 405);
+}
+
+#[tokio::test]
+async fn an_admin_request_by_another_name_is_refused() {
+    let gateway = Gateway::start(&hello("hi")).await;
+    let mut client = Client::plain(gateway.address("admin")).await.unwrap();
+    let rebound = client.send("GET", "/livez", &[("host", "attacker.example")], "").await.unwrap();
+    assert_eq!(rebound.status, 421);
+    assert_eq!(client.send("GET", "/livez", &[("host", "localhost:1")], "").await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn figures_are_exposed_under_their_names() {
+    let gateway = Gateway::start(&hello("hi")).await;
+    gateway.h2().await.get("/").await.unwrap();
+    let (status, text) = gateway.admin("GET", "/metrics").await;
+    assert_eq!(status, 200);
+    assert!(text.contains("http_server_request_duration_seconds_count"), "{text}");
+    assert!(text.ends_with("# EOF\n"));
+}
+
+#[tokio::test]
+async fn a_changed_file_is_reloaded_and_open_connections_stay() {
+    let gateway = Gateway::start(&hello("one")).await;
+    let mut client = gateway.h2().await;
+    assert_eq!(client.get("/").await.unwrap().text(), "one");
+    gateway.reconfigure(&hello("two")).await;
+    assert_eq!(client.get("/").await.unwrap().text(), "two");
+}
+
+#[tokio::test]
+async fn a_broken_file_is_refused_with_its_line_and_the_old_one_serves_on() {
+    let mut gateway = Gateway::start(&hello("one")).await;
+    fs::write(gateway.config_path(), hello("two").replace("respond", "resspond")).unwrap();
+    let line = gateway.logged("resspond").await;
+    assert!(line.contains("respond") && line.contains("gateway.toml:"), "{line}");
+    assert_eq!(gateway.h1().await.get("/").await.unwrap().text(), "one");
+    let (status, text) = gateway.admin("POST", "/reload").await;
+    assert_eq!(status, 422, "{text}");
+    assert!(text.contains("resspond"), "{text}");
+    assert!(gateway.status().await["reload"]["last_error"].as_str().unwrap().contains("resspond"));
+    gateway.reconfigure(&hello("three")).await;
+    assert_eq!(gateway.h1().await.get("/").await.unwrap().text(), "three");
+}
+
+#[tokio::test]
+async fn sighup_and_the_admin_listener_reload_too() {
+    let gateway = Gateway::start(&hello("one")).await;
+    let before = gateway.generation().await;
+    gateway.process().signal("HUP");
+    gateway.status_until("/generation", |now| now.as_u64() > Some(before)).await;
+    let (status, text) = gateway.admin("POST", "/reload").await;
+    assert_eq!(status, 200, "{text}");
+    assert!(gateway.generation().await > before + 1);
+}
+
+#[tokio::test]
+async fn a_listener_can_be_added_moved_and_removed() {
+    let gateway = Gateway::start(&hello("one")).await;
+    let port = crate::support::free_port();
+    let extra = format!("\n[listener.extra]\naddress = \"127.0.0.1:{port}\"\n");
+    gateway.reconfigure(&(hello("two") + &extra)).await;
+    let address = format!("127.0.0.1:{port}").parse().unwrap();
+    let mut kept = Client::plain(address).await.unwrap();
+    assert_eq!(kept.get("/").await.unwrap().text(), "two");
+    gateway.reconfigure(&hello("three")).await;
+    let refused = || async move { Client::plain(address).await.is_err() };
+    eventually("the removed listener is closed", refused, |refused| *refused).await;
+}
+
+#[tokio::test]
+async fn every_error_is_reported_at_once_and_nothing_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = r#"
+[listener.public]
+address = "127.0.0.1:0"
+tls = [{ certificate = "missing.pem", key = "missing.key" }]
+[pool.main]
+backend = "postgres"
+url = "postgres://app:hunter2@127.0.0.1/app"
+sise = { min = 1 }
+[[route]]
+path = "/query"
+query = { dialect = "json", pool = "mian" }
+[[route]]
+path = "/a"
+respond = { status = 200 }
+redirect = { to = "/b" }
+"#;
+    fs::write(dir.path().join("bad.toml"), config).unwrap();
+    for command in ["check", "serve"] {
+        let output = run(dir.path(), &[command, "--config", "bad.toml"]);
+        assert_eq!(output.status.code(), Some(1), "{command}");
+        let text = String::from_utf8(output.stderr).unwrap();
+        for part in ["bad.toml:8:", "sise", "size"] {
+            assert!(text.contains(part), "{command}: no {part} in\n{text}");
+        }
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    fs::write(dir.path().join("bad.toml"), config.replace("sise", "size")).unwrap();
+    let output = run(dir.path(), &["check", "--config", "bad.toml"]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    for part in ["mian", "main", "access", "missing.pem", "exactly one"] {
+        assert!(text.contains(part), "no {part} in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn wrong_words_on_the_command_line_are_a_usage_error() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(run(dir.path(), &["srve"]).status.code(), Some(2));
+    assert_eq!(run(dir.path(), &["serve", "--config", "absent.toml"]).status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let dir = tempfile::tempdir().unwrap();
+    let config = hello("x").replacen("127.0.0.1:0", &format!("127.0.0.1:{port}"), 1);
+    fs::write(dir.path().join("c.toml"), config).unwrap();
+    let output = run(dir.path(), &["serve", "--config", "c.toml"]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains(&port.to_string()) && text.contains("in use"), "{text}");
+}
+
+#[tokio::test]
+async fn check_passes_what_serve_starts_with() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("c.toml"), hello("x")).unwrap();
+    let output = run(dir.path(), &["check", "--config", "c.toml"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+async fn a_new_key_opens_what_its_hash_is_configured_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = run(dir.path(), &["key", "new"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let word = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    let (key, hash) = (word("key "), word("key_sha256 "));
+    let config = hello("let in") + "access = [\"app\"]\n[consumer.app]\nkey_sha256 = [\"" + &hash + "\"]\n";
+    let gateway = Gateway::start(&config).await;
+    let mut client = gateway.h1().await;
+    let refused = client.get("/").await.unwrap();
+    assert_eq!((refused.status, refused.header("www-authenticate").is_empty()), (401, false));
+    for (name, value) in [("authorization", format!("Bearer {key}")), ("x-api-key", key.clone())] {
+        assert_eq!(client.send("GET", "/", &[(name, &value)], "").await.unwrap().text(), "let in");
+    }
+    let wrong = client.send("GET", "/", &[("x-api-key", "sg_wrong")], "").await.unwrap();
+    assert_eq!(wrong.status, 401);
+    // A key that is taken out is refused on its next request.
+    let revoked = config.replace(&hash, &"0".repeat(64));
+    gateway.reconfigure(&revoked).await;
+    assert_eq!(client.send("GET", "/", &[("x-api-key", &key)], "").await.unwrap().status, 401);
+    assert!(!gateway.log_lines().join("\n").contains(&key) && !gateway.access_log().contains(&key));
+}
+
+#[tokio::test]
+async fn sigterm_drains_and_exits_with_zero() {
+    let nginx = Nginx::start("one").await;
+    let config = hello("hi") + &format!(
+        "[[route]]\npath = \"/files\"\nproxy = {{ upstream = \"web\", strip_prefix = true }}\n[upstream.web]\nendpoints = [\"{}\"]\n",
+        nginx.url()
+    );
+    let config = config.replace("workers = 2", "workers = 2\ndrain_delay = \"1s\"\ndrain_deadline = \"20s\"");
+    let mut gateway = Gateway::start(&config).await;
+    let (mut h1, mut h2) = (gateway.h1().await, gateway.h2().await);
+    h1.get("/").await.unwrap();
+    // 1 MiB at 1 KiB/s would take 17 minutes; a request under way at the signal goes on.
+    let slow = h2.open("GET", "/files/slow", &[], "").await.unwrap();
+    assert_eq!(slow.status(), 200);
+    let mut admin = Client::plain(gateway.address("admin")).await.unwrap();
+    gateway.process().signal("TERM");
+    let unready = async || admin.get("/readyz").await.map_or(503, |answer| answer.status);
+    let mut unready = unready;
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    while unready().await != 503 {
+        assert!(std::time::Instant::now() < end, "readiness does not fall");
+    }
+    drop(slow);
+    drop((h1, h2));
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn certificates_are_chosen_by_name_and_a_broken_new_one_is_not_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let pair = |name: &str| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().self_signed(&key).unwrap();
+        let file = name.replace('*', "any");
+        fs::write(dir.path().join(format!("{file}.key")), key.serialize_pem()).unwrap();
+        fs::write(dir.path().join(format!("{file}.pem")), certificate.pem()).unwrap();
+        let path = dir.path().display().to_string();
+        format!("{{ certificate = \"{path}/{file}.pem\", key = \"{path}/{file}.key\" }}")
+    };
+    let tls = ["a.test", "*.b.test"].map(pair).join(", ");
+    let config = hello("hi").replace("{ self_signed = [\"localhost\"] }", &format!("[{tls}]"));
+    let mut gateway = Gateway::start(&config).await;
+    let address = gateway.address("public");
+    for (file, name) in [("a.test", "a.test"), ("any.b.test", "x.b.test")] {
+        let ca = dir.path().join(format!("{file}.pem"));
+        tls_stream(address, &ca, name, b"h2").await.unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+    // A key that does not fit: the old pair serves on, and the log says which file is wrong.
+    fs::write(dir.path().join("a.test.key"), rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    gateway.logged("a.test").await;
+    tls_stream(address, &dir.path().join("a.test.pem"), "a.test", b"h2").await.unwrap();
+}
+
+#[tokio::test]
+async fn the_access_log_has_a_line_for_every_request() {
+    let mut gateway = Gateway::start(&hello("hi")).await;
+    let mut client = gateway.h2().await;
+    client.send("GET", "/a\u{7f}b?q=%22", &[("user-agent", "test \"quoted\"")], "").await.ok();
+    client.get("/fine?x=1").await.unwrap();
+    drop(client);
+    assert_eq!(gateway.terminate().await.code(), Some(0));
+    let log = gateway.access_log();
+    let lines: Vec<serde_json::Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let fine = lines.iter().find(|line| line["path"] == "/fine?x=1").unwrap_or_else(|| panic!("{log}"));
+    assert_eq!((&fine["status"], &fine["method"], &fine["protocol"]), (&json!(200), &json!("GET"), &json!("HTTP/2")));
+    assert!(fine["trace_id"].as_str().unwrap().len() == 32 && fine["duration_us"].is_u64());
+}

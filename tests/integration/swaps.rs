@@ -1,0 +1,274 @@
+//! Policies, configuration and certificates are replaced while traffic flows, and nobody notices.
+
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use futures_util::{SinkExt, StreamExt};
+use serde_json::Value;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::support::{
+    client::tls_stream,
+    component, eventually,
+    gateway::Gateway,
+    load::Load,
+    nginx::Nginx,
+    origin::Origin,
+    postgres::Postgres,
+    testing_plugin,
+};
+
+/// How many of each kind.
+struct Counts {
+    plugins: usize,
+    reloads: usize,
+    certificates: usize,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn plugins_configuration_and_certificates_change_under_load_without_a_failed_request() {
+    swap_under_load(&Counts { plugins: 20, reloads: 20, certificates: 5 }, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[ignore = "endurance: make soak runs it"]
+async fn soak_a_thousand_swaps_and_reloads_under_load() {
+    swap_under_load(&Counts { plugins: 1_000, reloads: 1_000, certificates: 100 }, true).await;
+}
+
+async fn swap_under_load(counts: &Counts, soak: bool) {
+    let postgres = Postgres::start(0, &["max_connections=60"]).await;
+    let (nginx, websocket) = (Nginx::start("one").await, Origin::websocket().await);
+    let bench = Bench::new(&postgres, &nginx, &websocket);
+    let gateway = bench.start().await;
+    let admin = postgres.admin().await;
+    let held = HeldWebSocket::open(&gateway).await.unwrap();
+    let baseline = settled_census(&gateway).await;
+
+    let load = Load::start(&gateway, 64).await;
+    load.advance(500).await;
+    let (started, cpu) = (Instant::now(), gateway.cpu_seconds());
+    let mut memory = Vec::new();
+    for round in 0..counts.plugins.max(counts.reloads) {
+        if round < counts.plugins {
+            let target = if round % 2 == 0 { 7 } else { 3 };
+            bench.swap_plugin(&gateway, target).await;
+            let sessions = || async { postgres.sessions(&admin).await };
+            eventually("the swapped policy's target is seen at the server", sessions, |seen| *seen == target).await;
+        }
+        if round < counts.reloads {
+            gateway.reconfigure(&bench.config(round + 1)).await;
+        }
+        if round % (counts.reloads / counts.certificates).max(1) == 0 {
+            change_certificate(&gateway, &bench).await;
+        }
+        load.advance(50).await;
+        memory.push(gateway.rss_kib());
+    }
+    let busy = (gateway.cpu_seconds() - cpu) / started.elapsed().as_secs_f64();
+    let report = load.stop().await;
+    println!("{} requests, {busy:.2} of a core busy, {:.1?}", report.requests, started.elapsed());
+    assert!(report.failures.is_empty(), "{:#?}", report.failures);
+    assert!(busy >= 0.8, "the gateway used only {busy:.2} of a core");
+    let echoes = held.close().await.expect("the WebSocket lived through it all");
+    assert!(echoes > 0);
+
+    let after = settled_census(&gateway).await;
+    assert_eq!(after, baseline, "live versions, stores, generations and tasks are back to where they were");
+    if soak {
+        flat(&memory);
+    }
+}
+
+/// What a test configuration is made of.
+struct Bench {
+    postgres: String,
+    nginx: String,
+    websocket: String,
+    dir: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new(postgres: &Postgres, nginx: &Nginx, websocket: &Origin) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let bench = Self {
+            postgres: postgres.url(),
+            nginx: nginx.url(),
+            websocket: format!("http://{}", websocket.address),
+            dir,
+        };
+        copy_whole(&testing_plugin("steady-3"), &bench.plugin());
+        bench.new_certificate();
+        bench
+    }
+
+    async fn start(&self) -> Gateway {
+        Gateway::start(&self.config(0)).await
+    }
+
+    fn plugin(&self) -> std::path::PathBuf {
+        self.dir.path().join("sizing.wasm")
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    /// A configuration whose rate, route and pool size vary with `round`.
+    fn config(&self, round: usize) -> String {
+        let (postgres, nginx, websocket) = (&self.postgres, &self.nginx, &self.websocket);
+        let (plugin, bypass) = (self.plugin(), component("bypass-window"));
+        let (certificate, key) = (self.path("cert.pem"), self.path("key.pem"));
+        let (rate, max, body) = (1_000_000 + round, 12 + round % 4, round);
+        format!(
+            r#"
+[server]
+workers = 2
+max_connections_per_address = 1000
+drain_delay = "0s"
+[listener.public]
+address = "127.0.0.1:0"
+tls = [{{ certificate = "{certificate}", key = "{key}" }}]
+[admin]
+address = "127.0.0.1:0"
+[plugin.steady]
+path = "{plugin}"
+[plugin.bypass]
+path = "{bypass}"
+[pool.main]
+backend = "postgres"
+url = "{postgres}"
+size = {{ min = 1, max = {max} }}
+sizing = {{ plugin = "steady", fallback = "fixed" }}
+validation = {{ plugin = "bypass", fallback = "always" }}
+sizing_interval = "100ms"
+sweep_interval = "100ms"
+[upstream.web]
+endpoints = ["{nginx}"]
+[upstream.socket]
+endpoints = ["{websocket}"]
+[limit.all]
+key = "client-address"
+rate = "{rate}/s"
+[[route]]
+path = "/query"
+query = {{ dialect = "json", pool = "main" }}
+access = "open"
+limits = ["all"]
+[[route]]
+path = "/files"
+proxy = {{ upstream = "web", strip_prefix = true }}
+limits = ["all"]
+[[route]]
+path = "/socket"
+proxy = {{ upstream = "socket" }}
+[[route]]
+path = "/round"
+respond = {{ status = 200, body = "{body}" }}
+"#,
+            plugin = plugin.display(),
+            bypass = bypass.display(),
+        )
+    }
+
+    async fn swap_plugin(&self, gateway: &Gateway, target: i64) {
+        let version = |status: &Value| status.pointer("/plugins/steady/sha256").cloned().unwrap_or(Value::Null);
+        let before = version(&gateway.status().await);
+        copy_whole(&testing_plugin(&format!("steady-{target}")), &self.plugin());
+        gateway.status_until("/plugins/steady/sha256", |now| !now.is_null() && *now != before).await;
+    }
+
+    /// Signs a new certificate and swaps the files.
+    fn new_certificate(&self) -> Vec<u8> {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&key).unwrap();
+        write_whole(&self.dir.path().join("key.pem"), key.serialize_pem().as_bytes());
+        write_whole(&self.dir.path().join("cert.pem"), certificate.pem().as_bytes());
+        certificate.der().to_vec()
+    }
+}
+
+async fn change_certificate(gateway: &Gateway, bench: &Bench) {
+    let wanted = bench.new_certificate();
+    let served = || async {
+        let stream = tls_stream(gateway.address("public"), &bench.dir.path().join("cert.pem"), "localhost", b"h2").await;
+        stream.ok().and_then(|stream| Some(stream.get_ref().1.peer_certificates()?.first()?.to_vec()))
+    };
+    eventually("the new certificate is served", served, |seen| seen.as_ref() == Some(&wanted)).await;
+}
+
+/// Live plugin versions, stores, generations and tunnels, once they no longer fall.
+async fn settled_census(gateway: &Gateway) -> Value {
+    let settled = |census: &Value| {
+        census["generations"] == 1 && census["plugin_versions"] == 2 && census["retiring_pools"] == 0
+    };
+    let mut census = gateway.status_until("/census", settled).await;
+    // Warm validation instances come and go with the workers' use of them.
+    census.as_object_mut().unwrap().remove("plugin_stores");
+    census.as_object_mut().unwrap().remove("connections");
+    census
+}
+
+/// Resident memory at the end lies within 5 % of what it was half-way.
+fn flat(memory: &[u64]) {
+    let tenth = memory.len() / 10;
+    let mean = |part: &[u64]| part.iter().sum::<u64>() as f64 / part.len() as f64;
+    let (half, end) = (mean(&memory[memory.len() / 2..memory.len() / 2 + tenth]), mean(&memory[memory.len() - tenth..]));
+    println!("resident memory half-way {half:.0} KiB, at the end {end:.0} KiB ({:+.1} %)", (end / half - 1.0) * 100.0);
+    assert!((end / half - 1.0).abs() <= 0.05, "memory is not flat: {half:.0} KiB, then {end:.0} KiB");
+}
+
+/// A WebSocket that echoes a message every 50 ms until it is closed.
+struct HeldWebSocket {
+    stop: Arc<AtomicBool>,
+    echoes: Arc<AtomicU64>,
+    task: tokio::task::JoinHandle<Result<()>>,
+}
+
+impl HeldWebSocket {
+    async fn open(gateway: &Gateway) -> Result<Self> {
+        let stream = tls_stream(gateway.address("public"), &gateway.ca(), "localhost", b"http/1.1").await?;
+        let url = format!("wss://localhost:{}/socket", gateway.address("public").port());
+        let (socket, _) = tokio_tungstenite::client_async(url, stream).await.context("upgrade")?;
+        let (stop, echoes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stopped, counter) = (stop.clone(), echoes.clone());
+        let task = tokio::spawn(async move {
+            let (mut write, mut read) = socket.split();
+            while !stopped.load(Ordering::Relaxed) {
+                let text = counter.load(Ordering::Relaxed).to_string();
+                write.send(Message::text(text.clone())).await?;
+                let echo = read.next().await.context("closed")??;
+                anyhow::ensure!(echo == Message::text(text), "another message came back");
+                counter.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Ok(())
+        });
+        Ok(Self { stop, echoes, task })
+    }
+
+    async fn close(self) -> Result<u64> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.task.await??;
+        Ok(self.echoes.load(Ordering::Relaxed))
+    }
+}
+
+fn copy_whole(from: &Path, to: &Path) {
+    write_whole(to, &fs::read(from).unwrap());
+}
+
+/// Written beside, then renamed, as a deployment would.
+fn write_whole(to: &Path, bytes: &[u8]) {
+    let beside = to.with_extension("new");
+    fs::write(&beside, bytes).unwrap();
+    fs::rename(&beside, to).unwrap();
+}
