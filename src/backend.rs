@@ -30,7 +30,7 @@ use self::{
     postgres::{Postgres, Running},
     sqlite::Sqlite,
 };
-use crate::pool::{Holder, Lease, Pool};
+use crate::pool::{Holder, Lease, Pool, UseError};
 
 pub use error::{BackendError, DatabaseError};
 pub use fingerprint::fingerprint;
@@ -108,7 +108,7 @@ impl Database {
                 Kin::Sqlite(Box::new(sqlite::Execution::start(lease, (*work).clone(), deadline, limits)))
             }
         };
-        let watch = Watch { pool: self.name().into(), route, work, slow: self.slow, begun: Clock::now(), end: None };
+        let watch = Watch { pool: self.name().into(), route, work, slow: self.slow, begun: Clock::now(), end: None, blame: None };
         Ok(Execution { running, deadline, watch })
     }
 }
@@ -129,7 +129,7 @@ async fn start_postgres(
             Err(error) => {
                 let unsent = matches!(error, BackendError::Lost { sent: false, .. });
                 if unsent {
-                    lease.failed();
+                    lease.failed_with(UseError::Io);
                 }
                 if !unsent || !std::mem::take(&mut first) {
                     return Err(error);
@@ -180,12 +180,26 @@ impl Execution {
 
 impl Drop for Execution {
     fn drop(&mut self) {
-        if self.watch.end == Some("lost") {
-            match &mut self.running {
-                Kin::Postgres { lease, .. } => lease.failed(),
-                Kin::Sqlite(execution) => execution.lease().failed(),
-            }
+        let Some(error) = self.watch.blame else { return };
+        match &mut self.running {
+            Kin::Postgres { lease, .. } => lease.failed_with(error),
+            Kin::Sqlite(execution) => execution.lease().failed_with(error),
         }
+    }
+}
+
+/// What an error says of the connection; nothing if it is the statement's own.
+fn blame(error: &BackendError) -> Option<UseError> {
+    match error {
+        BackendError::Lost { .. } => Some(UseError::Io),
+        BackendError::Timeout => Some(UseError::Timeout),
+        BackendError::Database(error) => match error.sqlstate.as_deref()? {
+            "25006" => Some(UseError::ReadOnly),
+            state if state.starts_with("08") || state.starts_with("57P") => Some(UseError::Connection),
+            state if state.starts_with("28") => Some(UseError::Authentication),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
@@ -197,11 +211,14 @@ struct Watch {
     slow: Duration,
     begun: Clock,
     end: Option<&'static str>,
+    /// What the connection is told of.
+    blame: Option<UseError>,
 }
 
 impl Watch {
     fn note<T>(&mut self, outcome: Result<T, BackendError>) -> Result<T, BackendError> {
         if let Err(error) = &outcome {
+            self.blame = blame(error);
             self.end = Some(match error {
                 BackendError::Lost { .. } => "lost",
                 BackendError::Timeout => "timeout",

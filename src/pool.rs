@@ -1,4 +1,34 @@
-//! draft
+//! The connection pool: how callers share a few connections to a database, and how policies steer that.
+//!
+//! deadpool's [`Manager`] is the seam by which a database plugs in ([`Backend`] adds what a connection's later life needs).
+//! deadpool's own pool is not used: its `resize` leaks permits, a waiter is tied to its own connect, dead connections are
+//! probed one after another outside any deadline, and nothing is done on return.
+//!
+//! **What it promises.**
+//! - *The cap holds.* A permit is taken before a connection is begun and comes back when the server has closed it, or after
+//!   `linger`; limits move at once, in both directions, whatever a policy answers. A pool that replaces another on the same
+//!   server shares its [`Budget`].
+//! - *Nobody starves.* Waiters are served in their order, each by direct hand-off; one who leaves loses no permit and wastes no
+//!   connect. Connections are made detached from callers, a few at a time, and only as many as waiters need.
+//! - *Every wait ends.* Queueing, connecting and validating count against one deadline; one caller pays for two failed probes at
+//!   most; the queue has a bound. [`CheckoutError`] says why: saturated, slow, leaked (and by whom), or creation failing
+//!   (and how).
+//! - *What goes back is clean.* An open transaction is rolled back, a changed session reset, a running statement stopped, each by
+//!   itself and with a deadline; what cannot be made clean is closed.
+//! - *A failing database is left alone.* Pauses double between attempts; an open breaker fails callers at once and probes in the
+//!   background; a full server is a ceiling, not an outage; refused credentials are tried seldom. What is open serves on.
+//!
+//! **How it is built.** `core` is the gate: a state machine without I/O or clock under the pool's one lock (`state`), which says
+//! what is left to do; `shell` does it. A caller's way is `checkout`, `vet`, `lease`, and back through `mend`; `make` makes and
+//! closes. `drive` is the pool's own loop, with `steer` for the policies, `guards` for what holds whatever they say,
+//! `breaker` for what failures lead to. `view`, `explain`, `advice` and `status` tell of it.
+//!
+//! Workers are threads with a runtime each. Idle connections lie on the stack of the worker they belong to; another worker takes
+//! one only when it has none, and re-homes it ([`Connection::rehome`]). So do the connections of a worker that has stopped.
+//!
+//! **What it leaves out.** Choosing a replica, pausing and resuming, giving a slot to a sister pool (the policy's `yield-cost` is
+//! shown, not used), recycling through [`Manager::recycle`].
+
 mod advice;
 pub mod backend;
 mod breaker;
@@ -24,7 +54,14 @@ mod tally;
 mod vet;
 mod view;
 
-pub use backend::{Backend, Connection, Failure, FailureClass, Holder, Hygiene, Manager, Metrics, Peek, Probe, RecycleError, RecycleResult};
+#[cfg(test)]
+#[cfg(not(feature = "loom"))]
+mod tests;
+
+pub use backend::{
+    Backend, Connection, Failure, FailureClass, Holder, Hygiene, Manager, Metrics, Peek, Probe, RecycleError,
+    RecycleResult,
+};
 pub use budget::Budget;
 pub use error::{CheckoutError, CheckoutErrorKind};
 pub use figures::{Counters, CreateFailures, Quantiles};
@@ -34,6 +71,3 @@ pub use settings::PoolSettings;
 pub use shell::{Policies, Pool};
 pub use status::{BreakerStatus, DecisionCount, EvictionStatus, HolderStatus, LatencyStatus, PoolStatus, SizingStatus};
 pub use tally::{Clamps, Closes};
-
-#[cfg(all(test, not(feature = "loom")))]
-mod tests;

@@ -79,25 +79,6 @@ pub struct DatabaseError {
 }
 
 impl BackendError {
-    /// What may be told to a client. For [`BackendError::Database`] the primary message: it is the caller's own statement that it
-    /// speaks of.
-    pub fn public(&self) -> String {
-        match self {
-            Self::Database(error) => error.message.clone(),
-            Self::Checkout(error) => error.public(),
-            Self::Timeout => "the deadline passed".to_owned(),
-            Self::Lost { sent: false, .. } => "the connection to the database was lost; nothing was sent".to_owned(),
-            Self::Lost { outcome_unknown: false, .. } => {
-                "the connection to the database was lost; nothing was committed".to_owned()
-            }
-            Self::Lost { .. } => {
-                "the connection to the database was lost; whether the work was committed is unknown".to_owned()
-            }
-            Self::Unsupported(text) => text.clone(),
-            Self::TooLarge { .. } => self.to_string(),
-        }
-    }
-
     /// When the caller may try again, where that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

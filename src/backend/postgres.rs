@@ -48,7 +48,6 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use arc_swap::ArcSwap;
 use tokio::time::{Instant, timeout_at};
 
 use self::{
@@ -65,10 +64,9 @@ pub use connection::PostgresConnection;
 pub use failure::{PostgresFailure, PostgresSettingsError, Violation};
 pub(crate) use running::Running;
 
-/// Makes and mends connections to one database as one role. Clones are handles on the same.
-#[derive(Clone)]
+/// Makes and mends connections to one database as one role.
 pub struct Postgres {
-    settings: Arc<ArcSwap<Settings>>,
+    settings: Arc<Settings>,
     shared: Arc<Shared>,
 }
 
@@ -85,39 +83,32 @@ impl Postgres {
     /// # Errors
     /// The URL, a secret or the TLS settings cannot be used.
     pub fn new(pool: &Pool) -> Result<Self, PostgresSettingsError> {
-        let settings = Arc::new(ArcSwap::from_pointee(Settings::read(pool)?));
-        let postgres = Self { settings, shared: Arc::default() };
-        postgres.reset(pool.reset);
+        let postgres = Self { settings: Arc::new(Settings::read(pool)?), shared: Arc::default() };
+        postgres.shared.always_reset.store(pool.reset == Reset::Always, Ordering::Relaxed);
         Ok(postgres)
     }
 
-    /// Takes settings over for connections that are made from now on; when to reset holds for all at once.
-    ///
-    /// # Errors
-    /// As [`Postgres::new`]; then nothing is changed.
-    pub fn reconfigure(&self, pool: &Pool) -> Result<(), PostgresSettingsError> {
-        self.settings.store(Arc::new(Settings::read(pool)?));
-        self.reset(pool.reset);
-        Ok(())
-    }
-
-    /// When sessions are reset. A pool that serves raw SQL of more than one consumer must always be.
-    pub fn reset(&self, reset: Reset) {
-        self.shared.always_reset.store(reset == Reset::Always, Ordering::Relaxed);
+    /// Takes the place of `old` in a pool. Connections that `old` made keep their settings, but when they are reset is from now on
+    /// for this one to say; what is known of the database's types stays known.
+    #[must_use]
+    pub fn replacing(self, old: &Self) -> Self {
+        let always = self.shared.always_reset.load(Ordering::Relaxed);
+        old.shared.always_reset.store(always, Ordering::Relaxed);
+        Self { settings: self.settings, shared: old.shared.clone() }
     }
 
     /// Hosts, database and role, without the password: what makes two pools the same one.
     pub fn identity(&self) -> String {
-        self.settings.load().identity()
+        self.settings.identity()
     }
 
     async fn connect(&self, deadline: Instant) -> Result<PostgresConnection, PostgresFailure> {
-        let settings = self.settings.load_full();
+        let settings = &self.settings;
         let mut failures = Vec::new();
         let endpoints = settings.order();
         for (tried, endpoint) in endpoints.iter().enumerate() {
             let until = share(deadline, endpoints.len() - tried);
-            let places = match places(&settings, endpoint, until).await {
+            let places = match places(settings, endpoint, until).await {
                 Ok(places) => places,
                 Err(failure) => {
                     failures.push(failure);
@@ -125,7 +116,7 @@ impl Postgres {
                 }
             };
             for (tried, place) in places.iter().enumerate() {
-                match self.connect_to(&settings, place, share(until, places.len() - tried)).await {
+                match self.connect_to(place, share(until, places.len() - tried)).await {
                     Err(failure) if failure.try_next_host() => failures.push(failure),
                     settled => return settled,
                 }
@@ -137,17 +128,12 @@ impl Postgres {
         })
     }
 
-    async fn connect_to(
-        &self,
-        settings: &Arc<Settings>,
-        place: &Place,
-        deadline: Instant,
-    ) -> Result<PostgresConnection, PostgresFailure> {
+    async fn connect_to(&self, place: &Place, deadline: Instant) -> Result<PostgresConnection, PostgresFailure> {
         let connecting = async {
-            let stream = dial::open(settings, place, deadline).await?;
-            let started = startup::start(&settings.startup, stream).await?;
+            let stream = dial::open(&self.settings, place, deadline).await?;
+            let started = startup::start(&self.settings.startup, stream).await?;
             let mut conn =
-                PostgresConnection::new(started, place.clone(), settings.clone(), self.shared.clone());
+                PostgresConnection::new(started, place.clone(), self.settings.clone(), self.shared.clone());
             match conn.suits().await {
                 Ok(()) => Ok(conn),
                 Err(failure) => {
@@ -165,7 +151,7 @@ impl Manager for Postgres {
     type Error = PostgresFailure;
 
     async fn create(&self) -> Result<PostgresConnection, PostgresFailure> {
-        let deadline = Instant::now() + self.settings.load().connect_timeout;
+        let deadline = Instant::now() + self.settings.connect_timeout;
         self.connect(deadline).await
     }
 

@@ -67,8 +67,8 @@ struct Input {
 /// Loads, merges, decodes and checks.
 ///
 /// # Errors
-/// Everything that is wrong, at once. Files that cannot be read or parsed are reported alone: what they would have set is missing
-/// from the rest.
+/// Everything that is wrong, at once. Files that cannot be read or parsed are reported alone: what they would have set
+/// is missing from the rest.
 pub fn load(source: &Source) -> Result<Loaded, Report> {
     let (inputs, files) = read(source)?;
     assemble(&inputs, files, &source.environment)

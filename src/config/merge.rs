@@ -148,7 +148,8 @@ mod tests {
     #[test]
     fn the_other_choice_gives_way() {
         let tree = |texts: &[&str]| Value::from(merged(texts).values);
-        let base = "[pool.a]\nurl = { env = \"X\" }\nsizing = { plugin = \"p\", fallback = \"fixed\" }\n[admin]\ntoken = { file = \"t\" }";
+        let base = "admin.token = { file = \"t\" }\n[pool.a]\nurl = { env = \"X\" }\n\
+                    sizing = { plugin = \"p\", fallback = \"fixed\" }";
         let native =
             "[pool.a]\nurl = { file = \"f\" }\nsizing = { native = \"fixed\" }\n[admin]\ntoken = { env = \"T\" }";
         let over = tree(&[base, native]);

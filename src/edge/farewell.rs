@@ -21,7 +21,7 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// To a client that speaks plain HTTP where we expect TLS.
 pub(super) const SPEAK_HTTPS: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n\
-    content-length: 25\r\nconnection: close\r\n\r\nthis port speaks HTTPS...";
+    content-length: 23\r\nconnection: close\r\n\r\nthis port speaks HTTPS\n";
 
 /// To a client whose head did not end in time.
 pub(super) const TOO_SLOW: &str = "HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";

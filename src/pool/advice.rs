@@ -62,7 +62,9 @@ fn mostly_idle(status: &PoolStatus) -> Option<String> {
 }
 
 fn flapping(status: &PoolStatus) -> Option<String> {
-    status.frozen.then(|| "the sizing policy changed direction more than 6 times in a minute: its target is frozen".into())
+    status
+        .frozen
+        .then(|| "the sizing policy changed direction more than 6 times in a minute: its target is frozen".into())
 }
 
 fn unclean(status: &PoolStatus) -> Option<String> {
@@ -89,7 +91,8 @@ fn held_long(status: &PoolStatus, held_warning_ms: u32) -> Option<String> {
     Some(format!("{same} of {} connections are held by route {route} for up to {seconds} s", status.limit))
 }
 
-#[cfg(all(test, not(feature = "loom")))]
+#[cfg(test)]
+#[cfg(not(feature = "loom"))]
 mod tests {
     use super::*;
     use crate::{
@@ -101,8 +104,14 @@ mod tests {
     };
 
     fn well() -> PoolStatus {
-        let breaker =
-            BreakerStatus { state: "closed", reason: None, sqlstate: None, text: None, since_ms: None, retry_after_ms: 0 };
+        let breaker = BreakerStatus {
+            state: "closed",
+            reason: None,
+            sqlstate: None,
+            text: None,
+            since_ms: None,
+            retry_after_ms: 0,
+        };
         let hold = Quantiles { samples: 100, p50_us: 2_000, p95_us: 4_000, p99_us: 5_000, max_us: 9_000 };
         let wait = Quantiles { samples: 100, p50_us: 1, p95_us: 10, p99_us: 100, max_us: 200 };
         PoolStatus {

@@ -1,6 +1,6 @@
 //! What the pool asks of a database: deadpool's [`Manager`] for making connections, and the rest of a connection's life.
 
-use std::{fmt, future::Future, io, time::Duration};
+use std::{fmt, io};
 
 pub use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 
@@ -153,7 +153,3 @@ pub struct Holder {
     /// The request's id.
     pub request: u64,
 }
-
-/// A backend round trip, measured by whoever used the connection and told to the lease.
-#[derive(Clone, Copy, Debug)]
-pub struct RoundTrip(pub Duration);

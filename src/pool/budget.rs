@@ -20,11 +20,7 @@ pub struct Budget {
 impl Budget {
     /// A budget of `cap` connections.
     pub fn new(cap: u32) -> Arc<Self> {
-        Arc::new(Self {
-            cap: AtomicU32::new(cap),
-            live: AtomicU32::new(0),
-            bells: parking_lot::Mutex::new(Vec::new()),
-        })
+        Arc::new(Self { cap: AtomicU32::new(cap), live: AtomicU32::new(0), bells: parking_lot::Mutex::new(Vec::new()) })
     }
 
     /// Connections open now, over all pools that share it.
@@ -72,15 +68,18 @@ impl Budget {
     pub(crate) fn ring(&self) {
         let mut bells = self.bells.lock();
         if bells.len() > 1 {
-            bells.retain(|bell| bell.upgrade().is_some_and(|bell| {
-                bell.notify_one();
-                true
-            }));
+            bells.retain(|bell| {
+                bell.upgrade().is_some_and(|bell| {
+                    bell.notify_one();
+                    true
+                })
+            });
         }
     }
 }
 
-#[cfg(all(test, not(feature = "loom")))]
+#[cfg(test)]
+#[cfg(not(feature = "loom"))]
 mod tests {
     use super::*;
 

@@ -17,33 +17,31 @@
 
 mod create;
 mod idle;
-#[cfg(all(test, feature = "loom"))]
+#[cfg(test)]
+#[cfg(feature = "loom")]
 mod loomed;
-#[cfg(all(test, not(feature = "loom")))]
+#[cfg(test)]
+#[cfg(not(feature = "loom"))]
 mod model;
 mod queue;
-#[cfg(all(test, not(feature = "loom")))]
+#[cfg(test)]
+#[cfg(not(feature = "loom"))]
 mod tests;
 mod uses;
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    task::Waker,
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, task::Waker, time::Duration};
 
 use tokio::time::Instant;
 
-use self::{
-    idle::Stacks,
-    queue::{Left, Queue},
-    uses::Uses,
-};
 pub(crate) use self::{
     create::Newborn,
     queue::{Handed, Refused, Ticket},
     uses::Use,
+};
+use self::{
+    idle::Stacks,
+    queue::{Left, Queue},
+    uses::Uses,
 };
 use super::{
     backend::Holder,
@@ -275,6 +273,7 @@ impl<C> Core<C> {
 
     /// Whether connections may be made from now on.
     #[cfg(test)]
+    #[cfg(not(feature = "loom"))]
     pub(crate) fn set_creation(&mut self, now: Instant, creation: Creation, todo: &mut Actions<C>) {
         self.creation = creation;
         self.settle(now, todo);

@@ -5,12 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
-use super::{
-    backend::Backend,
-    core::RESERVE_AFTER,
-    guards::SHORTEST_TICK,
-    shell::Pool,
-};
+use super::{backend::Backend, core::RESERVE_AFTER, guards::SHORTEST_TICK, shell::Pool};
 use crate::policy::SizingInput;
 
 /// No matter what is due: the loop never turns more often.

@@ -153,13 +153,14 @@ impl fmt::Debug for CheckoutError {
 
 impl std::error::Error for CheckoutError {}
 
-#[cfg(all(test, not(feature = "loom")))]
+#[cfg(test)]
+#[cfg(not(feature = "loom"))]
 mod tests {
     use super::*;
 
     fn error(kind: CheckoutErrorKind) -> CheckoutError {
         let load = Load { in_use: 5, limit: 5, waiters: 3 };
-        CheckoutError::new("main".into(), kind, Duration::from_millis(5000), load)
+        CheckoutError::new("main".into(), kind, Duration::from_secs(5), load)
     }
 
     #[test]

@@ -132,6 +132,9 @@ impl Timer {
     }
 
     fn add(&mut self, other: &Self) {
+        if other.0.is_empty() {
+            return;
+        }
         self.0.add(&other.0).expect("all timers have the same range");
     }
 
@@ -274,9 +277,9 @@ impl Meter {
     }
 
     /// Begins the next interval.
-    pub(crate) fn restart(&mut self, now: Instant, counters: Counters, area: f64) {
+    pub(crate) fn restart(&mut self, now: Instant, counters: &Counters, area: f64) {
         self.at = now;
-        self.counters = counters;
+        self.counters = *counters;
         self.area = area;
         self.samples.clear();
         self.in_use_peak = 0;
@@ -284,7 +287,8 @@ impl Meter {
     }
 }
 
-#[cfg(all(test, not(feature = "loom")))]
+#[cfg(test)]
+#[cfg(not(feature = "loom"))]
 mod tests {
     use super::*;
 

@@ -18,12 +18,12 @@ use crate::policy::SizingOutput;
 
 /// Changes of direction in [`FLAP_WINDOW`] that freeze a target.
 const FLAPS: usize = 6;
-const FLAP_WINDOW: Duration = Duration::from_secs(60);
+const FLAP_WINDOW: Duration = Duration::from_mins(1);
 /// How long it then stays.
-const FROZEN: Duration = Duration::from_secs(60);
+const FROZEN: Duration = Duration::from_mins(1);
 /// Ticks come no closer: a policy costs up to 2 ms a call.
 pub(crate) const SHORTEST_TICK: Duration = Duration::from_millis(100);
-const LONGEST_TICK: Duration = Duration::from_secs(60);
+const LONGEST_TICK: Duration = Duration::from_mins(1);
 
 /// What a sizing answer is judged by.
 #[derive(Clone, Copy, Debug)]
@@ -179,7 +179,8 @@ impl Allowance {
     }
 }
 
-#[cfg(all(test, not(feature = "loom")))]
+#[cfg(test)]
+#[cfg(not(feature = "loom"))]
 mod tests {
     use proptest::prelude::*;
 

@@ -103,7 +103,7 @@ impl Record {
 
     /// `span`, less up to a tenth by its jitter.
     pub(crate) fn shortened(&self, span: Duration) -> Duration {
-        span - span / 10_000 * self.jitter_permille.min(1000)
+        span.saturating_sub(span / 10_000 * self.jitter_permille.min(1000))
     }
 
     /// How long it has not been heard of: since its return or its last validation.
@@ -128,6 +128,7 @@ pub(crate) fn micros(span: Duration) -> u32 {
 }
 
 #[cfg(test)]
+#[cfg(not(feature = "loom"))]
 pub(crate) fn record(now: Instant) -> Record {
     Record {
         id: 1,
@@ -146,7 +147,8 @@ pub(crate) fn record(now: Instant) -> Record {
     }
 }
 
-#[cfg(all(test, not(feature = "loom")))]
+#[cfg(test)]
+#[cfg(not(feature = "loom"))]
 mod tests {
     use super::*;
 

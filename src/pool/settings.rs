@@ -150,7 +150,8 @@ impl Default for PoolSettings {
     }
 }
 
-#[cfg(all(test, not(feature = "loom")))]
+#[cfg(test)]
+#[cfg(not(feature = "loom"))]
 mod tests {
     use serde_json::{Value, json};
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
+    backend::FailureClass,
     breaker::{Breaker, Ceiling, Reason},
     core::{Actions, Core, Counts},
-    backend::FailureClass,
     figures::{Counters, Pulse, Samples},
     guards::Allowance,
     settings::PoolSettings,
@@ -71,7 +71,14 @@ impl<C> State<C> {
     }
 
     /// A connection came back from its caller, who waited for it, held it, and measured a last round trip.
-    pub(super) fn note_use(&mut self, now: Instant, since: Instant, waited: Duration, rtt: Option<Duration>, error: bool) {
+    pub(super) fn note_use(
+        &mut self,
+        now: Instant,
+        since: Instant,
+        waited: Duration,
+        rtt: Option<Duration>,
+        error: bool,
+    ) {
         self.returns += 1;
         self.counters.errors += u64::from(error);
         self.samples.wait.record(waited);

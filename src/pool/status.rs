@@ -220,8 +220,8 @@ impl<B: Backend> Pool<B> {
             breaker: BreakerStatus::of(&state.breaker, now),
             counters: state.counters(),
             latency: LatencyStatus::default(),
-            sizing: aged(&steering.last_sizing, now, |status, ago_ms| SizingStatus { ago_ms, ..status }),
-            eviction: aged(&steering.last_eviction, now, |status, ago_ms| EvictionStatus { ago_ms, ..status }),
+            sizing: aged(steering.last_sizing.as_ref(), now, |status, ago_ms| SizingStatus { ago_ms, ..status }),
+            eviction: aged(steering.last_eviction.as_ref(), now, |status, ago_ms| EvictionStatus { ago_ms, ..status }),
             decisions: state.decisions.clone(),
             health: state.health(now, counts),
             holders: explain::holders(&state.core, now, MOST_HOLDERS),
@@ -244,8 +244,8 @@ fn backend_name(kind: BackendKind) -> &'static str {
     }
 }
 
-fn aged<T: Clone>(last: &Option<(Instant, T)>, now: Instant, age: impl Fn(T, u32) -> T) -> Option<T> {
-    last.as_ref().map(|(at, status)| age(status.clone(), millis(now.saturating_duration_since(*at))))
+fn aged<T: Clone>(last: Option<&(Instant, T)>, now: Instant, age: impl Fn(T, u32) -> T) -> Option<T> {
+    last.map(|(at, status)| age(status.clone(), millis(now.saturating_duration_since(*at))))
 }
 
 impl BreakerStatus {

@@ -9,7 +9,7 @@ use super::{
     backend::{Backend, Connection, Holder},
     core::{Creation, Gate},
     figures::{Meter, Samples},
-    guards::{Candidate, Plan, Ruling, SizingGuard, Situation, SweepSituation, plan_sweep},
+    guards::{Candidate, Plan, Ruling, Situation, SizingGuard, SweepSituation, plan_sweep},
     record::{Held, Record, millis},
     settings::PoolSettings,
     shell::Pool,
@@ -24,7 +24,7 @@ use crate::policy::{
 /// Idle connections that the eviction policy is shown.
 const MOST_SHOWN: usize = 256;
 /// How long a window of the figures in `/status` lasts; the one before counts too.
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_mins(1);
 
 /// What the driver knows and remembers between ticks and sweeps.
 pub(super) struct Steering {
@@ -103,7 +103,7 @@ impl<B: Backend> Pool<B> {
         let input = SizingInput { pool, trigger, carry: Vec::new() };
         let Decision { answer, by } = steering.sizing.decide(&input);
         let ruling = steering.guard.rule(&answer, &situation(&glance, &settings));
-        steering.sizing_meter.restart(glance.now, glance.counters, glance.area);
+        steering.sizing_meter.restart(glance.now, &glance.counters, glance.area);
         let status = SizingStatus {
             ago_ms: 0,
             trigger,
@@ -194,9 +194,10 @@ impl<B: Backend> Pool<B> {
             carry: Vec::new(),
         };
         let Decision { answer, by } = steering.eviction.review(&input);
-        steering.eviction_meter.restart(glance.now, glance.counters, glance.area);
+        steering.eviction_meter.restart(glance.now, &glance.counters, glance.area);
         let verdict = |at: usize| at.checked_sub(unseen).and_then(|at| answer.verdicts.get(at).copied());
-        let candidate = |(at, (record, _)): (usize, &(Record, IdleConnection))| Candidate { record: *record, verdict: verdict(at) };
+        let candidate =
+            |(at, (record, _)): (usize, &(Record, IdleConnection))| Candidate { record: *record, verdict: verdict(at) };
         let candidates: Vec<Candidate> = idle.iter().enumerate().map(candidate).collect();
         let plan = plan_sweep(&candidates, &sweep_situation(glance, settings));
         let status = EvictionStatus {
@@ -218,9 +219,7 @@ impl<B: Backend> Pool<B> {
     fn idle_by_use(&self, now: Instant) -> Vec<(Record, IdleConnection)> {
         let state = self.state.lock();
         let epoch = state.core.epoch();
-        let shown = |held: &Held<B::Conn>| {
-            (held.record, view::idle(&held.record, held.conn.statements(), epoch, now))
-        };
+        let shown = |held: &Held<B::Conn>| (held.record, view::idle(&held.record, held.conn.statements(), epoch, now));
         let mut idle: Vec<_> = state.core.idle().map(shown).collect();
         drop(state);
         idle.sort_by_key(|(record, _)| std::cmp::Reverse(record.returned));

@@ -45,6 +45,7 @@ impl<B: Backend> InHand<B> {
         self.held.as_mut().expect("a connection in hand is there until it is let go")
     }
 
+    #[expect(clippy::unnecessary_box_returns, reason = "a connection travels boxed")]
     pub(super) fn let_go(mut self) -> Box<Held<B::Conn>> {
         self.held.take().expect("a connection in hand is there until it is let go")
     }
@@ -83,7 +84,7 @@ impl<B: Backend> Pool<B> {
     /// Looks after an idle connection: whatever the validation policy says, and a round trip at least.
     pub(super) async fn keep_alive(self: Arc<Self>, mut held: Box<Held<B::Conn>>) {
         let now = Instant::now();
-        let mut patience = Patience { deadline: now + Duration::from_secs(60), bad: 0 };
+        let mut patience = Patience { deadline: now + Duration::from_mins(1), bad: 0 };
         held.record.valid_for = Duration::ZERO;
         let fit = match self.look(&mut held, now, ValidationInput::KEEP_ALIVE, patience.deadline) {
             Look::Fit => {
@@ -171,7 +172,10 @@ impl<B: Backend> Pool<B> {
             record.last_error = None;
             return Ok(held);
         }
-        let error = outcome.map_or_else(|_| "no answer in time".to_owned(), |failed| failed.map_or_else(|e| e.to_string(), |()| String::new()));
+        let error = outcome.map_or_else(
+            |_| "no answer in time".to_owned(),
+            |failed| failed.map_or_else(|e| e.to_string(), |()| String::new()),
+        );
         debug!(pool = %self.name, connection = held.record.id, ?probe, %error, "connection proved bad");
         patience.bad += 1;
         Err(self.condemn(held, begun, verdict.purge, patience.bad))

@@ -121,7 +121,8 @@ pub(super) fn idle(record: &Record, statements: u32, epoch: u32, now: Instant) -
     }
 }
 
-#[cfg(all(test, not(feature = "loom")))]
+#[cfg(test)]
+#[cfg(not(feature = "loom"))]
 mod tests {
     use super::*;
 
@@ -142,7 +143,7 @@ mod tests {
             gate: settings.gate(),
             counters,
             area: 12.0,
-            oldest_wait: Some(born + Duration::from_millis(2_000)),
+            oldest_wait: Some(born + Duration::from_secs(2)),
             breaker: Position::HalfOpen,
             ceiling: None,
             may_grow: false,

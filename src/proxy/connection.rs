@@ -158,11 +158,7 @@ impl Connection {
 }
 
 /// Runs a connection to its end, and lets the server close it first if it will.
-async fn drive(
-    connection: http1::Connection<TokioIo<Watched>, SendBody>,
-    held: Held,
-    signs: Arc<Signs>,
-) -> Ended {
+async fn drive(connection: http1::Connection<TokioIo<Watched>, SendBody>, held: Held, signs: Arc<Signs>) -> Ended {
     // An error is told to the request in transit; without one there is nobody to tell.
     let Ok(parts) = connection.without_shutdown().await else { return Ended { held, stream: None } };
     let stream = parts.io.into_inner().stream;

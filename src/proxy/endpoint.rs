@@ -46,7 +46,8 @@ impl Endpoint {
         let (host, implied) = (uri.host().ok_or_else(wrong)?, if tls { 443 } else { 80 });
         let port = uri.port_u16().unwrap_or(implied);
         let plain = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte));
-        if host.is_empty() || !plain || authority.as_str().contains('@') || port == 0 || authority.as_str().ends_with(':') {
+        let whole = authority.as_str() == host || authority.as_str() == format!("{host}:{port}");
+        if host.is_empty() || !plain || !whole || port == 0 {
             return Err(wrong());
         }
         let host_text = if port == implied { host.to_owned() } else { format!("{host}:{port}") };
@@ -133,8 +134,20 @@ mod tests {
     #[test]
     fn what_is_no_endpoint_is_refused() {
         for text in [
-            "", "web", "web:80", "ftp://web", "http://", "http://web/base", "http://web?x", "http://user@web", "http://web:0",
-            "http://web:", "http://web:99999", "unix:/run/x", "http://a b", "http://web//",
+            "",
+            "web",
+            "web:80",
+            "ftp://web",
+            "http://",
+            "http://web/base",
+            "http://web?x",
+            "http://user@web",
+            "http://web:0",
+            "http://web:",
+            "http://web:99999",
+            "unix:/run/x",
+            "http://a b",
+            "http://web//",
         ] {
             assert!(Endpoint::parse(text, None).is_err(), "{text}");
         }

@@ -197,7 +197,11 @@ impl<'a> Exchange<'a> {
 
     /// Waits for the head of an answer: `read_timeout` from the end of the request, and no more than `send_timeout` for the
     /// upstream to take each piece of it.
-    pub(super) async fn head<F: Future>(&mut self, answer: F, progress: Option<&Progress>) -> Result<F::Output, Failure> {
+    pub(super) async fn head<F: Future>(
+        &mut self,
+        answer: F,
+        progress: Option<&Progress>,
+    ) -> Result<F::Output, Failure> {
         let (sent, live) = (self.now, self.live);
         let mut answer = pin!(answer);
         let mut alarm = pin!(sleep_until(sent + first_look(progress, &live)));
@@ -288,12 +292,7 @@ fn first_look(progress: Option<&Progress>, live: &Live) -> Duration {
 }
 
 /// When to look at the clock again; or what took too long.
-fn patience(
-    stage: Option<(Stage, Instant)>,
-    sent: Instant,
-    now: Instant,
-    live: &Live,
-) -> Result<Instant, Failure> {
+fn patience(stage: Option<(Stage, Instant)>, sent: Instant, now: Instant, live: &Live) -> Result<Instant, Failure> {
     let (due, failure) = match stage.unwrap_or((Stage::Done, sent)) {
         (Stage::Client, _) => return Ok(now + live.read_timeout.min(live.send_timeout)),
         (Stage::Upstream, since) => (since + live.send_timeout, Failure::SendTimeout),

@@ -70,13 +70,8 @@ pub(super) struct Waiting<T> {
 
 impl<T> Gate<T> {
     pub(super) fn new(limit: u32, places: u32) -> Arc<Self> {
-        let state = State {
-            limit: limit as usize,
-            open: 0,
-            places: places as usize,
-            next_ticket: 0,
-            queue: VecDeque::new(),
-        };
+        let state =
+            State { limit: limit as usize, open: 0, places: places as usize, next_ticket: 0, queue: VecDeque::new() };
         Arc::new(Self { waiting: AtomicUsize::new(0), state: Mutex::new(state) })
     }
 

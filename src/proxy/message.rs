@@ -159,7 +159,10 @@ mod tests {
         assert_eq!((parts.uri.to_string().as_str(), parts.version), ("/a?b", Version::HTTP_11));
         assert_eq!(parts.headers["host"], "www.example.com");
         assert_eq!(parts.headers["cookie"], "a=1; b=2");
-        assert_eq!((&parts.headers["te"], &parts.headers["connection"]), (&"trailers".parse().unwrap(), &"te".parse().unwrap()));
+        assert_eq!(
+            (&parts.headers["te"], &parts.headers["connection"]),
+            (&"trailers".parse().unwrap(), &"te".parse().unwrap())
+        );
     }
 
     #[test]
@@ -170,7 +173,8 @@ mod tests {
         let known = rewritten(lies().header("content-length", "7"), RequestBody::full("abc"), None).headers;
         assert_eq!(known.get_all("content-length").iter().collect::<Vec<_>>(), ["3"]);
         assert!(!known.contains_key("transfer-encoding"));
-        let empty_post = rewritten(Request::post("/").header("content-length", "0"), RequestBody::empty(), None).headers;
+        let empty_post =
+            rewritten(Request::post("/").header("content-length", "0"), RequestBody::empty(), None).headers;
         assert_eq!(empty_post["content-length"], "0");
     }
 
@@ -190,7 +194,13 @@ mod tests {
     #[test]
     fn only_a_websocket_without_a_body_is_upgraded() {
         let request = |upgrade: &str, connection: &str| {
-            Request::get("/").header("upgrade", upgrade).header("connection", connection).body(()).unwrap().into_parts().0
+            Request::get("/")
+                .header("upgrade", upgrade)
+                .header("connection", connection)
+                .body(())
+                .unwrap()
+                .into_parts()
+                .0
         };
         assert!(wants_websocket(&request("WebSocket", "keep-alive, Upgrade"), false));
         assert!(!wants_websocket(&request("websocket", "keep-alive, Upgrade"), true));

@@ -55,7 +55,10 @@ where
     let mut alarm = pin!(sleep_until(last + idle));
     poll_fn(|cx| {
         let before = (up.written, down.written, up.ended, down.ended);
-        let polled = match (up.poll(cx, client.as_mut(), upstream.as_mut()), down.poll(cx, upstream.as_mut(), client.as_mut())) {
+        let polled = match (
+            up.poll(cx, client.as_mut(), upstream.as_mut()),
+            down.poll(cx, upstream.as_mut(), client.as_mut()),
+        ) {
             (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => Poll::Ready(Ended::Broken(error)),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ended::Closed),
             _ => Poll::Pending,

@@ -67,7 +67,7 @@ impl Feeder {
 }
 
 fn streaming() -> (Feeder, RequestBody) {
-    let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(8);
     let pieces = futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx));
     let frames = futures_util::StreamExt::map(pieces, |piece: Result<Bytes, _>| piece.map(http_body::Frame::data));
     (Feeder(Some(sender)), RequestBody::any(http_body_util::StreamBody::new(frames)))

@@ -62,6 +62,7 @@ impl PostgresConnection {
             // The session is the pooler's, and another one with the next statement.
             return self.ping().await;
         }
+        self.resetting = true;
         // `DISCARD ALL` drops prepared statements, which is what it takes to be rid of a caller's own.
         if fully || self.dirty & statement::PREPARED != 0 {
             self.statements.clear();
@@ -69,6 +70,7 @@ impl PostgresConnection {
         } else {
             self.run(RESET).await?;
         }
+        self.resetting = false;
         self.dirty = 0;
         self.used = false;
         Ok(())

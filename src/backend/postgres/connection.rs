@@ -49,6 +49,8 @@ pub struct PostgresConnection {
     pub(super) dirty: u32,
     /// A statement ran since the session was last reset.
     pub(super) used: bool,
+    /// The session is being reset: what the server reports now is how it should be.
+    pub(super) resetting: bool,
     parameters: HashMap<String, String>,
     pub(super) statements: Statements,
     pub(super) cancel: CancelToken,
@@ -74,6 +76,7 @@ impl PostgresConnection {
             unread: false,
             dirty: 0,
             used: false,
+            resetting: false,
             parameters: started.parameters,
             statements: Statements::new(settings.statement_cache),
             cancel: started.cancel,
@@ -182,14 +185,15 @@ impl PostgresConnection {
         Ok(())
     }
 
-    /// A change while a statement runs is the statement's; else the server's own (a reload, a promotion).
+    /// A change while a statement runs counts as the statement's, though it may be the server's own: it tells of a reload no
+    /// earlier. One reset then sets it right.
     fn note_parameter(&mut self) {
         let Some((name, value)) = messages::parameter(self.inbox.body()) else { return };
         let known = self.parameters.get(name);
         if known.is_some_and(|known| known == value) {
             return;
         }
-        if self.pending == 0 || matches!(name, "in_hot_standby") {
+        if self.pending == 0 || self.resetting || name == "in_hot_standby" {
             self.parameters.insert(name.to_owned(), value.to_owned());
         } else {
             self.dirty |= match name {

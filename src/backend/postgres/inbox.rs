@@ -177,7 +177,7 @@ impl Inbox {
     /// Whether the current message is a row of `columns` cells that fill it exactly.
     pub(super) fn is_row_of(&self, columns: usize) -> bool {
         let (count, mut cells) = Cells::of(self.body());
-        count == columns && cells.by_ref().count() == columns && cells.rest.is_empty()
+        self.body().len() >= 2 && count == columns && cells.by_ref().count() == columns && cells.rest.is_empty()
     }
 }
 
@@ -256,7 +256,7 @@ mod tests {
             (good.clone(), 1, false),
             ([good.as_slice(), b"x"].concat(), 2, false),
             (good[..good.len() - 1].to_vec(), 2, false),
-            (vec![0], 0, true),
+            (vec![0], 0, false),
         ] {
             let mut inbox = Inbox::default();
             feed(&mut inbox, &message(b'D', &body));

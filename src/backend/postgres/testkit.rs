@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use super::{Postgres, PostgresConnection, PostgresFailure, Running, running::Step};
+use super::{Postgres, PostgresConnection, PostgresFailure, Running};
 use crate::{
     backend::{Batch, BackendError, Cell, Column, Event, Limits, Statement, Work},
     pool::backend::Manager,
@@ -294,8 +294,4 @@ pub(super) fn soon() -> Instant {
 
 pub(super) async fn create(pool: &crate::config::model::Pool) -> Result<PostgresConnection, PostgresFailure> {
     Postgres::new(pool).unwrap().create().await
-}
-
-pub(super) async fn first_step(running: &mut Running, conn: &mut PostgresConnection) -> Step {
-    running.next(conn).await.unwrap()
 }

@@ -96,8 +96,9 @@ fn modified(oid: u32, modifier: i32) -> Option<String> {
     }
     let length = modifier - 4;
     Some(match oid {
-        1042 => format!("character({length})"),
-        1043 => format!("character varying({length})"),
+        1042 if length > 0 => format!("character({length})"),
+        1042 => "character".to_owned(),
+        1043 if length > 0 => format!("character varying({length})"),
         1083 => format!("time({modifier}) without time zone"),
         1114 => format!("timestamp({modifier}) without time zone"),
         1184 => format!("timestamp({modifier}) with time zone"),

@@ -79,7 +79,9 @@ fn each_change_has_its_class() {
 #[test]
 fn tables_and_routes_come_and_go() {
     let old = text(BASE).unwrap();
-    let new = text(&BASE.replace("[[route]]\npath = \"/a\"", "[[route]]\npath = \"/new\"\nredirect = { to = \"/a\" }\n[admin]\naddress = \"127.0.0.1:0\"\n[[route]]\npath = \"/a\"")).unwrap();
+    let first = "[[route]]\npath = \"/a\"\n";
+    let added = "[admin]\naddress = \"127.0.0.1:0\"\n[[route]]\npath = \"/new\"\nredirect = { to = \"/a\" }\n";
+    let new = text(&BASE.replace(first, &format!("{added}{first}"))).unwrap();
     let changes = new.changes_since(&old);
     let brief: Vec<_> =
         changes.iter().map(|change| (change.key.as_str(), change.class, change.old.is_some())).collect();

@@ -92,7 +92,8 @@ impl<C> Stacks<C> {
     }
 }
 
-#[cfg(all(test, not(feature = "loom")))]
+#[cfg(test)]
+#[cfg(not(feature = "loom"))]
 mod tests {
     use std::time::Duration;
 
@@ -101,9 +102,10 @@ mod tests {
     use super::*;
     use crate::pool::record::{Home, Record, record};
 
+    #[expect(clippy::unnecessary_box_returns, reason = "a connection travels boxed")]
     fn held(id: u64, worker: usize, returned: Instant) -> Box<Held<()>> {
         let home = Home { worker, thread: 0 };
-        Box::new(Held { conn: (), record: Record { id, home, returned, ..record(returned) } })
+        Box::new(Held { conn: (), record: Record { id, returned, home, ..record(returned) } })
     }
 
     #[test]

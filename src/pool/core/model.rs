@@ -72,6 +72,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(op, 1..120)
 }
 
+type Loan = Box<Held<u64>>;
+
 /// The naive model: plain lists of what is where, kept from what the core says alone.
 struct World {
     core: Core<u64>,
@@ -84,7 +86,7 @@ struct World {
     served: BTreeMap<Ticket, Option<u64>>,
     /// Idle ones, the last returned last.
     idle: Vec<u64>,
-    leases: Vec<Box<Held<u64>>>,
+    leases: Vec<Loan>,
     creating: u32,
     closing: u32,
     lingering: Vec<Instant>,
@@ -289,7 +291,8 @@ impl World {
         let at = self.core.idle().find(|held| held.conn == conn).map(|held| held.record.returned);
         match (at, self.waiting.is_empty()) {
             (Some(returned), true) => {
-                let order = |conn: &u64| self.core.idle().find(|held| held.conn == *conn).map(|held| held.record.returned);
+                let order =
+                    |conn: &u64| self.core.idle().find(|held| held.conn == *conn).map(|held| held.record.returned);
                 let earlier = self.idle.iter().filter(|other| order(other).is_some_and(|at| at < returned)).count();
                 self.idle.insert(earlier, conn);
             }
@@ -340,7 +343,9 @@ impl World {
         assert_eq!(counts.live(), self.budget.live(), "no permit is lost, none is made up");
         assert!(counts.waiters == 0 || counts.idle == 0, "nobody waits while something is idle");
         let mut ids = BTreeSet::new();
-        assert!(self.core.idle().all(|held| ids.insert(held.record.id)) && self.core.uses().all(|used| ids.insert(used.id)));
+        assert!(
+            self.core.idle().all(|held| ids.insert(held.record.id)) && self.core.uses().all(|used| ids.insert(used.id))
+        );
         self.check_progress();
     }
 

@@ -6,7 +6,10 @@ use tokio::time::Instant;
 
 use crate::{
     policy::EvictionOutput,
-    pool::{record::Record, tally::{Cause, Clamp}},
+    pool::{
+        record::Record,
+        tally::{Cause, Clamp},
+    },
 };
 
 /// Replacements made ahead of time in one sweep.
@@ -144,7 +147,8 @@ impl Sweep<'_> {
     }
 }
 
-#[cfg(all(test, not(feature = "loom")))]
+#[cfg(test)]
+#[cfg(not(feature = "loom"))]
 mod tests {
     use proptest::prelude::*;
 

@@ -118,7 +118,11 @@ async fn a_hundred_thousand_callers_who_leave_cost_no_permit() {
     drop((callers, leases));
     until(|| pool.status().creating == 0).await;
     let status = pool.status();
-    assert!(status.counters.cancelled > CALLERS / 10 && status.counters.handoffs > CALLERS / 10, "{:?}", status.counters);
+    assert!(
+        status.counters.cancelled > CALLERS / 10 && status.counters.handoffs > CALLERS / 10,
+        "{:?}",
+        status.counters
+    );
     assert_eq!((status.waiters, status.in_use), (0, 0));
     assert!(server.seen().peak <= 4, "{:?}", server.seen());
     let all = [take(&pool).await, take(&pool).await, take(&pool).await, take(&pool).await];

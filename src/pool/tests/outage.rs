@@ -46,7 +46,11 @@ async fn idle_connections_that_are_frozen_are_not_probed_one_after_another() {
     let error = pool.checkout(in_ms(1_000), who(1)).await.err().unwrap();
     assert_eq!(begun.elapsed(), MS(1_000), "{error}");
     let status = pool.status();
-    assert_eq!((status.counters.probes, status.counters.closes.purged), (2, 3), "two probes, then all are thought dead");
+    assert_eq!(
+        (status.counters.probes, status.counters.closes.purged),
+        (2, 3),
+        "two probes, then all are thought dead"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,8 +12,8 @@ use tokio::{
 use crate::{
     policy::{Eviction, NativeEviction, NativeSizing, NativeValidation, Sizing, Validation},
     pool::{
-        Backend, Budget, Connection, Failure, FailureClass, Holder, Hygiene, Lease, Manager, Metrics, Peek, Policies, Pool,
-        PoolSettings, Probe, RecycleResult,
+        Backend, Budget, Connection, Failure, FailureClass, Holder, Hygiene, Lease, Manager, Metrics, Peek, Policies,
+        Pool, PoolSettings, Probe, RecycleResult,
     },
 };
 
@@ -76,19 +76,9 @@ pub(super) struct Refusal(FailureClass);
 
 impl Server {
     pub(super) fn new() -> Arc<Self> {
-        let script = Script {
-            connect: MS(5),
-            refuses: None,
-            capacity: u32::MAX,
-            frozen: false,
-            answer: MS(1),
-            stubborn: false,
-        };
-        Arc::new(Self {
-            script: Mutex::new(script),
-            seen: Mutex::new(Seen::default()),
-            killed_below: Mutex::new(0),
-        })
+        let script =
+            Script { connect: MS(5), refuses: None, capacity: u32::MAX, frozen: false, answer: MS(1), stubborn: false };
+        Arc::new(Self { script: Mutex::new(script), seen: Mutex::new(Seen::default()), killed_below: Mutex::new(0) })
     }
 
     pub(super) fn seen(&self) -> Seen {
@@ -309,9 +299,10 @@ pub(super) async fn warm(pool: &Arc<TestPool>, n: u32) {
 
 /// Waits, without sleeping past it, until something holds.
 pub(super) async fn until(what: impl Fn() -> bool) {
-    let limit = in_ms(120_000);
+    let begun = Instant::now();
     while !what() {
-        assert!(Instant::now() < limit, "it never came to that");
-        sleep(MS(1)).await;
+        let waited = begun.elapsed();
+        assert!(waited < MS(120_000), "it never came to that");
+        sleep(MS(1).max(waited / 50)).await;
     }
 }

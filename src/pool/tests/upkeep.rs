@@ -10,7 +10,7 @@ use crate::{
     pool::{PoolSettings, tally::Cause},
 };
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 #[tokio::test(start_paused = true)]
 async fn the_minimum_is_made_at_start_and_kept() {

@@ -264,7 +264,8 @@ async fn what_is_not_http_is_502() {
 
 #[tokio::test]
 async fn an_unasked_switch_of_protocols_is_502() {
-    let origin = Origin::answering("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nraw").await;
+    let origin =
+        Origin::answering("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nraw").await;
     let upstream = upstream(&[&origin], "");
     assert_eq!(fails(&upstream, get("/")).await, (502, "upstream_switched"));
     until("cut", || origin.open() == 0).await;
@@ -272,10 +273,7 @@ async fn an_unasked_switch_of_protocols_is_502() {
 
 #[tokio::test]
 async fn a_slow_head_is_504_and_no_fault_of_the_endpoint() {
-    let origin = Origin::serve(|mut socket, _| async move {
-        while socket.request().await.is_some() {}
-    })
-    .await;
+    let origin = Origin::serve(|mut socket, _| async move { while socket.request().await.is_some() {} }).await;
     let upstream = upstream(&[&origin], "read_timeout = \"100ms\"");
     let begun = Instant::now();
     assert_eq!(fails(&upstream, get("/")).await, (504, "upstream_head_timeout"));
@@ -283,7 +281,10 @@ async fn a_slow_head_is_504_and_no_fault_of_the_endpoint() {
     until("cut", || origin.open() == 0).await;
     let status = upstream.status(Instant::now());
     assert_eq!((status.open, status.endpoints[0].failures), (0, 0));
-    assert_eq!(fails(&upstream, request(Method::POST, "/", RequestBody::full("x"))).await, (504, "upstream_head_timeout"));
+    assert_eq!(
+        fails(&upstream, request(Method::POST, "/", RequestBody::full("x"))).await,
+        (504, "upstream_head_timeout")
+    );
 }
 
 #[tokio::test]

