@@ -19,6 +19,9 @@ mod work;
 pub mod postgres;
 pub mod sqlite;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant as Clock},
@@ -108,7 +111,15 @@ impl Database {
                 Kin::Sqlite(Box::new(sqlite::Execution::start(lease, (*work).clone(), deadline, limits)))
             }
         };
-        let watch = Watch { pool: self.name().into(), route, work, slow: self.slow, begun: Clock::now(), end: None, blame: None };
+        let watch = Watch {
+            pool: self.name().into(),
+            route,
+            work,
+            slow: self.slow,
+            begun: Clock::now(),
+            end: None,
+            blame: None,
+        };
         Ok(Execution { running, deadline, watch })
     }
 }

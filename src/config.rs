@@ -35,6 +35,6 @@ mod words;
 pub use check::check;
 pub use diff::{Change, Class, class_of, diff};
 pub use env::Environment;
-pub use load::{Loaded, Source, load};
+pub use load::{Loaded, Source, load, load_and};
 pub use problem::{Finding, Position, Problem, Report};
 pub use secrets::PoolIdentity;

@@ -80,6 +80,16 @@ pub trait Handler: Clone + 'static {
     fn handle(&self, request: Request) -> impl Future<Output = Response>;
 }
 
+impl<F, A> Handler for F
+where
+    F: Fn(Request) -> A + Clone + 'static,
+    A: Future<Output = Response>,
+{
+    fn handle(&self, request: Request) -> impl Future<Output = Response> {
+        self(request)
+    }
+}
+
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug)]
 pub struct Peer {

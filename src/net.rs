@@ -32,6 +32,8 @@ use std::sync::{Arc, LazyLock};
 
 use rustls::crypto::CryptoProvider;
 
+pub use rustls::ClientConfig;
+
 pub use accept::{HandshakeError, HandshakeFailure, ServerStream, TlsInfo, accept_tls};
 pub use certs::{CertError, CertStore, Certificate};
 pub use client_tls::{TlsError, Verify, client_tls};

@@ -52,16 +52,14 @@ mod watch;
 
 pub use compile::Compiler;
 pub use content::Digest;
-pub use decide::{
-    DecidedBy, Decision, Eviction, PluginEviction, PluginSizing, PluginValidation, Sizing, Validation,
-};
+pub use decide::{DecidedBy, Decision, Eviction, PluginEviction, PluginSizing, PluginValidation, Sizing, Validation};
 pub use engine::Census;
 pub use error::{PluginError, PolicyError};
 pub use fault::FaultKind;
 pub use figures::HookFigures;
 pub use interface::{
-    Action, Bounds, EvictionInput, EvictionOutput, Flows, Gauges, Hook, IdleConnection, Latencies, PoolView, SizingInput,
-    SizingOutput, ValidationInput, Verdict,
+    Action, Bounds, EvictionInput, EvictionOutput, Flows, Gauges, Hook, IdleConnection, Latencies, PoolView,
+    SizingInput, SizingOutput, ValidationInput, Verdict,
 };
 pub use loader::{Inspection, Report};
 pub use native::{NativeEviction, NativeSizing, NativeValidation};

@@ -54,7 +54,7 @@ mod tunnel;
 mod tunnels;
 mod upstream;
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 pub use body::AnswerError;
 pub use exchange::forward;
@@ -62,20 +62,15 @@ pub use failure::Outcome;
 pub use tunnels::Tunnels;
 pub use upstream::{EndpointStatus, Upstream, UpstreamError, UpstreamStatus};
 
-use crate::access::ConsumerHandle;
+use crate::{access::ConsumerHandle, edge::Context};
 
 /// What [`forward`] needs to know about a request beyond the request.
 #[derive(Clone, Debug)]
 pub struct Forward<'a> {
-    /// The address at the other end of the socket (what PROXY protocol said, if it was spoken): it is appended to
-    /// `X-Forwarded-For`.
-    pub peer: IpAddr,
-    /// Whether that peer is believed about those before it.
+    /// How the request came: its socket's other end is appended to `X-Forwarded-For`.
+    pub context: &'a Context,
+    /// Whether that other end is a proxy that is believed about those before it.
     pub trusted: bool,
-    /// `http` or `https`, as the client spoke.
-    pub scheme: &'static str,
-    /// The port the client came to.
-    pub port: u16,
     /// Taken off the front of the path, on a segment boundary.
     pub strip_prefix: Option<&'a str>,
     /// Who calls; a tunnel ends when the key is revoked.
@@ -84,10 +79,9 @@ pub struct Forward<'a> {
     pub tunnels: &'a Arc<Tunnels>,
 }
 
-impl<'a> Forward<'a> {
-    /// A stranger on the local host.
-    pub fn new(scheme: &'static str, port: u16, tunnels: &'a Arc<Tunnels>) -> Self {
-        let peer = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-        Self { peer, trusted: false, scheme, port, strip_prefix: None, consumer: None, tunnels }
+impl Forward<'_> {
+    /// The scheme the client spoke.
+    fn scheme(&self) -> &'static str {
+        if self.context.peer.tls.is_some() { "https" } else { "http" }
     }
 }

@@ -63,19 +63,20 @@ pub async fn json(
 ) -> Response {
     let row = settings.max_response.as_usize();
     let start = |work| database.start(work, deadline, holder, Limits { row });
-    let secure = context.peer.tls.is_some();
-    answer(request, settings, cors, secure, deadline, start).await.unwrap_or_else(Problem::into_response)
+    let checked = cors::check(request.headers(), &context.authority, context.peer.tls.is_some(), cors);
+    let answered = match checked {
+        Ok(()) => answer(request, settings, deadline, start).await,
+        Err(foreign) => Err(foreign),
+    };
+    answered.unwrap_or_else(Problem::into_response)
 }
 
 async fn answer<S: Steps, F: Future<Output = Result<S, BackendError>>>(
     request: Request,
     settings: &Query,
-    cors: Option<&Cors>,
-    secure: bool,
     deadline: Instant,
     start: impl FnOnce(Work) -> F,
 ) -> Result<Response, Problem> {
-    cors::check(&request, secure, cors)?;
     request::check_head(request.method(), request.headers())?;
     let lines = request::wants_lines(request.headers());
     let body = read(request.into_body(), deadline).await?;

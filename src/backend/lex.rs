@@ -69,9 +69,7 @@ pub(crate) fn mentions(sql: &str, word: &str) -> bool {
 pub(crate) fn contains(sql: &str, part: &str) -> bool {
     let Some(first) = part.bytes().next() else { return false };
     memchr::memchr2_iter(first, first.to_ascii_uppercase(), sql.as_bytes()).any(|start| {
-        sql.as_bytes()
-            .get(start..start + part.len())
-            .is_some_and(|found| found.eq_ignore_ascii_case(part.as_bytes()))
+        sql.as_bytes().get(start..start + part.len()).is_some_and(|found| found.eq_ignore_ascii_case(part.as_bytes()))
     })
 }
 

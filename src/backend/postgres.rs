@@ -39,7 +39,7 @@ mod statement;
 mod types;
 
 #[cfg(test)]
-mod testkit;
+pub(super) mod testkit;
 #[cfg(test)]
 mod tests;
 
@@ -132,8 +132,7 @@ impl Postgres {
         let connecting = async {
             let stream = dial::open(&self.settings, place, deadline).await?;
             let started = startup::start(&self.settings.startup, stream).await?;
-            let mut conn =
-                PostgresConnection::new(started, place.clone(), self.settings.clone(), self.shared.clone());
+            let mut conn = PostgresConnection::new(started, place.clone(), self.settings.clone(), self.shared.clone());
             match conn.suits().await {
                 Ok(()) => Ok(conn),
                 Err(failure) => {

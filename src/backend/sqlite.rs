@@ -45,7 +45,6 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
 use deadpool_sqlite::{InteractError, Runtime};
 use futures_util::future::BoxFuture;
 use rusqlite::{Connection as Handle, InterruptHandle};
@@ -73,7 +72,7 @@ type Wrapper = <deadpool_sqlite::Manager as Manager>::Type;
 /// Makes and keeps connections to one database file.
 pub struct Sqlite {
     address: Address,
-    tuning: ArcSwap<SqliteTuning>,
+    tuning: SqliteTuning,
     files: deadpool_sqlite::Manager,
     hasher: RandomState,
 }
@@ -107,12 +106,7 @@ impl Sqlite {
         let address = Address::parse(url)?;
         let files =
             deadpool_sqlite::Manager::from_config(&deadpool_sqlite::Config::new(address.uri()), Runtime::Tokio1);
-        Ok(Self { address, tuning: ArcSwap::from_pointee(tuning.clone()), files, hasher: RandomState::new() })
-    }
-
-    /// Other settings for connections that are made from now on.
-    pub fn retune(&self, tuning: &SqliteTuning) {
-        self.tuning.store(Arc::new(tuning.clone()));
+        Ok(Self { address, tuning: tuning.clone(), files, hasher: RandomState::new() })
     }
 }
 
@@ -121,7 +115,7 @@ impl Manager for Sqlite {
     type Error = SqliteFailure;
 
     async fn create(&self) -> Result<SqliteConn, SqliteFailure> {
-        let (address, tuning) = (self.address.clone(), self.tuning.load_full());
+        let (address, tuning) = (self.address.clone(), self.tuning.clone());
         let patience = tuning.busy_timeout.0;
         let made = tokio::task::spawn_blocking(move || {
             session::make_directory(&address).map_err(SqliteFailure::Directory)?;

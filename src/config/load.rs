@@ -70,8 +70,17 @@ struct Input {
 /// Everything that is wrong, at once. Files that cannot be read or parsed are reported alone: what they would have set
 /// is missing from the rest.
 pub fn load(source: &Source) -> Result<Loaded, Report> {
+    load_and(source, |_| Vec::new())
+}
+
+/// As [`load`]; when something is wrong, `more` adds what other rooms find wrong with as much of the configuration as could be
+/// made sense of, so that everything is told at once. When nothing is, those rooms find it when they build.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_and(source: &Source, more: impl FnOnce(&Config) -> Vec<Finding>) -> Result<Loaded, Report> {
     let (inputs, files) = read(source)?;
-    assemble(&inputs, files, &source.environment)
+    assemble(&inputs, files, &source.environment, more)
 }
 
 impl Loaded {
@@ -154,7 +163,12 @@ fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-fn assemble(inputs: &[Input], files: Vec<PathBuf>, environment: &Environment) -> Result<Loaded, Report> {
+fn assemble(
+    inputs: &[Input],
+    files: Vec<PathBuf>,
+    environment: &Environment,
+    more: impl FnOnce(&Config) -> Vec<Finding>,
+) -> Result<Loaded, Report> {
     let merged = layered(inputs, environment).map_err(Report::new)?;
     let report = |findings: Vec<Finding>| {
         let placed = findings
@@ -168,7 +182,7 @@ fn assemble(inputs: &[Input], files: Vec<PathBuf>, environment: &Environment) ->
     let checked = check::check_with(&config, &secrets, &doubtful);
     let findings = joined(findings, checked);
     if !findings.is_empty() {
-        return Err(report(findings));
+        return Err(report(joined(findings, more(&config))));
     }
     let inputs = digest_inputs(inputs, environment, &secrets);
     let fingerprints = secrets.fingerprints(&config);
@@ -241,5 +255,5 @@ fn digest_inputs(inputs: &[Input], environment: &Environment, secrets: &Revealed
 #[cfg(test)]
 pub(super) fn load_content(content: &[u8], environment: &Environment) -> Result<Loaded, Report> {
     let input = Input { name: "a.toml".into(), content: content.to_vec(), built_in: false };
-    assemble(&[input], Vec::new(), environment)
+    assemble(&[input], Vec::new(), environment, |_| Vec::new())
 }

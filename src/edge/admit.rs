@@ -37,6 +37,10 @@ impl Admission {
         Self { peer, max_headers, http2, known: RefCell::new(None) }
     }
 
+    pub(super) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
     /// Brings a request head into the form that handlers rely on.
     pub(super) fn admit(&self, head: &mut Parts) -> Result<(), Rejection> {
         if head.headers.len() > self.max_headers {

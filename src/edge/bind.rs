@@ -6,13 +6,19 @@ use std::{
 };
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Most bytes that the kernel takes for a client beyond what it has sent (`TCP_NOTSENT_LOWAT`). Without it a socket becomes
+/// writable again only when a third of its buffer is free, which grows to megabytes: a client that reads 10 KiB/s would be
+/// taken for one that reads nothing, and an idle answer would hold kernel memory that nobody counts.
+const UNSENT: u32 = 128 * 1024;
 
 /// Listens on `address`.
 ///
 /// With `reuse_port`, several sockets may listen on one port and the kernel spreads connections over them: one a worker.
 /// The kernel would also let another process of the same user join, silently taking a share of the traffic; so call
-/// [`probe`] first, where the port is not held already. Accepted sockets inherit `TCP_NODELAY`. An IPv6 socket takes IPv6
+/// [`probe`] first, where the port is not held already. Accepted sockets inherit
+/// `TCP_NODELAY` and `TCP_NOTSENT_LOWAT`. An IPv6 socket takes IPv6
 /// only, so that `0.0.0.0` and `[::]` can stand side by side.
 ///
 /// # Errors
@@ -27,6 +33,7 @@ pub fn bind(address: SocketAddr, backlog: u32, reuse_port: bool) -> io::Result<T
         socket.set_only_v6(true)?;
     }
     socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(UNSENT)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
@@ -43,14 +50,6 @@ pub fn probe(address: SocketAddr) -> io::Result<()> {
         return Ok(());
     }
     bind(address, 1, false).map(drop)
-}
-
-/// Sets the listen queue of a socket that listens already.
-///
-/// # Errors
-/// As the system says.
-pub fn set_backlog(listener: &TcpListener, backlog: u32) -> io::Result<()> {
-    SockRef::from(listener).listen(i32::try_from(backlog).unwrap_or(i32::MAX))
 }
 
 /// Raises the limit on open files as far as it goes without privileges, and returns it.
@@ -95,11 +94,13 @@ mod tests {
     }
 
     #[test]
-    fn accepted_sockets_send_at_once() {
+    fn accepted_sockets_inherit_how_they_send() {
         let listener = bind(loopback(0), 16, false).unwrap();
         listener.set_nonblocking(false).unwrap();
         let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        assert!(listener.accept().unwrap().0.nodelay().unwrap());
+        let accepted = listener.accept().unwrap().0;
+        assert!(accepted.nodelay().unwrap());
+        assert_eq!(socket2::SockRef::from(&accepted).tcp_notsent_lowat().unwrap(), UNSENT);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    Method, StatusCode,
+    HeaderValue, Method, StatusCode,
     header::{CONNECTION, CONTENT_LENGTH},
     request::Parts,
 };
@@ -79,6 +79,8 @@ impl<H: Handler> Desk<H> {
         }
         if self.http2 {
             head.headers.remove(CONNECTION);
+        } else if self.admission.peer().drain.is_started() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+            head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         http::Response::from_parts(head, Outgoing { body, flight, http2: self.http2 })
     }

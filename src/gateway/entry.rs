@@ -154,7 +154,12 @@ impl Entry {
         if let Some(endpoint) = &forwarded.endpoint {
             text(out, "endpoint", endpoint);
         }
-        let _ = write!(out, ",\"connect_us\":{},\"ttfb_us\":{}", forwarded.connect_us, forwarded.ttfb_us);
+        if let Some(connect) = forwarded.connect_us {
+            let _ = write!(out, ",\"connect_us\":{connect}");
+        }
+        if let Some(ttfb) = forwarded.ttfb_us {
+            let _ = write!(out, ",\"ttfb_us\":{ttfb}");
+        }
         if forwarded.retried {
             out.extend_from_slice(b",\"retried\":true");
         }

@@ -203,16 +203,7 @@ async fn forward(
     entry: &mut Entry,
 ) -> Response {
     request.headers_mut().insert(crate::observe::trace::TRACEPARENT, entry.trace.header());
-    let context = asked.context;
-    let forward = Forward {
-        peer: context.peer.socket.ip(),
-        trusted: asked.trusted,
-        scheme: if context.peer.tls.is_some() { "https" } else { "http" },
-        port: context.peer.local.port(),
-        strip_prefix: strip,
-        consumer,
-        tunnels,
-    };
+    let forward = Forward { context: asked.context, trusted: asked.trusted, strip_prefix: strip, consumer, tunnels };
     let (response, outcome) = proxy::forward(request, upstream, &forward).await;
     entry.forwarded = Some((upstream.name().clone(), outcome));
     response

@@ -43,7 +43,7 @@ const DEBOUNCE: Duration = Duration::from_millis(100);
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The configuration, with every reason.
-    #[error("{0}")]
+    #[error(transparent)]
     Config(#[from] Report),
     /// The log cannot be set up.
     #[error(transparent)]
@@ -78,7 +78,7 @@ pub trait Companion {
 /// # Errors
 /// It cannot start; every reason at once.
 pub fn run(source: Source, companion: &impl Companion) -> Result<(), RunError> {
-    let loaded = config::load(&source)?;
+    let loaded = load(&source)?;
     crate::observe::init(&loaded.config.log)?;
     if let Err(error) = crate::edge::raise_file_limit() {
         tracing::warn!(%error, "cannot raise the limit on open files");
@@ -98,7 +98,7 @@ pub fn run(source: Source, companion: &impl Companion) -> Result<(), RunError> {
 /// # Errors
 /// Every reason at once.
 pub fn check(source: &Source) -> Result<Checked, RunError> {
-    let loaded = config::load(source)?;
+    let loaded = load(source)?;
     let runtime = background()?;
     let local = LocalSet::new();
     let writer = AccessLog::open("off").map_err(io_error("access log"))?;
@@ -108,6 +108,15 @@ pub fn check(source: &Source) -> Result<Checked, RunError> {
         wrong.extend(listeners::check(&loaded.config, &shared.state));
         wrong.extend(Generation::check(&loaded.config, plugins.as_ref()));
         if wrong.is_empty() { Ok(Checked::of(&loaded)) } else { Err(report(&loaded, wrong).into()) }
+    })
+}
+
+/// Reads a configuration; if it is refused, with all that the rooms would have to say of it.
+fn load(source: &Source) -> Result<Loaded, Report> {
+    config::load_and(source, |config| {
+        let mut wrong = Generation::check(config, None);
+        wrong.extend(listeners::check(config, &config.server.state_dir()));
+        wrong
     })
 }
 
@@ -357,7 +366,7 @@ impl Supervisor {
     }
 
     async fn try_reload(&mut self, why: &'static str) -> Result<ReloadSummary, Report> {
-        let loaded = config::load(&self.shared.source)?;
+        let loaded = load(&self.shared.source)?;
         let next = self.prepare(&loaded).await.map_err(|wrong| report(&loaded, wrong))?;
         let before = self.shared.generation();
         let changes: Vec<String> =

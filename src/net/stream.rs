@@ -1,7 +1,7 @@
 //! A connection that we opened: TCP or Unix, plain or under TLS.
 
 use std::{
-    io,
+    io::{self, Read},
     os::fd::{AsFd, BorrowedFd},
     pin::Pin,
     task::{Context, Poll},
@@ -99,6 +99,26 @@ impl Stream {
         self.socket().peek_state()
     }
 
+    /// Reads what has come, without waiting and without asking the runtime, which may not have heard of it yet: so that what
+    /// [`Self::peek_state`] saw can be had at once. Returns the number of bytes, 0 at the end of the stream.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing has come; otherwise the connection is broken.
+    pub fn read_now(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let Kind::Tls(tls) = &mut self.0 else { return Now(self.socket()).read(out) };
+        let (socket, session) = tls.get_mut();
+        loop {
+            match session.reader().read(out) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read,
+            }
+            if session.read_tls(&mut Now(socket))? == 0 {
+                return Ok(0);
+            }
+            session.process_new_packets().map_err(io::Error::other)?;
+        }
+    }
+
     /// Channel binding data of type `tls-server-end-point` (RFC 5929, section 4): the hash of the server's certificate.
     /// None without TLS, and for certificates whose signature names no hash (Ed25519).
     pub fn channel_binding(&self) -> Option<Vec<u8>> {
@@ -158,6 +178,16 @@ impl From<UnixStream> for Stream {
     }
 }
 
+/// A socket that is read without waiting, whatever the runtime knows of it.
+struct Now<'a>(&'a Socket);
+
+impl Read for Now<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let descriptor = self.0.descriptor().ok_or(io::ErrorKind::NotConnected)?;
+        Ok(rustix::net::recv(descriptor, out, RecvFlags::DONTWAIT)?.1)
+    }
+}
+
 // === impl Socket ===
 
 impl Socket {
@@ -170,12 +200,16 @@ impl Socket {
         Ok(())
     }
 
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Tcp(tcp) => Some(tcp.as_fd()),
+            Self::Unix(unix) => Some(unix.as_fd()),
+            Self::Gone => None,
+        }
+    }
+
     fn peek_state(&self) -> Peek {
-        let descriptor: BorrowedFd<'_> = match self {
-            Self::Tcp(tcp) => tcp.as_fd(),
-            Self::Unix(unix) => unix.as_fd(),
-            Self::Gone => return Peek::Closed,
-        };
+        let Some(descriptor) = self.descriptor() else { return Peek::Closed };
         let mut byte = [0_u8; 1];
         loop {
             return match rustix::net::recv(descriptor, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {

@@ -29,7 +29,7 @@ const BYTES: u64 = 1 << 30;
 /// Largest entry: a 12 MB JavaScript component compiles to 37 MB.
 pub(super) const ENTRY: u64 = 256 << 20;
 /// A temporary file that is older belongs to a process that died.
-const ABANDONED: Duration = Duration::from_secs(3600);
+const ABANDONED: Duration = Duration::from_hours(1);
 const SUFFIX: &str = "cwasm";
 
 /// The cache of compiled components.
@@ -187,5 +187,6 @@ fn compatibility(engine: &Engine) -> String {
     let mut feed = Feed(Sha256::new());
     engine.precompile_compatibility_hash().hash(&mut feed);
     env!("CARGO_PKG_VERSION").hash(&mut feed);
-    feed.0.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    // 64 bits: it tells a few compilers and settings apart, and guards against nothing.
+    Digest::from_bytes(feed.0.finalize().into()).to_string()[..16].to_owned()
 }

@@ -60,7 +60,12 @@ impl Compiler {
     ///
     /// # Errors
     /// It cannot be compiled, or not within the limits. Cancel safe: the child is killed.
-    pub(super) async fn compile(&self, wasm: &Scratch, out: &Scratch, limits: CompileLimits) -> Result<(), PluginError> {
+    pub(super) async fn compile(
+        &self,
+        wasm: &Scratch,
+        out: &Scratch,
+        limits: CompileLimits,
+    ) -> Result<(), PluginError> {
         let (wasm, out) = (wasm.path().to_owned(), out.path().to_owned());
         match self {
             Self::Child(program) => run(program, &wasm, &out, limits).await,
@@ -103,9 +108,9 @@ fn confine(limits: CompileLimits) -> rustix::io::Result<()> {
 
 /// Address space in use. An allocator may reserve more than it needs before anything is limited.
 fn address_space() -> u64 {
-    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split(' ').next().and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
-    pages.saturating_mul(rustix::param::page_size() as u64)
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse().map_or(0, |kib: u64| kib << 10)
 }
 
 fn translate(file: &Path, out: &Path) -> Result<(), PluginError> {
@@ -129,6 +134,8 @@ async fn run(program: &Path, wasm: &Path, out: &Path, limits: CompileLimits) -> 
         .arg("--deadline")
         .arg(limits.deadline.to_string())
         .env_clear()
+        // What the allocator reserves before the limit is set is beyond the limit's reach; left alone, it is a gibibyte.
+        .env("MIMALLOC_ARENA_RESERVE", "16MiB")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

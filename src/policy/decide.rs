@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::{
-    EvictionInput, EvictionOutput, FaultKind, NativeEviction, NativeSizing, NativeValidation, SizingInput, SizingOutput,
-    ValidationInput, Verdict, slot::Seat, version::Lineage,
+    EvictionInput, EvictionOutput, FaultKind, NativeEviction, NativeSizing, NativeValidation, SizingInput,
+    SizingOutput, ValidationInput, Verdict, slot::Seat, version::Lineage,
 };
 
 /// An answer, and whose it is.

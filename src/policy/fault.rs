@@ -37,15 +37,8 @@ pub(super) struct Fault {
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Trap,
-        Self::Deadline,
-        Self::Memory,
-        Self::Invalid,
-        Self::Exhausted,
-        Self::Quarantined,
-        Self::Missing,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Trap, Self::Deadline, Self::Memory, Self::Invalid, Self::Exhausted, Self::Quarantined, Self::Missing];
 
     /// The name in logs and figures.
     pub const fn as_str(self) -> &'static str {

@@ -14,7 +14,7 @@ const FAULTS: u32 = 3;
 /// The first rest. Long enough that a policy that traps at once costs less than a per mille of a worker.
 const FIRST_REST: Duration = Duration::from_secs(1);
 /// The longest rest: a policy that works again is back within a minute.
-const LONGEST_REST: Duration = Duration::from_secs(60);
+const LONGEST_REST: Duration = Duration::from_mins(1);
 
 /// The state of one hook of one version.
 #[derive(Debug, Default)]

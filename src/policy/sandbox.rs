@@ -57,8 +57,7 @@ struct Reading {
 
 /// An empty store within `limits`.
 pub(super) fn store(host: &Host, limits: &Limits, live: Live) -> Store<State> {
-    let state =
-        State { memory: limits.memory.as_usize(), starved: false, watch: Stopwatch::default(), _live: live };
+    let state = State { memory: limits.memory.as_usize(), starved: false, watch: Stopwatch::default(), _live: live };
     let mut store = Store::new(host.engine(), state);
     store.limiter(|state| state);
     store.set_hostcall_fuel(ANSWER);

@@ -5,12 +5,8 @@ use std::time::Duration;
 
 use super::{
     Bounds, Description, EvictionInput, Flows, Gauges, Hook, IdleConnection, Latencies, PluginError, PoolView,
-    SizingInput, ValidationInput,
-    error::tame,
-    fault::Fault,
-    instance::Instance,
-    interface::bindings::exports::sluicegate::policy::lifecycle,
-    version::Version,
+    SizingInput, ValidationInput, error::tame, fault::Fault, instance::Instance,
+    interface::bindings::exports::sluicegate::policy::lifecycle, version::Version,
 };
 
 /// The self-check may take so many times the deadline of a call; it runs once, off the request path.
@@ -140,7 +136,15 @@ fn resting() -> PoolView {
 
 fn busy() -> PoolView {
     PoolView {
-        gauges: Gauges { target: 10, size: 10, idle: 2, in_use: 8, in_use_mean: 7.5, in_use_peak: 9, ..Gauges::default() },
+        gauges: Gauges {
+            target: 10,
+            size: 10,
+            idle: 2,
+            in_use: 8,
+            in_use_mean: 7.5,
+            in_use_peak: 9,
+            ..Gauges::default()
+        },
         flows: Flows { checkouts: 5_000, waited: 20, creates: 2, ..Flows::default() },
         latencies: Latencies {
             samples: 5_000,
@@ -175,7 +179,12 @@ fn saturated() -> PoolView {
 
 fn failing() -> PoolView {
     let gauges = Gauges { target: 5, creating: 2, waiters: 10, oldest_wait_ms: 4_000, ..Gauges::default() };
-    PoolView { gauges, flows: Flows { create_failures: 4, server_full: 1, ..Flows::default() }, breaker: 2, ..resting() }
+    PoolView {
+        gauges,
+        flows: Flows { create_failures: 4, server_full: 1, ..Flows::default() },
+        breaker: 2,
+        ..resting()
+    }
 }
 
 fn idle(nth: u32) -> IdleConnection {
@@ -201,12 +210,15 @@ pub(super) fn pace(version: &Version, hook: Hook, calls: u32) -> Result<Duration
     let connections: Vec<_> = (0..10).map(idle).collect();
     for _ in 0..calls {
         match hook {
-            Hook::Sizing => drop(version.decide(&SizingInput { pool: busy(), ..SizingInput::default() })?),
-            Hook::Eviction => {
-                let input = EvictionInput { pool: busy(), idle: connections.clone(), carry: Vec::new() };
-                drop(version.review(&input)?);
+            Hook::Sizing => {
+                version.decide(&SizingInput { pool: busy(), ..SizingInput::default() })?;
             }
-            Hook::Validation => drop(version.check(&ValidationInput { age_ms: 1_000, idle_ms: 700, ..Default::default() })?),
+            Hook::Eviction => {
+                version.review(&EvictionInput { pool: busy(), idle: connections.clone(), carry: Vec::new() })?;
+            }
+            Hook::Validation => {
+                version.check(&ValidationInput { age_ms: 1_000, idle_ms: 700, ..ValidationInput::default() })?;
+            }
         }
     }
     Ok(started.elapsed() / calls.max(1))

@@ -139,7 +139,8 @@ impl Version {
 
     /// Whether it runs as those settings want.
     pub(super) fn runs_as(&self, settings: &Plugin) -> bool {
-        self.config == settings.config.to_string() && self.limits == Limits::from(settings)
+        let config = settings.config.to_string();
+        self.config == config && self.limits == Limits::from(settings)
     }
 
     /// Counts a store of this version.

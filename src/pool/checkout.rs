@@ -36,6 +36,8 @@ struct Attempt {
     /// Connections that had come back to the pool when it began to wait.
     returns: u64,
     asked: bool,
+    /// A longer wait is logged; zero: never.
+    slow: Duration,
     patience: Patience,
 }
 
@@ -54,10 +56,7 @@ impl<B: Backend> Pool<B> {
     /// # Errors
     /// No connection was to be had in time, or none can be expected; the error says why.
     pub async fn checkout(self: &Arc<Self>, deadline: Instant, who: Holder) -> Result<Lease<B>, CheckoutError> {
-        let since = Instant::now();
-        let deadline = deadline.min(since + self.settings.load().checkout_timeout);
-        let patience = Patience { deadline, bad: 0 };
-        let mut attempt = Attempt { since, holder: who, place: None, returns: 0, asked: false, patience };
+        let mut attempt = self.attempt(deadline, who);
         loop {
             let held = match self.ask(&mut attempt) {
                 Checkout::Idle(held) => held,
@@ -68,10 +67,19 @@ impl<B: Backend> Pool<B> {
                 Ok(held) => return Ok(self.lend(held, &attempt)),
                 Err(holder) => attempt.holder = holder,
             }
-            if Instant::now() >= attempt.patience.deadline {
+            if attempt.patience.now >= attempt.patience.deadline {
                 return Err(self.give_up(&attempt));
             }
         }
+    }
+
+    fn attempt(&self, deadline: Instant, who: Holder) -> Attempt {
+        let since = Instant::now();
+        let settings = self.settings.load();
+        let deadline = deadline.min(since + settings.checkout_timeout);
+        let patience = Patience { deadline, now: since, bad: 0, limits: settings.limits() };
+        let slow = settings.slow_checkout;
+        Attempt { since, holder: who, place: None, returns: 0, asked: false, slow, patience }
     }
 
     fn ask(self: &Arc<Self>, attempt: &mut Attempt) -> Checkout<B::Conn> {
@@ -82,7 +90,7 @@ impl<B: Backend> Pool<B> {
             since: attempt.since,
             again: attempt.place,
         };
-        self.change(|state, now, todo| {
+        self.change_at(attempt.patience.now, |state, now, todo| {
             state.counters.checkouts += u64::from(first);
             let answer = state.core.checkout(now, caller, todo);
             match answer {
@@ -113,6 +121,7 @@ impl<B: Backend> Pool<B> {
             self.hurry(SizingInput::WAITER_OLD);
             handed = timeout_at(deadline, &mut waiting).await;
         }
+        attempt.patience.now = Instant::now();
         match handed {
             Ok(Handed::Connection(held)) => Ok(held),
             Ok(Handed::Refused(why)) => {
@@ -128,23 +137,26 @@ impl<B: Backend> Pool<B> {
     }
 
     fn lend(self: &Arc<Self>, mut held: Box<Held<B::Conn>>, attempt: &Attempt) -> Lease<B> {
-        let now = Instant::now();
+        let now = attempt.patience.now;
         held.record.uses += 1;
         let waited = now - attempt.since;
-        let slow = self.settings.load().slow_checkout;
-        if !slow.is_zero() && waited >= slow {
-            let mut state = self.state.lock();
-            state.counters.slow_checkouts += 1;
-            let say = state.slow_log.take(now, 1, SLOW_LOG_EVERY);
-            let counts = state.core.counts();
-            drop(state);
-            if say {
-                let waited_ms = waited.as_millis();
-                let (in_use, waiters) = (counts.in_use, counts.waiters);
-                warn!(pool = %self.name, waited_ms, in_use, waiters, "slow checkout");
-            }
+        if !attempt.slow.is_zero() && waited >= attempt.slow {
+            self.say_slow(now, waited);
         }
         Lease::new(Arc::clone(self), held, now, waited)
+    }
+
+    fn say_slow(&self, now: Instant, waited: Duration) {
+        let mut state = self.state.lock();
+        state.counters.slow_checkouts += 1;
+        let say = state.slow_log.take(now, 1, SLOW_LOG_EVERY);
+        let counts = state.core.counts();
+        drop(state);
+        if say {
+            let waited_ms = waited.as_millis();
+            let (in_use, waiters) = (counts.in_use, counts.waiters);
+            warn!(pool = %self.name, waited_ms, in_use, waiters, "slow checkout");
+        }
     }
 
     /// Asks for an early sizing decision.

@@ -77,6 +77,16 @@ impl CheckoutErrorKind {
 }
 
 impl CheckoutError {
+    /// SQLSTATE of the failure that keeps connections from being made, where the server gave one.
+    pub fn sqlstate(&self) -> Option<&str> {
+        match &self.0.kind {
+            CheckoutErrorKind::Creating { sqlstate, .. } | CheckoutErrorKind::BreakerOpen { sqlstate, .. } => {
+                sqlstate.as_deref()
+            }
+            _ => None,
+        }
+    }
+
     pub(crate) fn new(pool: Arc<str>, kind: CheckoutErrorKind, waited: Duration, load: Load) -> Self {
         Self(Box::new(Inner { pool, kind, waited, load }))
     }

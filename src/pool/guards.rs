@@ -110,6 +110,12 @@ impl SizingGuard {
         ruling
     }
 
+    /// Another policy decides now: it does not answer for how often the last one changed its mind.
+    pub(crate) fn forgive(&mut self) {
+        self.flaps.clear();
+        self.frozen_until = None;
+    }
+
     /// Whether the target is frozen.
     pub(crate) fn is_frozen(&self, now: Instant) -> bool {
         self.frozen_until.is_some_and(|until| now < until)
@@ -256,8 +262,19 @@ mod tests {
             }
         }
         assert_eq!(frozen_at, Some(7), "the seventh change of direction is one too many");
+        let frozen = Situation { now: now + Duration::from_secs(40), target: current, ..situation(now) };
+        assert_eq!(guard.rule(&target(12), &frozen).target, current);
         let thawed = Situation { now: now + Duration::from_secs(68), target: current, ..situation(now) };
         assert_eq!(guard.rule(&target(12), &thawed).target, 12);
+    }
+
+    #[test]
+    fn another_policy_does_not_answer_for_the_last_ones_flapping() {
+        let now = Instant::now();
+        let mut guard = SizingGuard { frozen_until: Some(now + Duration::from_mins(1)), ..SizingGuard::default() };
+        assert_eq!(guard.rule(&target(12), &situation(now)).target, situation(now).target);
+        guard.forgive();
+        assert_eq!(guard.rule(&target(12), &situation(now)).target, 12);
     }
 
     #[test]

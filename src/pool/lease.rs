@@ -148,7 +148,7 @@ impl<B: Backend> Pool<B> {
         if held.record.outlived(now, self.settings.load().limits()) {
             return self.send_away(held, usage, Cause::Lifetime);
         }
-        let used = self.change(|state, now, todo| {
+        let used = self.change_at(now, |state, now, todo| {
             state.note_use(now, usage.since, usage.waited, usage.rtt, usage.error.is_some());
             state.core.give_back(now, held, todo)
         });

@@ -165,10 +165,20 @@ impl<B: Backend> Pool<B> {
         self: &Arc<Self>,
         change: impl FnOnce(&mut State<B::Conn>, Instant, &mut Actions<B::Conn>) -> T,
     ) -> T {
-        let now = Instant::now();
+        self.change_at(Instant::now(), change)
+    }
+
+    /// The same, where the time is known.
+    pub(super) fn change_at<T>(
+        self: &Arc<Self>,
+        now: Instant,
+        change: impl FnOnce(&mut State<B::Conn>, Instant, &mut Actions<B::Conn>) -> T,
+    ) -> T {
         let mut todo = Vec::new();
         let answer = change(&mut self.state.lock(), now, &mut todo);
-        self.perform(todo);
+        if !todo.is_empty() {
+            self.perform(todo);
+        }
         answer
     }
 

@@ -15,6 +15,7 @@ use super::{
     shell::Pool,
     status::{EvictionStatus, SizingStatus},
     tally::Clamp,
+    vet::InHand,
     view::{self, Glance},
 };
 use crate::policy::{
@@ -93,6 +94,11 @@ impl Steering {
     }
 }
 
+/// Whether the plugin was swapped between two decisions.
+fn is_another_version(last: DecidedBy, by: DecidedBy) -> bool {
+    matches!((last, by), (DecidedBy::Plugin { version: last }, DecidedBy::Plugin { version }) if last != version)
+}
+
 impl<B: Backend> Pool<B> {
     /// Asks the sizing policy and does what the guards leave of its answer. Returns when to ask again.
     pub(super) fn size(self: &Arc<Self>, trigger: u32) -> Duration {
@@ -102,6 +108,9 @@ impl<B: Backend> Pool<B> {
         let pool = view::of(&glance, &steering.sizing_meter, &settings, self.born);
         let input = SizingInput { pool, trigger, carry: Vec::new() };
         let Decision { answer, by } = steering.sizing.decide(&input);
+        if steering.last_sizing.as_ref().is_some_and(|(_, last)| is_another_version(last.by, by)) {
+            steering.guard.forgive();
+        }
         let ruling = steering.guard.rule(&answer, &situation(&glance, &settings));
         steering.sizing_meter.restart(glance.now, &glance.counters, glance.area);
         let status = SizingStatus {
@@ -171,7 +180,7 @@ impl<B: Backend> Pool<B> {
             plan.probe.iter().filter_map(borrow).collect::<Vec<_>>()
         });
         for held in borrowed {
-            self.spawn(Arc::clone(self).keep_alive(held));
+            self.spawn(Self::keep_alive(InHand::new(self, held)));
         }
         self.warn_of_long_held(&settings);
     }

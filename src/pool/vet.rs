@@ -8,11 +8,12 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{
-    backend::{Backend, Connection, Holder, Peek, Probe},
-    record::{Held, Home, Record, millis},
+    backend::{Backend, Connection, FailureClass, Holder, Peek, Probe},
+    breaker::Reason,
+    record::{Held, Home, Limits, Record, millis},
     shell::Pool,
     tally::{Cause, Clamp},
 };
@@ -22,6 +23,9 @@ use crate::policy::{Action, Decision, ValidationInput, Verdict};
 const MOST_BAD: u32 = 2;
 /// No probe is cut shorter, however little the caller has left: it would only kill connections that live.
 const SHORTEST_PROBE: Duration = Duration::from_millis(1);
+
+/// A connection that breaks unused within this was stillborn.
+const INFANCY: Duration = Duration::from_secs(1);
 
 /// What a look at a connection says.
 enum Look {
@@ -59,11 +63,14 @@ impl<B: Backend> Drop for InHand<B> {
     }
 }
 
-/// A caller's view of its own vetting.
+/// What one vetting after another must respect.
 pub(super) struct Patience {
     pub(super) deadline: Instant,
+    /// When it was last looked at the clock.
+    pub(super) now: Instant,
     /// Probes that failed so far.
     pub(super) bad: u32,
+    pub(super) limits: Limits,
 }
 
 impl<B: Backend> Pool<B> {
@@ -73,36 +80,39 @@ impl<B: Backend> Pool<B> {
         mut held: Box<Held<B::Conn>>,
         patience: &mut Patience,
     ) -> Result<Box<Held<B::Conn>>, Holder> {
-        let now = Instant::now();
-        match self.look(&mut held, now, ValidationInput::CHECKOUT, patience.deadline) {
+        match self.look(&mut held, ValidationInput::CHECKOUT, patience) {
             Look::Fit => Ok(held),
-            Look::Unfit(cause) => Err(self.reject(held, cause)),
+            Look::Unfit(cause) => Err(self.reject(held, cause, patience.now)),
             Look::Probe(probe, verdict) => self.probe(held, probe, verdict, patience).await,
         }
     }
 
     /// Looks after an idle connection: whatever the validation policy says, and a round trip at least.
-    pub(super) async fn keep_alive(self: Arc<Self>, mut held: Box<Held<B::Conn>>) {
+    pub(super) async fn keep_alive(in_hand: InHand<B>) {
+        let pool = Arc::clone(&in_hand.pool);
+        let mut held = in_hand.let_go();
         let now = Instant::now();
-        let mut patience = Patience { deadline: now + Duration::from_mins(1), bad: 0 };
+        let limits = pool.settings.load().limits();
+        let mut patience = Patience { deadline: now + Duration::from_mins(1), now, bad: 0, limits };
         held.record.valid_for = Duration::ZERO;
-        let fit = match self.look(&mut held, now, ValidationInput::KEEP_ALIVE, patience.deadline) {
+        let fit = match pool.look(&mut held, ValidationInput::KEEP_ALIVE, &patience) {
             Look::Fit => {
                 let verdict = Verdict { valid_for_ms: millis(held.record.valid_for), ..Verdict::default() };
-                self.probe(held, Probe::Ping, verdict, &mut patience).await
+                pool.probe(held, Probe::Ping, verdict, &mut patience).await
             }
-            Look::Probe(probe, verdict) => self.probe(held, probe, verdict, &mut patience).await,
-            Look::Unfit(cause) => Err(self.reject(held, cause)),
+            Look::Probe(probe, verdict) => pool.probe(held, probe, verdict, &mut patience).await,
+            Look::Unfit(cause) => Err(pool.reject(held, cause, now)),
         };
         if let Ok(held) = fit {
-            self.change(|state, now, todo| drop(state.core.give_back(now, held, todo)));
+            pool.change(|state, now, todo| drop(state.core.give_back(now, held, todo)));
         }
     }
 
     /// What can be said without waiting.
-    fn look(&self, held: &mut Held<B::Conn>, now: Instant, trigger: u32, deadline: Instant) -> Look {
+    fn look(&self, held: &mut Held<B::Conn>, trigger: u32, patience: &Patience) -> Look {
         let Held { conn, record } = held;
-        if record.outlived(now, self.settings.load().limits()) {
+        let now = patience.now;
+        if record.outlived(now, patience.limits) {
             return Look::Unfit(Cause::Lifetime);
         }
         let here = Home::here();
@@ -121,7 +131,7 @@ impl<B: Backend> Pool<B> {
         if record.is_trusted(now) {
             return Look::Fit;
         }
-        let left = deadline.saturating_duration_since(now);
+        let left = patience.deadline.saturating_duration_since(now);
         let mut input = question(record, now, trigger, left);
         describe(&mut input, conn);
         input.peek = u32::from(peek == Peek::Pending);
@@ -155,7 +165,7 @@ impl<B: Backend> Pool<B> {
         verdict: Verdict,
         patience: &mut Patience,
     ) -> Result<Box<Held<B::Conn>>, Holder> {
-        let begun = Instant::now();
+        let begun = patience.now;
         let left = patience.deadline.saturating_duration_since(begun) / 2;
         let limit = self.probe_limit(verdict.timeout_ms).min(left).max(SHORTEST_PROBE);
         let backend = self.backend.load_full();
@@ -163,6 +173,7 @@ impl<B: Backend> Pool<B> {
         let outcome = timeout(limit, backend.probe(&mut in_hand.held().conn, probe)).await;
         let mut held = in_hand.let_go();
         let now = Instant::now();
+        patience.now = now;
         if let Ok(Ok(())) = outcome {
             self.state.lock().proved_good(now, now - begun);
             let record = &mut held.record;
@@ -178,26 +189,46 @@ impl<B: Backend> Pool<B> {
         );
         debug!(pool = %self.name, connection = held.record.id, ?probe, %error, "connection proved bad");
         patience.bad += 1;
-        Err(self.condemn(held, begun, verdict.purge, patience.bad))
+        Err(self.condemn(held, begun, verdict.purge, patience))
     }
 
     /// Closes a connection whose probe failed, and perhaps the idle ones with it.
-    fn condemn(self: &Arc<Self>, held: Box<Held<B::Conn>>, begun: Instant, purge: bool, bad: u32) -> Holder {
-        self.change(|state, now, todo| {
+    fn condemn(self: &Arc<Self>, held: Box<Held<B::Conn>>, begun: Instant, purge: bool, patience: &Patience) -> Holder {
+        let now = patience.now;
+        self.mourn(&held, now);
+        self.change_at(now, |state, now, todo| {
             let used = state.core.discard(now, held, Cause::Broken, todo);
             let may_purge = purge && state.may_purge(now);
             if purge && !may_purge {
                 state.counters.clamped.count(Clamp::Purging);
             }
-            state.proved_bad(now, now - begun, may_purge || bad >= MOST_BAD, todo);
+            state.proved_bad(now, now - begun, may_purge || patience.bad >= MOST_BAD, todo);
             used.map(|used| used.holder).unwrap_or_default()
         })
     }
 
     /// Closes a connection that needs no probe to be found unfit.
-    fn reject(self: &Arc<Self>, held: Box<Held<B::Conn>>, cause: Cause) -> Holder {
-        let used = self.change(|state, now, todo| state.core.discard(now, held, cause, todo));
+    fn reject(self: &Arc<Self>, held: Box<Held<B::Conn>>, cause: Cause, now: Instant) -> Holder {
+        if cause == Cause::Broken {
+            self.mourn(&held, now);
+        }
+        let used = self.change_at(now, |state, now, todo| state.core.discard(now, held, cause, todo));
         used.map(|used| used.holder).unwrap_or_default()
+    }
+
+    /// A connection that breaks before its first use, and soon, counts as one that could not be made: a server that accepts
+    /// and hangs up would else be asked again and again without a pause.
+    fn mourn(&self, held: &Held<B::Conn>, now: Instant) {
+        let record = &held.record;
+        if record.uses > 0 || now.saturating_duration_since(record.created) > INFANCY {
+            return;
+        }
+        let public = "the database closed a new connection".to_owned();
+        let reason = Reason { class: FailureClass::Broken, sqlstate: None, public, at: now };
+        let settings = self.settings.load();
+        let opened = self.state.lock().not_made(now, reason, &settings, rand::random_range(-1.0..=1.0));
+        warn!(pool = %self.name, connection = record.id, opened, "the database closed a new connection");
+        self.bell.notify_one();
     }
 
     /// Asks the validation policy, and counts who answered.

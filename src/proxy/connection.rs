@@ -13,7 +13,6 @@ use std::{
 use bytes::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     task::JoinHandle,
@@ -22,7 +21,7 @@ use tokio::{
 
 use super::{body::SendBody, endpoint::Endpoint, gate, idle::Parked};
 use crate::{
-    net::{DialError, Stream, connect_tls, dial_host},
+    net::{ClientConfig, DialError, Stream, connect_tls, dial_host},
     observe,
 };
 

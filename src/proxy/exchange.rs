@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     config::model::HostHeader,
-    edge::{Body, Request, Response},
+    edge::{Body, Request, Response, Shape},
 };
 
 pub(super) type Outgoing = http::Request<SendBody>;
@@ -35,14 +35,15 @@ pub(super) type Outgoing = http::Request<SendBody>;
 ///
 /// Cancel safe: dropping the future cuts the connection that is in use. The same goes for the answer's body.
 pub async fn forward(request: Request, upstream: &Arc<Upstream>, context: &Forward<'_>) -> (Response, Outcome) {
+    let shape = Shape::of(request.headers());
     let mut exchange = Exchange::new(upstream);
     let result = exchange.run(request, context).await;
     let mut outcome = exchange.outcome;
     let response = result.unwrap_or_else(|failure| {
-        let (name, reason) = (upstream.name(), failure.reason());
-        tracing::debug!(upstream = %name, endpoint = outcome.endpoint.as_deref(), reason, error = %failure, "not forwarded");
+        let (name, endpoint, reason) = (upstream.name(), outcome.endpoint.as_deref(), failure.reason());
+        tracing::debug!(upstream = %name, endpoint, reason, error = %failure, "not forwarded");
         outcome.reason = Some(reason);
-        failure.answer()
+        failure.answer(shape)
     });
     (response, outcome)
 }
@@ -74,8 +75,16 @@ struct Copy {
 
 impl<'a> Exchange<'a> {
     fn new(upstream: &'a Arc<Upstream>) -> Self {
-        let (live, now) = (upstream.live(), Instant::now());
-        Self { upstream, live, now, tried: Tried::default(), outcome: Outcome::default() }
+        let outcome = Outcome {
+            upstream: upstream.name().clone(),
+            endpoint: None,
+            connect_us: None,
+            ttfb_us: None,
+            reused: false,
+            retried: false,
+            reason: None,
+        };
+        Self { upstream, live: upstream.live(), now: Instant::now(), tried: Tried::default(), outcome }
     }
 
     async fn run(&mut self, request: Request, context: &Forward<'_>) -> Result<Response, Failure> {
@@ -97,6 +106,7 @@ impl<'a> Exchange<'a> {
             Line::Kept(connection) => (connection, true),
             Line::Fresh(permit, endpoint) => self.connect(permit, endpoint, true).await?,
         };
+        self.outcome.reused = kept;
         if !kept {
             return self.send(connection, request).await.map_err(|lost| self.give_up(lost));
         }
@@ -116,6 +126,7 @@ impl<'a> Exchange<'a> {
     /// Sends a request a second time, on a fresh connection.
     async fn retry(&mut self, dead: Connection, request: Outgoing) -> Result<Response, Failure> {
         self.outcome.retried = true;
+        self.outcome.reused = false;
         let endpoint = dead.endpoint();
         let permit = match dead.into_permit().await {
             Some(permit) => permit,
@@ -137,7 +148,7 @@ impl<'a> Exchange<'a> {
             self.outcome.endpoint = Some(self.upstream.endpoint_name(endpoint));
             let connected = self.upstream.connect(permit, endpoint, deadline, &self.live, &mut self.tried).await;
             self.now = Instant::now();
-            self.outcome.connect_us = micros(self.now - begun);
+            self.outcome.connect_us = Some(micros(self.now - begun));
             let failure = match connected {
                 Ok((stream, permit)) => {
                     let place = &self.upstream.endpoints[endpoint];
@@ -164,7 +175,6 @@ impl<'a> Exchange<'a> {
     /// Sends a request, and waits for the head of the answer.
     async fn send(&mut self, mut connection: Connection, mut request: Outgoing) -> Result<Response, Lost> {
         self.address(&connection, &mut request);
-        self.outcome.reused = self.outcome.connect_us == 0;
         let progress = request.body().progress();
         connection.begin(false);
         let answer = connection.sender.try_send_request(request);
@@ -219,7 +229,7 @@ impl<'a> Exchange<'a> {
         })
         .await?;
         self.now = Instant::now();
-        self.outcome.ttfb_us = micros(self.now - sent);
+        self.outcome.ttfb_us = Some(micros(self.now - sent));
         Ok(output)
     }
 

@@ -5,19 +5,21 @@ use std::{error::Error, sync::Arc};
 use http::{HeaderValue, StatusCode, header};
 
 use crate::{
-    edge::{self, BodyError},
+    edge::{BodyError, Response, Shape},
     net::DialError,
 };
 
 /// What became of a forwarded request, for the access log.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
+    /// The upstream's name.
+    pub upstream: Arc<str>,
     /// The endpoint that answered, or was asked last: `host:port`.
     pub endpoint: Option<Arc<str>>,
-    /// Microseconds spent on connecting; 0 on a kept connection.
-    pub connect_us: u32,
-    /// Microseconds from the sending of the request to the head of the answer; 0 without one.
-    pub ttfb_us: u32,
+    /// Microseconds spent on connecting; none on a kept connection.
+    pub connect_us: Option<u32>,
+    /// Microseconds from the sending of the request to the head of the answer; none without one.
+    pub ttfb_us: Option<u32>,
     /// Whether the connection had served before.
     pub reused: bool,
     /// Whether the request was sent a second time.
@@ -119,10 +121,9 @@ impl Failure {
     }
 
     /// The answer to the client.
-    pub(super) fn answer(&self) -> edge::Response {
+    pub(super) fn answer(&self, shape: Shape) -> Response {
         let status = self.status();
-        let mut response =
-            edge::answer::problem(status, status.canonical_reason().unwrap_or("Bad Gateway"), self.public());
+        let mut response = shape.answer(status, "", self.public());
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }

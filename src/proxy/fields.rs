@@ -31,7 +31,7 @@ impl Found {
     pub(super) const CONTENT_LENGTH: Self = Self(1 << 8);
     pub(super) const COOKIE: Self = Self(1 << 9);
     pub(super) const FORWARDED: Self = Self(1 << 10);
-    /// Any `X-Forwarded-…`.
+    /// Whatever [`tells_who`].
     pub(super) const X_FORWARDED: Self = Self(1 << 11);
 
     /// Looks through a message's fields.
@@ -53,15 +53,28 @@ impl Found {
             "forwarded" => Self::FORWARDED,
             // `Proxy` would become the variable HTTP_PROXY of a CGI program (CVE-2016-5385).
             "proxy" => Self::PROXY,
-            _ if name.starts_with("x-forwarded-") => Self::X_FORWARDED,
-            _ if name.starts_with("proxy-") => Self::PROXY,
-            _ => Self::default(),
+            _ => match name.as_bytes().first() {
+                Some(b'x') if tells_who(name) => Self::X_FORWARDED,
+                Some(b'p') if name.starts_with("proxy-") => Self::PROXY,
+                _ => Self::default(),
+            },
         }
     }
 
     pub(super) fn has(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
+}
+
+/// Whether a field speaks of the client in place of the socket: `X-Forwarded-…` and `X-Real-IP`, also with underscores, which
+/// CGI and its heirs do not tell from hyphens.
+fn tells_who(name: &str) -> bool {
+    let alike = |wanted: &str| {
+        let front = name.as_bytes().get(..wanted.len()).unwrap_or_default();
+        front.len() == wanted.len()
+            && front.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).eq(wanted.bytes())
+    };
+    alike("x-forwarded-") || (name.len() == 9 && alike("x-real-ip"))
 }
 
 /// Removes what is meant for one connection only (RFC 9110, section 7.6.1): the fields that `Connection` names, and those that
@@ -84,11 +97,14 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, found: Found) {
         }
     }
     if found.has(Found::PROXY) {
-        let names: Vec<HeaderName> =
-            headers.keys().filter(|name| Found::of(name.as_str()) == Found::PROXY).cloned().collect();
-        for name in names {
-            headers.remove(name);
-        }
+        remove_all(headers, Found::PROXY);
+    }
+}
+
+fn remove_all(headers: &mut HeaderMap, kind: Found) {
+    let names: Vec<HeaderName> = headers.keys().filter(|name| Found::of(name.as_str()) == kind).cloned().collect();
+    for name in names {
+        headers.remove(name);
     }
 }
 
@@ -146,14 +162,17 @@ fn joined(headers: &HeaderMap, name: &HeaderName, separator: &[u8], last: &[u8])
 // === who the client is ===
 
 /// Writes `X-Forwarded-For`, `-Proto`, `-Host`, `-Port` and `Forwarded` (RFC 7239). What a trusted peer says of those before it
-/// is kept and continued; what anyone else says is replaced.
+/// is kept and continued; what anyone else says is replaced, or removed.
 pub(super) fn write_forwarded(headers: &mut HeaderMap, found: Found, context: &Forward<'_>) {
-    let peer = context.peer.to_canonical();
+    let peer = context.context.peer.socket.ip().to_canonical();
     let mut address = BytesMut::with_capacity(48);
     // Writing to memory does not fail.
     _ = write!(address, "{peer}");
-    let element = forwarded_element(peer, &address, headers.get(header::HOST), context.scheme);
+    let element = forwarded_element(peer, &address, headers.get(header::HOST), context.scheme());
     let keeps = |bit: Found| context.trusted && found.has(bit);
+    if found.has(Found::X_FORWARDED) && !context.trusted {
+        remove_all(headers, Found::X_FORWARDED);
+    }
 
     let chain = if keeps(Found::X_FORWARDED) { joined(headers, &FORWARDED_FOR, b", ", &address) } else { None };
     set(headers, FORWARDED_FOR, chain.or_else(|| value(address.freeze())));
@@ -162,14 +181,14 @@ pub(super) fn write_forwarded(headers: &mut HeaderMap, found: Found, context: &F
 
     let kept = |headers: &HeaderMap, name: &HeaderName| keeps(Found::X_FORWARDED) && headers.contains_key(name);
     if !kept(headers, &FORWARDED_PROTO) {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(context.scheme));
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(context.scheme()));
     }
     if !kept(headers, &FORWARDED_HOST) {
         let host = headers.get(header::HOST).cloned();
         set(headers, FORWARDED_HOST, host);
     }
     if !kept(headers, &FORWARDED_PORT) {
-        headers.insert(FORWARDED_PORT, port(context.port));
+        headers.insert(FORWARDED_PORT, port(context.context.peer.local.port()));
     }
 }
 
@@ -215,7 +234,10 @@ fn forwarded_element(peer: IpAddr, address: &[u8], host: Option<&HeaderValue>, s
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::edge::{Authority, Context, Peer, TlsInfo};
 
     fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
@@ -284,8 +306,15 @@ mod tests {
 
     fn forwarded(peer: &str, trusted: bool, fields: &[(&'static str, &str)]) -> HeaderMap {
         let mut map = headers(fields);
-        let tunnels = std::sync::Arc::default();
-        let context = Forward { peer: peer.parse().unwrap(), trusted, ..Forward::new("https", 8443, &tunnels) };
+        let mut at = Context::for_host(Authority::none());
+        let tls = TlsInfo { sni: None, version: "1.3", cipher: "any", alpn: None, resumed: false };
+        at.peer = Arc::new(Peer {
+            socket: (peer.parse::<IpAddr>().unwrap(), 40_000).into(),
+            local: ([127, 0, 0, 1], 8443).into(),
+            tls: Some(Arc::new(tls)),
+            ..(*at.peer).clone()
+        });
+        let context = Forward { context: &at, trusted, strip_prefix: None, consumer: None, tunnels: &Arc::default() };
         let found = Found::scan(&map);
         write_forwarded(&mut map, found, &context);
         map
@@ -304,8 +333,13 @@ mod tests {
                 ("x-forwarded-host", "evil"),
                 ("x-forwarded-port", "1"),
                 ("forwarded", "for=1.2.3.4"),
+                ("x_forwarded_for", "1.2.3.4"),
+                ("x-forwarded-user", "root"),
+                ("x-real-ip", "1.2.3.4"),
+                ("x-forward", "is another field"),
             ],
         );
+        assert_eq!(map.keys().filter(|name| name.as_str().starts_with('x')).count(), 5, "{map:?}");
         assert_eq!(map.get_all("x-forwarded-for").iter().collect::<Vec<_>>(), ["10.0.0.9"]);
         assert_eq!(map["x-forwarded-proto"], "https");
         assert_eq!(map["x-forwarded-host"], "example.com:8443");

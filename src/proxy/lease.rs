@@ -26,16 +26,18 @@ impl Lease {
 
     /// The exchange ended well: the connection may serve another as soon as it is ready.
     pub(super) fn finish(self) {
-        let Self { connection, upstream } = self;
+        let Self { mut connection, upstream } = self;
         if connection.sender.is_ready() {
             upstream.give_back(connection);
+        } else if connection.sender.is_closed() {
+            connection.end(Instant::now());
         } else if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(settle(connection, upstream));
         }
     }
 }
 
-/// Waits until the connection is ready, and gives it back; or until it is closed, as the server may have announced.
+/// Waits until the connection is ready, and gives it back; or until it is closed.
 async fn settle(mut connection: Connection, upstream: Arc<Upstream>) {
     match timeout(SETTLE, connection.sender.ready()).await {
         Ok(Ok(())) => upstream.give_back(connection),

@@ -3,7 +3,7 @@
 //! Framing is never the client's word: `Transfer-Encoding` is removed, and `Content-Length` is written anew from the body that
 //! really follows, so that the two cannot contradict each other or it (request smuggling, RFC 9112 section 11.2).
 
-use http::{HeaderMap, HeaderValue, Uri, Version, header, request, response, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version, header, request, response, uri::PathAndQuery};
 use http_body::Body;
 
 use super::{
@@ -57,13 +57,12 @@ fn frame(headers: &mut HeaderMap, found: Found, body: &SendBody) {
         }
         return;
     }
-    match body.size_hint().exact() {
-        Some(length) => _ = headers.insert(header::CONTENT_LENGTH, length.into()),
-        None => {
-            headers.remove(header::CONTENT_LENGTH);
-            // hyper would leave out a body of unknown length after a GET.
-            headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
+    if let Some(length) = body.size_hint().exact() {
+        headers.insert(header::CONTENT_LENGTH, length.into());
+    } else {
+        headers.remove(header::CONTENT_LENGTH);
+        // hyper would leave out a body of unknown length after a GET.
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 
@@ -93,7 +92,8 @@ fn stripped(uri: &Uri, prefix: &str) -> Option<PathAndQuery> {
 /// not upgraded to: `h2c` would carry requests past the routes (h2c smuggling).
 pub(super) fn wants_websocket(request: &request::Parts, has_body: bool) -> bool {
     let headers = &request.headers;
-    request.version == Version::HTTP_11
+    request.method == Method::GET
+        && request.version == Version::HTTP_11
         && !has_body
         && headers.contains_key(header::UPGRADE)
         && fields::has_token(headers, &header::CONNECTION, "upgrade")
@@ -119,11 +119,11 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::edge::RequestBody;
+    use crate::edge::{Authority, Context, RequestBody};
 
     fn rewritten(request: request::Builder, body: RequestBody, strip: Option<&str>) -> request::Parts {
-        let tunnels = Arc::default();
-        let context = Forward { strip_prefix: strip, ..Forward::new("http", 80, &tunnels) };
+        let (at, tunnels) = (Context::for_host(Authority::none()), Arc::default());
+        let context = Forward { context: &at, trusted: false, strip_prefix: strip, consumer: None, tunnels: &tunnels };
         let body = SendBody::new(body, Instant::now());
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
         rewrite_request(&mut parts, &body, &context, false);
@@ -209,6 +209,9 @@ mod tests {
         let mut second = request("websocket", "upgrade");
         second.version = Version::HTTP_2;
         assert!(!wants_websocket(&second, false));
+        let mut post = request("websocket", "upgrade");
+        post.method = Method::POST;
+        assert!(!wants_websocket(&post, false));
     }
 
     #[test]

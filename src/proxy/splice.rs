@@ -18,7 +18,7 @@ use tokio::{
 const PIECE: usize = 16 << 10;
 /// Once one side has ended its half, the other has this long to say something. Both halves of a WebSocket end within a round
 /// trip (RFC 6455, section 7.1.1); a peer that vanished would otherwise hold its connections for the whole idle time.
-const HALF_CLOSED: Duration = Duration::from_secs(60);
+const HALF_CLOSED: Duration = Duration::from_mins(1);
 
 /// How a tunnel ended.
 #[derive(Debug)]

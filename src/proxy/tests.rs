@@ -3,6 +3,7 @@
 mod cap;
 mod exchange;
 mod faults;
+mod front;
 mod origin;
 mod tunnel;
 
@@ -14,7 +15,8 @@ use http_body_util::BodyExt;
 use tokio::time::timeout;
 
 use super::*;
-use crate::edge::{self, RequestBody};
+use crate::edge::{self, Authority, RequestBody};
+use front::streaming;
 use origin::Origin;
 
 /// No test waits longer for anything.
@@ -49,28 +51,9 @@ async fn fetch(upstream: &Arc<Upstream>, request: edge::Request) -> (StatusCode,
 }
 
 async fn send(upstream: &Arc<Upstream>, request: edge::Request) -> (edge::Response, Outcome) {
-    let tunnels = Arc::default();
-    within(forward(request, upstream, &Forward::new("http", 80, &tunnels))).await
-}
-
-/// A request body that the test feeds; `abort` makes it fail.
-struct Feeder(Option<tokio::sync::mpsc::Sender<Result<Bytes, edge::BodyError>>>);
-
-impl Feeder {
-    async fn send(&mut self, piece: impl Into<Bytes>) {
-        self.0.as_ref().unwrap().send(Ok(piece.into())).await.unwrap();
-    }
-
-    async fn abort(mut self) {
-        self.0.take().unwrap().send(Err(edge::BodyError::TooLarge)).await.unwrap();
-    }
-}
-
-fn streaming() -> (Feeder, RequestBody) {
-    let (sender, mut receiver) = tokio::sync::mpsc::channel(8);
-    let pieces = futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx));
-    let frames = futures_util::StreamExt::map(pieces, |piece: Result<Bytes, _>| piece.map(http_body::Frame::data));
-    (Feeder(Some(sender)), RequestBody::any(http_body_util::StreamBody::new(frames)))
+    let (context, tunnels) = (Context::for_host(Authority::none()), Arc::default());
+    let context = Forward { context: &context, trusted: false, strip_prefix: None, consumer: None, tunnels: &tunnels };
+    within(forward(request, upstream, &context)).await
 }
 
 async fn within<F: Future>(what: F) -> F::Output {

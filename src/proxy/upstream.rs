@@ -3,14 +3,13 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use arc_swap::ArcSwap;
-use rustls::ClientConfig;
 use serde::Serialize;
 use tokio::time::{Duration, Instant};
 
 use super::{connection::Connection, endpoint::Endpoint, gate::Gate, idle::Stacks};
 use crate::{
     config::model::{self, HostHeader, UpstreamTls},
-    net::{self, Verify},
+    net::{self, ClientConfig, Verify},
 };
 
 /// An HTTP service. Shared by all workers, kept over reloads while its endpoints and TLS stay the same.

@@ -107,6 +107,10 @@ impl From<BackendError> for Problem {
             BackendError::Checkout(error) => {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
                 let problem = Self::new(status, "No connection to the database", error.public());
+                let problem = match error.sqlstate() {
+                    Some(sqlstate) => problem.with("sqlstate", sqlstate),
+                    None => problem,
+                };
                 problem
                     .with("reason", error.kind().as_str())
                     .retry_in(error.retry_after().unwrap_or(Duration::from_secs(1)))

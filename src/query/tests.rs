@@ -250,7 +250,7 @@ async fn a_client_who_leaves_takes_the_execution_along() {
     assert!(pulled.load(Ordering::Relaxed) >= GONE);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_client_who_does_not_read_cannot_hold_the_execution() {
     for (form, rows) in [(Form::Lines, 5_000), (Form::Single, 5_000), (Form::Single, 300), (Form::Lines, 300)] {
         let (script, pulled) = Script::new(many(rows, vec![Step::Hang]));
@@ -315,7 +315,7 @@ impl Gateway {
             let conn = self.backend.create().await.unwrap();
             Ok(sqlite::Execution::start(Box::new(conn), work, deadline, Limits { row: 64 << 20 }))
         };
-        let answered = answer(request, &self.settings, None, true, deadline, start).await;
+        let answered = answer(request, &self.settings, deadline, start).await;
         answered.unwrap_or_else(Problem::into_response)
     }
 
@@ -330,7 +330,6 @@ fn request(body: Value) -> Request {
     let mut request = http::Request::new(RequestBody::full(Bytes::from(body.to_string())));
     *request.method_mut() = Method::POST;
     request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    request.headers_mut().insert(header::HOST, HeaderValue::from_static("localhost"));
     request
 }
 
@@ -362,9 +361,6 @@ async fn errors_are_problems() {
     assert_eq!(status, StatusCode::BAD_REQUEST);
     let response = gateway.send(request(json!({ "sql": 1 }))).await;
     assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
-    let mut foreign = request(json!({ "sql": "select 1" }));
-    foreign.headers_mut().insert(header::ORIGIN, HeaderValue::from_static("https://evil.example"));
-    assert_eq!(gateway.send(foreign).await.status(), StatusCode::FORBIDDEN);
     let mut form = request(json!({ "sql": "select 1" }));
     form.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     assert_eq!(gateway.send(form).await.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);

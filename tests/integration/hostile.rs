@@ -93,14 +93,14 @@ async fn a_broken_replacement_is_refused_and_the_old_policy_serves_on() {
     let dir = tempfile::tempdir().unwrap();
     let path: PathBuf = dir.path().join("policy.wasm");
     fs::copy(testing_plugin("hostile"), &path).unwrap();
-    let mut gateway = Gateway::start(&config(&postgres, &nginx, path.to_str().unwrap(), "")).await;
+    let mut gateway = Gateway::start(&config(&postgres, &nginx, path.to_str().unwrap(), "none")).await;
     let first = gateway.status().await["plugins"]["hostile"]["sha256"].clone();
     let broken: [(&str, Vec<u8>, &str); 5] = [
-        ("not a component", b"not wasm at all".to_vec(), "not a component"),
+        ("not a component", b"not wasm at all".to_vec(), "not a WebAssembly component"),
         ("wrong interface", fs::read(testing_plugin("wrong-interface")).unwrap(), "export"),
         ("imports something", fs::read(testing_plugin("imports-something")).unwrap(), "import"),
         ("traps at once", fs::read(testing_plugin("traps-at-once")).unwrap(), "trap"),
-        ("too large", vec![0; 2 << 20], "large"),
+        ("too large", vec![0; 2 << 20], "max_size"),
     ];
     for (name, bytes, reason) in broken {
         fs::write(dir.path().join("new"), bytes).unwrap();
@@ -122,7 +122,7 @@ async fn a_broken_replacement_is_refused_and_the_old_policy_serves_on() {
 async fn a_broken_plugin_at_first_start_is_refused_unless_it_is_not_required() {
     let (postgres, nginx) = (Postgres::start(0, &[]).await, Nginx::start("one").await);
     let broken = testing_plugin("traps-at-once");
-    let config = config(&postgres, &nginx, broken.to_str().unwrap(), "");
+    let config = config(&postgres, &nginx, broken.to_str().unwrap(), "none");
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("c.toml"), &config).unwrap();
     let output = crate::support::gateway::run(dir.path(), &["serve", "--config", "c.toml"]);
@@ -139,8 +139,8 @@ async fn a_broken_plugin_at_first_start_is_refused_unless_it_is_not_required() {
 async fn a_decision_is_shown_with_who_made_it() {
     let (postgres, nginx) = (Postgres::start(0, &[]).await, Nginx::start("one").await);
     let plugin = testing_plugin("steady-3");
-    let config = config(&postgres, &nginx, plugin.to_str().unwrap(), "")
-        .replace("config = { mode = \"\" }\n", "")
+    let config = config(&postgres, &nginx, plugin.to_str().unwrap(), "none")
+        .replace("config = { mode = \"none\" }\n", "")
         .replace("eviction = { plugin = \"hostile\", fallback = \"lifetime\" }\n", "")
         .replace("validation = { plugin = \"hostile\", fallback = \"bypass-window\" }\n", "");
     let gateway = Gateway::start(&config).await;

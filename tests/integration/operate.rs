@@ -144,7 +144,7 @@ redirect = { to = "/b" }
     fs::write(dir.path().join("bad.toml"), config.replace("sise", "size")).unwrap();
     let output = run(dir.path(), &["check", "--config", "bad.toml"]);
     let text = String::from_utf8(output.stderr).unwrap();
-    for part in ["mian", "main", "access", "missing.pem", "exactly one"] {
+    for part in ["mian", "main", "access", "missing.pem", "a route has one"] {
         assert!(text.contains(part), "no {part} in\n{text}");
     }
 }

@@ -83,7 +83,7 @@ async fn an_upstream_that_is_down_is_502_and_a_slow_one_504_with_the_reason_in_t
     assert_eq!(black.h2().await.get("/").await.unwrap().status, 504);
     assert!(begun.elapsed() < Duration::from_secs(4));
 
-    for (mut gateway, reason) in [(slow, "read"), (down, "connect"), (black, "connect")] {
+    for (mut gateway, reason) in [(slow, "upstream_head_timeout"), (down, "upstream_connect"), (black, "upstream_connect")] {
         gateway.terminate().await;
         assert!(gateway.access_log().contains(reason), "{}", gateway.access_log());
     }

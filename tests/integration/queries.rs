@@ -155,7 +155,7 @@ async fn ndjson_streams_and_ends_with_a_last_line() {
     assert_eq!(lines[100_000], "[100000,\"xxxxxxxxxxxxxxxxxxxx\"]");
     assert_eq!(serde_json::from_str::<Value>(lines[100_001]).unwrap(), json!({"command": "SELECT", "row_count": 100_000}));
     // An error after rows were sent is the last line.
-    let late = json!({"sql": "select 10 / (50000 - n) from generate_series(1, 60000) n"}).to_string();
+    let late = json!({"sql": "select repeat('x', 20), 10 / (50000 - n) from generate_series(1, 60000) n"}).to_string();
     let text = client.send("POST", "/query", &headers, late).await.unwrap().text();
     let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert!(last["error"].to_string().contains("22012"), "{last}");

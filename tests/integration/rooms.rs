@@ -15,7 +15,7 @@ const ROOMS: [&str; 15] = [
 const OWNED: [(&str, &[&str]); 14] = [
     ("figment", &["config"]),
     ("toml_edit", &["config"]),
-    ("tracing_subscriber", &["observe"]),
+    ("tracing_subscriber", &["observe", "config/check"]),
     ("rustls", &["net"]),
     ("tokio_rustls", &["net", "edge"]),
     ("rcgen", &["net"]),

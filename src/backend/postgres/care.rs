@@ -29,8 +29,11 @@ use crate::{
 const GRACE: Duration = Duration::from_millis(5);
 
 /// Undoes what a session may have set, but for prepared statements: ours stay.
-const RESET: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; \
+const RESET: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; UNLISTEN *; \
                      SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
+
+/// `DISCARD ALL` leaves the role as the login has it, not as start-up set it (`options=-c role=…`, `ALTER ROLE … SET role`).
+const RESET_ROLE: &str = "RESET ROLE";
 
 const COPY_REFUSED: &str = "COPY is not supported";
 
@@ -67,6 +70,7 @@ impl PostgresConnection {
         if fully || self.dirty & statement::PREPARED != 0 {
             self.statements.clear();
             self.run("DISCARD ALL").await?;
+            self.run(RESET_ROLE).await?;
         } else {
             self.run(RESET).await?;
         }

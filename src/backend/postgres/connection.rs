@@ -6,7 +6,7 @@ use std::{
     io,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
 };
 
 use bytes::{Buf, BytesMut};
@@ -29,6 +29,9 @@ use crate::{
     pool::backend::{Connection, Hygiene, Peek},
 };
 
+/// Requests beyond this do not leave their buffer behind.
+const LARGE: usize = 64 << 10;
+
 /// A connection to a PostgreSQL server, and the session at its other end.
 pub struct PostgresConnection {
     pub(super) stream: net::Stream,
@@ -44,8 +47,6 @@ pub struct PostgresConnection {
     /// The transaction's state: `I`, `T` or `E`.
     pub(super) status: u8,
     pub(super) broken: bool,
-    /// A look at the socket found something that could not be read yet.
-    unread: bool,
     pub(super) dirty: u32,
     /// A statement ran since the session was last reset.
     pub(super) used: bool,
@@ -73,7 +74,6 @@ impl PostgresConnection {
             pending: 0,
             status: b'I',
             broken: false,
-            unread: false,
             dirty: 0,
             used: false,
             resetting: false,
@@ -180,9 +180,17 @@ impl PostgresConnection {
         (self.pending, self.status) = (pending, status);
         self.statements.settle();
         if pending == 0 {
-            self.inbox.relax();
+            self.relax();
         }
         Ok(())
+    }
+
+    /// Gives memory back that a large request or answer took: the connection may now lie idle for long.
+    fn relax(&mut self) {
+        self.inbox.relax();
+        if self.sent > LARGE {
+            self.outbox = BytesMut::new();
+        }
     }
 
     /// A change while a statement runs counts as the statement's, though it may be the server's own: it tells of a reload no
@@ -207,13 +215,11 @@ impl PostgresConnection {
 
     /// Reads what waits, without waiting. False: the server has gone.
     fn absorb(&mut self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        self.unread = true;
         loop {
-            match self.inbox.poll_fill(&mut self.stream, &mut cx) {
-                Poll::Pending => break,
-                Poll::Ready(Ok(1..)) => self.unread = false,
-                Poll::Ready(_) => return false,
+            match self.inbox.fill_now(&mut self.stream) {
+                Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Ok(0) | Err(_) => return false,
             }
         }
         loop {
@@ -223,20 +229,6 @@ impl PostgresConnection {
                 _ => return false,
             }
         }
-    }
-
-    /// Reads what a [`Connection::peek`] saw and could not get at, because this runtime had not yet been told that the socket is
-    /// readable. To be called before a request goes out on a connection that must be alive.
-    pub(super) async fn catch_up(&mut self) -> Result<(), PostgresFailure> {
-        if self.unread {
-            tokio::task::yield_now().await;
-            if !self.absorb() {
-                self.broken = true;
-                return Err(PostgresFailure::Closed);
-            }
-            self.unread = false;
-        }
-        Ok(())
     }
 
     fn always_reset(&self) -> bool {

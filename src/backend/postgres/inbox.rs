@@ -10,7 +10,10 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::failure::Violation;
-use crate::backend::work::{Cell, Row};
+use crate::{
+    backend::work::{Cell, Row},
+    net::Stream,
+};
 
 /// Read at once: a little at first, more while a result streams in.
 const CHUNK: usize = 8 << 10;
@@ -34,6 +37,8 @@ pub(super) struct Inbox {
     skip: usize,
     /// The last read filled all the space there was.
     streaming: bool,
+    /// More was held at a time than a small answer needs.
+    grown: bool,
 }
 
 /// What [`Inbox::next`] found.
@@ -133,14 +138,23 @@ impl Inbox {
         let poll = pin!(from.read_buf(&mut self.buffer)).poll(cx);
         if let Poll::Ready(Ok(read)) = poll {
             self.streaming = read == space;
+            self.grown |= self.buffer.len() > CHUNK;
         }
         poll
+    }
+
+    /// Reads what has come already, at most a chunk, without waiting. 0 means end of file.
+    pub(super) fn fill_now(&mut self, from: &mut Stream) -> io::Result<usize> {
+        let mut chunk = [0; CHUNK];
+        let read = from.read_now(&mut chunk)?;
+        self.buffer.extend_from_slice(&chunk[..read]);
+        Ok(read)
     }
 
     /// Gives memory back that a large answer took. For a connection that goes idle.
     pub(super) fn relax(&mut self) {
         self.streaming = false;
-        if self.buffer.len() == self.current && self.buffer.capacity() > 2 * CHUNK && !self.again {
+        if self.is_settled() && std::mem::take(&mut self.grown) {
             self.buffer = BytesMut::new();
             self.current = 0;
         }
@@ -234,7 +248,7 @@ mod tests {
     #[test]
     fn a_long_row_is_passed_over_without_holding_it() {
         let mut inbox = Inbox::default();
-        let row = message(b'D', &[7; 100_000]);
+        let row = message(b'D', &vec![7; 100_000]);
         feed(&mut inbox, &row[..20]);
         assert_eq!(inbox.next(1000), Ok(Next::LongRow));
         for chunk in row[20..].chunks(4096) {

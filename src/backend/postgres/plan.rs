@@ -72,16 +72,13 @@ pub(super) fn statements(work: &Work) -> &[Statement] {
 pub(super) fn write(conn: &mut PostgresConnection, work: &Work) -> Result<Vec<Part>, BackendError> {
     let evicted = conn.statements.take_evicted();
     let parts = encode(conn, work, &evicted);
-    match &parts {
-        Ok(parts) => {
-            conn.pending += 1;
-            conn.dirty |= parts.iter().fold(0, |dirty, part| dirty | part.traits.dirty);
-        }
-        Err(_) => {
-            conn.outbox.clear();
-            conn.statements.settle();
-            conn.statements.put_evicted(evicted);
-        }
+    if let Ok(parts) = &parts {
+        conn.pending += 1;
+        conn.dirty |= parts.iter().fold(0, |dirty, part| dirty | part.traits.dirty);
+    } else {
+        conn.outbox.clear();
+        conn.statements.settle();
+        conn.statements.put_evicted(evicted);
     }
     parts
 }

@@ -8,8 +8,7 @@ use super::{
     connection::PostgresConnection,
     failure::{PostgresFailure, Violation},
     inbox::Next,
-    lookup,
-    messages,
+    lookup, messages,
     plan::{self, Naming, Part, Role, Source},
     statement,
     types::TypeId,
@@ -40,7 +39,7 @@ pub(crate) struct Running {
     /// What the request fails with, once its replies are read.
     failure: Option<BackendError>,
     retried: bool,
-    /// Take types that are still unknown as they are.
+    /// Take types that are unknown in the current description as they are: they were asked for.
     guess: bool,
     sent: Instant,
     answered: Option<Instant>,
@@ -76,7 +75,6 @@ impl Running {
         limits: Limits,
     ) -> Result<Self, BackendError> {
         conn.sent = 0;
-        conn.catch_up().await.map_err(|failure| lost(conn, &work, &failure))?;
         let parts = plan::write(conn, &work)?;
         conn.used = true;
         conn.push().await.map_err(|failure| lost(conn, &work, &failure))?;
@@ -201,7 +199,8 @@ impl Running {
         let known: Vec<_> = fields.iter().map(|field| conn.shared.types.get(field.type_id)).collect();
         let unknown = fields.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(field, _)| field.type_id);
         let unknown: Vec<TypeId> = unknown.collect();
-        if !unknown.is_empty() && !self.guess {
+        let guess = std::mem::take(&mut self.guess);
+        if !unknown.is_empty() && !guess {
             return Ok(Some(Progress::Types(unknown)));
         }
         let columns = fields.into_iter().zip(known).map(|(field, known)| match known {
@@ -269,10 +268,8 @@ impl Running {
             conn.broken = true;
             return Err(self.ended(conn, error));
         }
-        if stale(&error) {
-            if let Some((sql, Naming::Known)) = self.named() {
-                conn.statements.forget(sql);
-            }
+        if let (true, Some((sql, Naming::Known))) = (stale(&error), self.named()) {
+            conn.statements.forget(sql);
         }
         self.failure.get_or_insert_with(|| BackendError::Database(Box::new(error)));
         Ok(None)
@@ -395,11 +392,7 @@ impl Running {
 fn lost(conn: &PostgresConnection, work: &Work, failure: &PostgresFailure) -> BackendError {
     let read_only = matches!(work, Work::Batch(batch) if batch.read_only);
     let sent_whole = conn.sent > 0 && conn.outbox.is_empty();
-    BackendError::Lost {
-        sent: conn.sent > 0,
-        outcome_unknown: sent_whole && !read_only,
-        reason: failure.to_string(),
-    }
+    BackendError::Lost { sent: conn.sent > 0, outcome_unknown: sent_whole && !read_only, reason: failure.to_string() }
 }
 
 fn not_committed(command: &str) -> BackendError {

@@ -1,14 +1,15 @@
 //! A pool's settings as PostgreSQL needs them: the URL taken apart, the session's options, TLS.
 
-use std::{collections::hash_map::RandomState, hash::BuildHasher, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::hash_map::RandomState, hash::BuildHasher, net::IpAddr, path::PathBuf, sync::Arc, time::Duration,
+};
 
-use rustls::ClientConfig;
 use tokio_postgres::config::{Host, LoadBalanceHosts, TargetSessionAttrs};
 
 use super::failure::PostgresSettingsError;
 use crate::{
     config::model::Pool,
-    net::{Verify, client_tls},
+    net::{ClientConfig, Verify, client_tls},
 };
 
 /// Sent with every start-up, so that text means the same whatever the server's, the database's or the role's defaults are.
@@ -179,10 +180,7 @@ fn encryption(pool: &Pool, mode: Option<&str>) -> Result<Encryption, PostgresSet
     })
 }
 
-fn endpoints(
-    url: &tokio_postgres::Config,
-    server_name: Option<&str>,
-) -> Result<Vec<Endpoint>, PostgresSettingsError> {
+fn endpoints(url: &tokio_postgres::Config, server_name: Option<&str>) -> Result<Vec<Endpoint>, PostgresSettingsError> {
     let (hosts, numbers, ports) = (url.get_hosts(), url.get_hostaddrs(), url.get_ports());
     let count = hosts.len().max(numbers.len());
     if !hosts.is_empty() && !numbers.is_empty() && hosts.len() != numbers.len() {
@@ -214,20 +212,15 @@ fn options(pool: &Pool, own: Option<&str>) -> Option<String> {
     if pool.behind_pgbouncer {
         return own.map(str::to_owned);
     }
-    let mut options = PINNED.to_owned();
-    for (name, span) in [
-        ("statement_timeout", pool.statement_timeout),
-        ("idle_in_transaction_session_timeout", pool.idle_in_transaction_timeout),
-    ] {
-        if !span.0.is_zero() {
-            options.push_str(&format!(" -c {name}={}", span.0.as_millis()));
-        }
-    }
-    if let Some(own) = own {
-        options.push(' ');
-        options.push_str(own);
-    }
-    Some(options)
+    let timeouts = [
+        ("statement_timeout", pool.statement_timeout.0),
+        ("idle_in_transaction_session_timeout", pool.idle_in_transaction_timeout.0),
+    ];
+    let timeouts = timeouts.into_iter().filter(|(_, span)| !span.is_zero());
+    let mut options = vec![PINNED.to_owned()];
+    options.extend(timeouts.map(|(name, span)| format!("-c {name}={}", span.as_millis())));
+    options.extend(own.map(str::to_owned));
+    Some(options.join(" "))
 }
 
 #[cfg(test)]
@@ -244,7 +237,8 @@ mod tests {
 
     fn address(text: &str) -> String {
         let settings = settings(text, json!({})).unwrap();
-        settings.endpoints.iter().map(|e| format!("{} {:?};", e.address, e.name.as_deref())).collect()
+        let endpoints = settings.endpoints.iter().map(|e| format!("{} {:?};", e.address, e.name.as_deref()));
+        endpoints.collect::<Vec<_>>().concat()
     }
 
     #[test]
@@ -298,7 +292,8 @@ mod tests {
 
     #[test]
     fn options_carry_the_timeouts_and_the_urls_come_last() {
-        let found = settings("postgres://u@h/d?options=-c%20work_mem%3D1MB", json!({"statement_timeout": "2s"})).unwrap();
+        let found =
+            settings("postgres://u@h/d?options=-c%20work_mem%3D1MB", json!({"statement_timeout": "2s"})).unwrap();
         let options = found.startup.get_options().unwrap();
         assert!(options.contains("-c statement_timeout=2000"), "{options}");
         assert!(options.ends_with("-c work_mem=1MB"), "{options}");

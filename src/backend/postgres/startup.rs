@@ -82,7 +82,7 @@ fn failure(error: tokio_postgres::Error) -> PostgresFailure {
         return PostgresFailure::Closed;
     }
     let text = error.to_string();
-    match error.into_source().map(|source| source.downcast::<io::Error>()) {
+    match error.into_source().map(<dyn std::error::Error + Send + Sync>::downcast::<io::Error>) {
         Some(Ok(io)) => PostgresFailure::Io(*io),
         Some(Err(source)) => PostgresFailure::Startup(format!("{text}: {source}")),
         None => PostgresFailure::Startup(text),
@@ -204,7 +204,8 @@ impl AsyncWrite for Tap {
 /// Connects over a stream that is there already.
 struct OverTap(Tap);
 
-type Connecting<'a> = Pin<Box<dyn Future<Output = Result<(Client, JoinHandle<()>), tokio_postgres::Error>> + Send + 'a>>;
+type Connecting<'a> =
+    Pin<Box<dyn Future<Output = Result<(Client, JoinHandle<()>), tokio_postgres::Error>> + Send + 'a>>;
 
 impl Connect for OverTap {
     fn connect(&self, config: &Config) -> Connecting<'_> {

@@ -16,12 +16,12 @@ use tokio::time::Instant;
 
 use super::{Postgres, PostgresConnection, PostgresFailure, Running};
 use crate::{
-    backend::{Batch, BackendError, Cell, Column, Event, Limits, Statement, Work},
+    backend::{BackendError, Batch, Cell, Column, Event, Limits, Statement, Work},
     pool::backend::Manager,
 };
 
 /// Change it when what the template holds changes.
-const TEMPLATE: &str = "sluicegate-test-postgres-1";
+const TEMPLATE: &str = "sluicegate-test-postgres-2";
 
 const SETTINGS: &str = "
 listen_addresses = '127.0.0.1'
@@ -36,17 +36,17 @@ shared_buffers = 16MB
 log_min_messages = log
 ";
 
-const ROLES: &str = "CREATE ROLE app LOGIN PASSWORD 'secret'\nCREATE DATABASE app OWNER app\n";
+const ROLES: &str = "CREATE ROLE app LOGIN PASSWORD 'secret'\nCREATE DATABASE app OWNER app STRATEGY file_copy\n";
 
 /// A server that lives as long as this.
-pub(super) struct Cluster {
+pub(crate) struct Cluster {
     server: Child,
     directory: TempDir,
     port: u16,
 }
 
 impl Cluster {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let template = template();
         for _ in 0..5 {
             let directory = tempfile::tempdir_in(template.parent().unwrap()).unwrap();
@@ -70,40 +70,40 @@ impl Cluster {
         panic!("PostgreSQL did not start");
     }
 
-    pub(super) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    pub(super) fn certificate(&self) -> PathBuf {
+    pub(crate) fn certificate(&self) -> PathBuf {
         self.directory.path().join("data/server.crt")
     }
 
-    pub(super) fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.directory.path().join("data")
     }
 
     /// Settings for a pool of role `app`; `query` ends the URL.
-    pub(super) fn pool(&self, query: &str, more: &Value) -> crate::config::model::Pool {
+    pub(crate) fn pool(&self, query: &str, more: &Value) -> crate::config::model::Pool {
         self.pool_as("app:secret", query, more)
     }
 
-    pub(super) fn pool_as(&self, who: &str, query: &str, more: &Value) -> crate::config::model::Pool {
+    pub(crate) fn pool_as(&self, who: &str, query: &str, more: &Value) -> crate::config::model::Pool {
         let url = format!("postgres://{who}@127.0.0.1:{}/app?{query}", self.port);
         let mut pool = json!({"backend": "postgres", "url": url});
         pool.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         serde_json::from_value(pool).unwrap()
     }
 
-    pub(super) fn backend(&self) -> Postgres {
+    pub(crate) fn backend(&self) -> Postgres {
         Postgres::new(&self.pool("sslmode=disable", &json!({}))).unwrap()
     }
 
-    pub(super) async fn connect(&self) -> PostgresConnection {
+    pub(crate) async fn connect(&self) -> PostgresConnection {
         self.backend().create().await.unwrap()
     }
 
     /// A connection of the superuser, by `tokio-postgres`.
-    pub(super) async fn admin(&self) -> tokio_postgres::Client {
+    pub(crate) async fn admin(&self) -> tokio_postgres::Client {
         let text = format!("host={} port={} user=postgres dbname=app", self.socket().display(), self.port);
         let (client, connection) = tokio_postgres::connect(&text, tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
@@ -113,7 +113,9 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let _ = self.server.kill();
+        // At once, but not so suddenly that it leaves shared memory behind.
+        let process = i32::try_from(self.server.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
+        let _ = rustix::process::kill_process(process, rustix::process::Signal::QUIT);
         let _ = self.server.wait();
         let _ = Command::new("rm").arg("-rf").arg(self.directory.path()).status();
     }
@@ -138,7 +140,7 @@ fn await_ready(server: &mut Child, data: &Path) -> bool {
 fn postgres() -> Command {
     let root = rustix::process::getuid().is_root();
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL"]);
+    command.args(["--pdeathsig", "QUIT"]);
     if root {
         command.args(["--reuid", "postgres", "--regid", "postgres", "--clear-groups"]);
     }
@@ -153,7 +155,9 @@ fn binary(name: &str) -> PathBuf {
 }
 
 fn template() -> PathBuf {
-    let base = std::env::temp_dir().join(TEMPLATE);
+    // A copy is 1300 files: in memory, where there is room for them.
+    let memory = Path::new("/dev/shm");
+    let base = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }.join(TEMPLATE);
     let ready = base.join("template");
     if !ready.exists() {
         make_template(&base, &ready);
@@ -206,35 +210,35 @@ fn sh(script: &str) {
 
 /// What a statement gave.
 #[derive(Debug, Default)]
-pub(super) struct Answer {
-    pub(super) columns: Vec<Column>,
-    pub(super) rows: Vec<Vec<Option<String>>>,
-    pub(super) command: String,
-    pub(super) row_count: Option<u64>,
+pub(crate) struct Answer {
+    pub(crate) columns: Vec<Column>,
+    pub(crate) rows: Vec<Vec<Option<String>>>,
+    pub(crate) command: String,
+    pub(crate) row_count: Option<u64>,
 }
 
 impl Answer {
     /// The only cell.
-    pub(super) fn cell(&self) -> &str {
+    pub(crate) fn cell(&self) -> &str {
         assert_eq!((self.rows.len(), self.rows[0].len()), (1, 1));
         self.rows[0][0].as_deref().unwrap()
     }
 }
 
-pub(super) const LIMITS: Limits = Limits { row: 1 << 20 };
+pub(crate) const LIMITS: Limits = Limits { row: 1 << 20 };
 
-pub(super) fn statement(sql: &str, params: Value) -> Statement {
+pub(crate) fn statement(sql: &str, params: Value) -> Statement {
     let Value::Array(params) = params else { panic!("parameters are an array") };
     Statement { sql: sql.to_owned(), params }
 }
 
-pub(super) fn batch(statements: &[&str]) -> Batch {
+pub(crate) fn batch(statements: &[&str]) -> Batch {
     let statements = statements.iter().map(|sql| statement(sql, json!([]))).collect();
     Batch { statements, isolation: None, read_only: false }
 }
 
 /// Runs `work` to its end.
-pub(super) async fn run(conn: &mut PostgresConnection, work: Work) -> Result<Vec<Answer>, BackendError> {
+pub(crate) async fn run(conn: &mut PostgresConnection, work: Work) -> Result<Vec<Answer>, BackendError> {
     let mut running = Running::begin(conn, Arc::new(work), LIMITS).await?;
     let mut answers: Vec<Answer> = Vec::new();
     loop {
@@ -262,11 +266,11 @@ pub(super) async fn run(conn: &mut PostgresConnection, work: Work) -> Result<Vec
 }
 
 /// Runs one statement without parameters.
-pub(super) async fn query(conn: &mut PostgresConnection, sql: &str) -> Result<Answer, BackendError> {
+pub(crate) async fn query(conn: &mut PostgresConnection, sql: &str) -> Result<Answer, BackendError> {
     query_with(conn, sql, json!([])).await
 }
 
-pub(super) async fn query_with(
+pub(crate) async fn query_with(
     conn: &mut PostgresConnection,
     sql: &str,
     params: Value,
@@ -275,7 +279,7 @@ pub(super) async fn query_with(
 }
 
 /// The database's error, which there must be.
-pub(super) fn refusal<T: std::fmt::Debug>(outcome: Result<T, BackendError>) -> crate::backend::DatabaseError {
+pub(crate) fn refusal<T: std::fmt::Debug>(outcome: Result<T, BackendError>) -> crate::backend::DatabaseError {
     match outcome {
         Err(BackendError::Database(error)) => *error,
         other => panic!("{other:?}"),
@@ -283,15 +287,15 @@ pub(super) fn refusal<T: std::fmt::Debug>(outcome: Result<T, BackendError>) -> c
 }
 
 /// Begins a statement and leaves it running.
-pub(super) async fn leave(conn: &mut PostgresConnection, sql: &str) {
+pub(crate) async fn leave(conn: &mut PostgresConnection, sql: &str) {
     let work = Arc::new(Work::Single(statement(sql, json!([]))));
     drop(Running::begin(conn, work, LIMITS).await.unwrap());
 }
 
-pub(super) fn soon() -> Instant {
+pub(crate) fn soon() -> Instant {
     Instant::now() + Duration::from_secs(10)
 }
 
-pub(super) async fn create(pool: &crate::config::model::Pool) -> Result<PostgresConnection, PostgresFailure> {
+pub(crate) async fn create(pool: &crate::config::model::Pool) -> Result<PostgresConnection, PostgresFailure> {
     Postgres::new(pool).unwrap().create().await
 }

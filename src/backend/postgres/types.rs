@@ -60,7 +60,7 @@ impl TypeNames {
 
 /// The shape of a type that every server has; text for others.
 pub(super) fn shape_of(oid: u32) -> Shape {
-    builtin(oid).map_or(Shape::Text, |found| found.shape())
+    builtin(oid).map_or(Shape::Text, Builtin::shape)
 }
 
 /// Wraps an element's shape into that of its array.

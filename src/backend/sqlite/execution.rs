@@ -37,6 +37,8 @@ pub struct Execution<L: DerefMut<Target = SqliteConn>> {
     command: String,
     row_count: Option<u64>,
     pub(super) deadline: Instant,
+    begun: Instant,
+    round_trip: Option<Duration>,
     /// Set when the deadline passed: until when the run may take to stop.
     stopping: Option<Instant>,
     // Last, so that the channel is closed before the connection goes back.
@@ -66,6 +68,8 @@ impl<L: DerefMut<Target = SqliteConn>> Execution<L> {
             command: String::new(),
             row_count: None,
             deadline,
+            begun: Instant::now(),
+            round_trip: None,
             stopping: None,
             lease,
         }
@@ -83,6 +87,11 @@ impl<L: DerefMut<Target = SqliteConn>> Execution<L> {
             Stand::Complete => Some(Event::Complete { command: &self.command, row_count: self.row_count }),
             Stand::End => None,
         })
+    }
+
+    /// How long the database took to the first results, once they are there; the wait for another writer does not count.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
     }
 
     /// What holds the connection.
@@ -137,6 +146,7 @@ impl<L: DerefMut<Target = SqliteConn>> Execution<L> {
                 // Never closed, so there is always a permit to come.
                 task.permit = task.writer.clone().acquire_owned().await.ok();
                 if let Some(task) = self.waiting.take() {
+                    self.begun = Instant::now();
                     self.lease.resume(task);
                 }
             }
@@ -169,9 +179,15 @@ impl<L: DerefMut<Target = SqliteConn>> Execution<L> {
     async fn wait(&mut self) -> Result<Option<Chunk>, BackendError> {
         let end = tokio::select! {
             biased;
-            Some(chunk) = self.chunks.recv() => return Ok(Some(chunk)),
+            Some(chunk) = self.chunks.recv() => {
+                self.round_trip.get_or_insert_with(|| self.begun.elapsed());
+                return Ok(Some(chunk));
+            }
             end = self.lease.finish() => end,
         };
+        if !matches!(end, Some(End::Waits(_))) {
+            self.round_trip.get_or_insert_with(|| self.begun.elapsed());
+        }
         match end {
             Some(End::Waits(task)) => self.waiting = Some(task),
             Some(End::Over { tail, outcome, .. }) => (self.tail, self.outcome) = (Some(tail), Some(outcome)),

@@ -367,6 +367,18 @@ key_sha256 = ["0000000000000000000000000000000000000000000000000000000000000000"
 }
 
 #[test]
+fn a_redirect_leads_where_it_says() {
+    let of = |to: &str| report(&format!("[[route]]\npath = \"/\"\nredirect = {{ to = \"{to}\" }}"));
+    for to in ["/", "/new{path}", "https://a.example{path}", "http://a.example:8080/x?y"] {
+        assert_eq!(of(to), "", "{to}");
+    }
+    // A request's path may begin with `/evil.example`: in front of it a `/` would make that a host.
+    for to in ["", "//evil.example", "/{path}", "{path}", "https://{path}", "https://", "javascript:x", "/a b"] {
+        assert!(of(to).contains("route[0].redirect.to: must be"), "{to}");
+    }
+}
+
+#[test]
 fn a_filter_that_is_no_level_is_noticed() {
     for (filter, near) in [("inof", "info"), ("warning", "warn"), ("info,sluicegate=debug,err", "error")] {
         let report = report(&format!("log.filter = \"{filter}\""));

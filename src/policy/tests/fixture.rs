@@ -198,10 +198,10 @@ impl Guest {
 fn carry(list: u32) -> String {
     let length = list + 4;
     format!(
-        r#"(f64.store (i32.const 2200) (f64.add (f64.const 1)
+        r"(f64.store (i32.const 2200) (f64.add (f64.const 1)
             (if (result f64) (i32.load offset={length} (local.get $in))
                 (then (f64.load (i32.load offset={list} (local.get $in)))) (else (f64.const 0)))))
-        (if (i32.eq (local.get $how) (i32.const {LIE})) (then (f64.store (i32.const 2200) (f64.const inf))))"#
+        (if (i32.eq (local.get $how) (i32.const {LIE})) (then (f64.store (i32.const 2200) (f64.const inf))))"
     )
 }
 

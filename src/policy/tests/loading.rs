@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::json;
 
 use super::fixture::{Bench, Guest};
-use crate::policy::{Compiler, Digest, Hook, Plugins};
+use crate::policy::{Census, Compiler, Digest, Hook, Plugins};
 
 async fn refusal(guest: &Guest) -> String {
     refusal_with(guest, json!({})).await
@@ -15,7 +15,7 @@ async fn refusal_with(guest: &Guest, keys: serde_json::Value) -> String {
     let bench = Bench::new();
     bench.place("p", guest);
     let refusal = bench.apply(keys).await.unwrap_err();
-    assert_eq!(bench.plugins.census(), Default::default(), "nothing of it stays: {refusal}");
+    assert_eq!(bench.plugins.census(), Census::default(), "nothing of it stays: {refusal}");
     assert!(bench.plugins.status().is_empty());
     refusal
 }
@@ -76,11 +76,8 @@ async fn an_interface_of_another_shape_is_refused() {
     let refusal = refusal(&guest).await;
     assert!(refusal.starts_with("exports sluicegate:policy/validation@0.1.0, but not as"), "{refusal}");
     let wit = "package sluicegate:policy@0.1.0; interface validation { judge: func(); }";
-    let guest = Guest {
-        wit: Some(wit),
-        extra: r#"(func (export "sluicegate:policy/validation@0.1.0#judge"))"#,
-        ..guest
-    };
+    let guest =
+        Guest { wit: Some(wit), extra: r#"(func (export "sluicegate:policy/validation@0.1.0#judge"))"#, ..guest };
     assert!(self::refusal(&guest).await.contains("does not have export `check`"));
 }
 
@@ -132,7 +129,8 @@ async fn a_component_may_refuse_its_configuration_or_itself() {
     let crashing = Guest { self_check: "unreachable", ..base.clone() };
     assert!(refusal(&crashing).await.starts_with("its self-check failed: trap: "));
     // The configuration's length, as the component sees it, decides.
-    let reading = "(if (result i32) (i32.eq (local.get 1) (i32.const 7)) (then (i32.const 3000)) (else (i32.const 3016)))";
+    let reading =
+        "(if (result i32) (i32.eq (local.get 1) (i32.const 7)) (then (i32.const 3000)) (else (i32.const 3016)))";
     let reading = Guest { configure: reading, ..base };
     assert!(refusal(&reading).await.contains("no thanks"));
     let bench = Bench::new();
@@ -221,7 +219,7 @@ async fn inspection_tells_what_a_refused_component_wants() {
     let seen = bench.plugins.inspect(&bench.path("p")).await.unwrap();
     assert_eq!(seen.imports, ["steal"]);
     assert!(seen.refusal.unwrap().starts_with("imports steal"));
-    assert_eq!(bench.plugins.census(), Default::default());
+    assert_eq!(bench.plugins.census(), Census::default());
 }
 
 #[tokio::test]

@@ -116,7 +116,11 @@ async fn three_faults_quarantine_a_hook_until_a_probe_succeeds() {
         assert_eq!(policy.decide(&sizing(TRAP)).by, fallback(FaultKind::Trap));
     }
     let resting = policy.decide(&sizing(0));
-    assert_eq!((resting.by, resting.answer.target), (fallback(FaultKind::Quarantined), 20), "native, not the last good");
+    assert_eq!(
+        (resting.by, resting.answer.target),
+        (fallback(FaultKind::Quarantined), 20),
+        "native, not the last good"
+    );
     let status = &bench.plugins.status()[0];
     assert!(status.hooks[&Hook::Sizing].quarantined && status.is_degraded());
     let checked = bench.plugins.validation(&reference("never")).unwrap().check(&validation(0));
@@ -154,10 +158,8 @@ async fn carry_comes_back_and_a_fault_does_not_lose_it() {
 async fn sizing_has_a_new_instance_each_time_and_validation_a_warm_one() {
     // The answer is how often this instance was asked.
     let count = "(global.set $calls (i32.add (global.get $calls) (i32.const 1)))";
-    let counting: &str = format!(
-        "{count} (if (i32.gt_u (global.get $calls) (i32.const 200)) (then unreachable))"
-    )
-    .leak();
+    let counting: &str =
+        format!("{count} (if (i32.gt_u (global.get $calls) (i32.const 200)) (then unreachable))").leak();
     let bench = Bench::serving(&Guest { prologue: counting, ..Guest::default() }).await;
     let mut sizes = bench.plugins.sizing(&reference("fixed")).unwrap();
     for _ in 0..300 {

@@ -71,20 +71,20 @@ async fn carry_survives_a_swap_within_its_lineage_only() {
     let named = |version, carry, mark| Guest { lifecycle: Some(("counter", version, carry)), ..marked(mark) };
     let bench = Bench::serving(&named("1", 1, 1)).await;
     let mut policy = bench.plugins.sizing(&reference("fixed")).unwrap();
-    let mut carried = || policy.decide(&SizingInput::default()).answer.carry[0];
-    assert_eq!((carried(), carried()), (1.0, 2.0));
+    let mut carried = || policy.decide(&SizingInput::default()).answer.carry;
+    assert_eq!((carried(), carried()), (vec![1.0], vec![2.0]));
     bench.place("p", &named("2", 1, 2));
     bench.watch_until(|bench| bench.generation() == 2).await;
-    assert_eq!(carried(), 3.0, "name and carry-version agree");
+    assert_eq!(carried(), [3.0], "name and carry-version agree");
     bench.place("p", &named("3", 2, 3));
     bench.watch_until(|bench| bench.generation() == 3).await;
-    assert_eq!(carried(), 1.0, "the carry-version changed");
+    assert_eq!(carried(), [1.0], "the carry-version changed");
     bench.place("p", &marked(4));
     bench.watch_until(|bench| bench.generation() == 4).await;
-    assert_eq!((carried(), carried()), (1.0, 2.0), "a nameless one carries for itself");
+    assert_eq!((carried(), carried()), (vec![1.0], vec![2.0]), "a nameless one carries for itself");
     bench.place("p", &marked(5));
     bench.watch_until(|bench| bench.generation() == 5).await;
-    assert_eq!(carried(), 1.0, "and for no other content");
+    assert_eq!(carried(), [1.0], "and for no other content");
 }
 
 #[test]
@@ -257,7 +257,8 @@ mod in_a_child {
         let wanted = [("p".to_owned(), bench.settings("p", keys))].into();
         let done = plugins.apply(&wanted).await.map_err(|mut errors| errors.remove(0).1);
         let left = std::fs::read_dir(bench.directory.path().join("aot")).unwrap();
-        let left: Vec<_> = left.map(|entry| entry.unwrap().path()).filter(|path| path.extension().unwrap() == "tmp").collect();
+        let left: Vec<_> =
+            left.map(|entry| entry.unwrap().path()).filter(|path| path.extension().unwrap() == "tmp").collect();
         assert!(left.is_empty(), "nothing temporary stays: {left:?}");
         done
     }
@@ -282,8 +283,10 @@ mod in_a_child {
     #[tokio::test]
     async fn a_compilation_has_a_limit_of_memory() {
         let bench = Bench::new();
-        bench.place("p", &marked(1));
-        let error = applied(real(&bench), &bench, json!({ "compile_memory": "256KiB" })).await.unwrap_err();
+        let calls = "(drop (call $deep (i32.const 1)))".repeat(40_000);
+        let extra = format!("(func $huge {calls})").leak();
+        bench.place("p", &Guest { extra, ..marked(1) });
+        let error = applied(real(&bench), &bench, json!({ "compile_memory": "16MiB" })).await.unwrap_err();
         assert!(matches!(error, PluginError::CompileTooHungry { .. }), "{error:?}");
     }
 

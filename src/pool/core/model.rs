@@ -69,7 +69,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => any::<usize>().prop_map(Op::Replace),
         1 => prop_oneof![8 => Just(Op::Purge), 4 => Just(Op::Bump), 1 => Just(Op::Retire)],
     ];
-    prop::collection::vec(op, 1..120)
+    prop::collection::vec(op, 1..80)
 }
 
 type Loan = Box<Held<u64>>;

@@ -140,7 +140,7 @@ async fn limits_that_move_all_the_time_never_let_one_too_many_through() {
         let pool = Arc::clone(&pool);
         async move {
             let mut tasks = tokio::task::JoinSet::new();
-            for n in 0..20_000 {
+            for n in 0..8_000 {
                 let pool = Arc::clone(&pool);
                 tasks.spawn(async move {
                     let Ok(lease) = pool.checkout(in_ms(2_000), who(n)).await else { return };

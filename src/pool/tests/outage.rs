@@ -127,6 +127,20 @@ async fn failing_attempts_are_never_hot() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_accepts_and_hangs_up_is_not_asked_without_a_pause() {
+    let (pool, server) = driven(settings(3));
+    server.script.lock().connect = MS(1);
+    server.script.lock().hangs_up = true;
+    let begun = Instant::now();
+    let error = pool.checkout(in_ms(5_000), who(1)).await.err().unwrap();
+    assert_eq!(error.kind().as_str(), "breaker-open", "{error}");
+    assert!(server.seen().created <= 8 && begun.elapsed() > MS(1_000), "{:?} {:?}", server.seen(), begun.elapsed());
+    server.script.lock().hangs_up = false;
+    until(|| pool.status().breaker.state == "closed").await;
+    drop(take(&pool).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn service_is_back_within_a_second_or_a_backoff_step() {
     for outage_ms in [500, 3_000, 20_000, 120_000] {
         let (pool, server) = driven(PoolSettings { min: 2, ..settings(5) });

@@ -7,7 +7,7 @@ use tokio::time::{Instant, advance, sleep};
 use super::scripted::{Database, MS, Server, driven, in_ms, policies, pool_on, settings, take, until, warm, who};
 use crate::{
     policy::{NativeValidation, SizingInput},
-    pool::{PoolSettings, tally::Cause},
+    pool::{PoolSettings, tally::Cause, vet::InHand},
 };
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -51,7 +51,7 @@ async fn a_process_that_stood_still_closes_nothing_or_little_at_a_time() {
 
 #[tokio::test(start_paused = true)]
 async fn connections_are_replaced_before_their_end_so_that_no_caller_connects() {
-    let lifetime = MINUTE * 10;
+    let lifetime = MINUTE * 3;
     let (pool, server) = driven(PoolSettings { min: 2, max_lifetime: lifetime, ..settings(4) });
     until(|| pool.status().idle == 2).await;
     let until = Instant::now() + lifetime * 3;
@@ -103,7 +103,7 @@ async fn an_idle_connection_can_be_kept_alive() {
     warm(&pool, 2).await;
     let keep_alive = |id| {
         let held = pool.change(|state, now, _| state.core.borrow(now, id, who(0))).unwrap();
-        Arc::clone(&pool).keep_alive(held)
+        super::scripted::TestPool::keep_alive(InHand::new(&pool, held))
     };
     keep_alive(1).await;
     assert_eq!((server.seen().probes, pool.status().idle), (1, 2));

@@ -242,7 +242,7 @@ async fn an_endpoint_that_came_back_gets_its_share_at_the_cap() {
     let go = Arc::new(Notify::new());
     let (a, b) = (gated(&go).await, gated(&go).await);
     let upstream = upstream(&[&a, &b], "max_connections = 4");
-    upstream.endpoints[1].fail(Instant::now(), Duration::from_secs(60));
+    upstream.endpoints[1].fail(Instant::now(), Duration::from_mins(1));
     let tasks: Vec<_> = (0..4).map(|_| spawn_fetch(&upstream)).collect();
     until("all on the one that is left", || a.requests().len() == 4).await;
     for task in tasks {

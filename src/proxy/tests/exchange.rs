@@ -20,8 +20,8 @@ async fn a_request_goes_through_and_its_connection_is_kept() {
         assert_eq!((status, &*body), (StatusCode::OK, &b"ok"[..]));
         assert_eq!((outcome.reused, outcome.retried, outcome.reason), (round > 0, false, None));
         assert_eq!(outcome.endpoint.as_deref(), Some(origin.address.to_string().as_str()));
-        assert_eq!(outcome.connect_us > 0, round == 0);
-        assert!(outcome.ttfb_us > 0);
+        assert_eq!(outcome.connect_us.is_some(), round == 0);
+        assert!(outcome.ttfb_us.is_some());
     }
     assert_eq!(origin.accepted(), 1);
     let head = &origin.requests()[2].head;
@@ -48,25 +48,26 @@ async fn a_request_goes_through_and_its_connection_is_kept() {
 async fn a_body_is_framed_once_whatever_the_client_said() {
     let origin = Origin::answering(OK).await;
     let upstream = upstream(&[&origin], "");
-    let stream = || {
-        let (mut feeder, body) = streaming();
-        tokio::spawn(async move {
-            feeder.send("abc").await;
-            feeder.send("def").await;
-        });
-        body
-    };
+    let (mut one, first) = streaming().await;
+    let (mut two, second) = streaming().await;
+    for feeder in [&mut one, &mut two] {
+        feeder.send("abc").await;
+        feeder.send("def").await;
+        feeder.finish().await;
+    }
     let mut lying = request(Method::POST, "/known", RequestBody::full("hello"));
     lying.headers_mut().insert("content-length", "3".parse().unwrap());
     lying.headers_mut().insert("transfer-encoding", "chunked".parse().unwrap());
-    for one in [lying, request(Method::POST, "/stream", stream()), request(Method::GET, "/odd", stream())] {
+    for one in [lying, request(Method::POST, "/stream", first), request(Method::GET, "/odd", second)] {
         assert_eq!(fetch(&upstream, one).await.0, StatusCode::OK);
     }
     let requests = origin.requests();
     assert_eq!(requests[0].body, b"hello");
     assert!(has(&requests[0].head, "content-length: 5") && field(&requests[0].head, "transfer-encoding").is_none());
     for seized in &requests[1..] {
-        assert_eq!(seized.body, b"3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n", "{}", seized.head);
+        let text = String::from_utf8_lossy(&seized.body);
+        let content: String = text.split("\r\n").skip(1).step_by(2).collect();
+        assert_eq!(content, "abcdef", "{text}");
         assert!(field(&seized.head, "content-length").is_none(), "{}", seized.head);
     }
     assert_eq!(origin.accepted(), 1);
@@ -99,7 +100,7 @@ async fn bodies_stream_in_both_directions_without_being_gathered() {
     })
     .await;
     let upstream = upstream(&[&origin], "");
-    let (mut client, body) = streaming();
+    let (mut client, body) = streaming().await;
     let (response, _) = send(&upstream, request(Method::POST, "/", body)).await;
     let mut answer = response.into_body();
     for (piece, expected) in [("a", "A"), ("b", "B")] {
@@ -107,7 +108,7 @@ async fn bodies_stream_in_both_directions_without_being_gathered() {
         let frame = within(answer.frame()).await.unwrap().unwrap();
         assert_eq!(frame.into_data().unwrap(), expected);
     }
-    drop(client);
+    client.finish().await;
     assert!(within(answer.frame()).await.is_none());
     until("the connection is kept", || upstream.status(tokio::time::Instant::now()).idle == 1).await;
 }
@@ -201,7 +202,7 @@ async fn an_early_answer_does_not_wait_for_the_request() {
     })
     .await;
     let upstream = upstream(&[&origin], "");
-    let (client, body) = streaming();
+    let (client, body) = streaming().await;
     let (status, body, outcome) = fetch(&upstream, request(Method::POST, "/", body)).await;
     assert_eq!((status.as_u16(), &*body, outcome.reason), (413, &b"big!"[..], None));
     // The request was never finished: no other may follow on that connection.
@@ -257,12 +258,12 @@ async fn tls_is_spoken_and_verified() {
     });
     let endpoint = format!("https://{address}");
     let trusting = format!("tls = {{ ca = {:?}, server_name = \"web.internal\" }}", file.display().to_string());
-    let good = upstream_at(&[endpoint.clone()], &trusting);
+    let good = upstream_at(std::slice::from_ref(&endpoint), &trusting);
     for _ in 0..2 {
         assert_eq!(fetch(&good, get("/")).await.0, StatusCode::OK);
         assert!(received.recv().await.unwrap().starts_with("GET / HTTP/1.1"));
     }
-    let wrong_name = upstream_at(&[endpoint.clone()], &trusting.replace("web.internal", "other.internal"));
+    let wrong_name = upstream_at(std::slice::from_ref(&endpoint), &trusting.replace("web.internal", "other.internal"));
     let public_only = upstream_at(&[endpoint], "tls = { server_name = \"web.internal\" }");
     for upstream in [wrong_name, public_only] {
         let (status, _, outcome) = fetch(&upstream, get("/")).await;

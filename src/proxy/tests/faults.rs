@@ -76,7 +76,7 @@ async fn a_black_hole_costs_the_connect_timeout_and_no_more() {
     let (hole, _sockets) = black_hole();
     let live = Origin::answering(OK).await;
     let settings = "connect_timeout = \"100ms\"";
-    let alone = upstream_at(&[hole.clone()], settings);
+    let alone = upstream_at(std::slice::from_ref(&hole), settings);
     let begun = Instant::now();
     assert_eq!(fails(&alone, get("/")).await, (504, "upstream_connect_timeout"));
     assert!((100..400).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
@@ -228,7 +228,7 @@ async fn an_answer_that_breaks_off_is_never_taken_for_whole() {
         let upstream = upstream(&[&origin], "");
         let (response, outcome) = send(&upstream, get("/")).await;
         if whole_head && response.status() == StatusCode::OK {
-            let error = within(response.into_body().collect()).await.err().expect("an error").to_string();
+            let error = within(response.into_body().collect()).await.expect_err("an error").to_string();
             assert!(error.contains("broke off"), "{error}");
         } else {
             assert_eq!((response.status().as_u16(), outcome.reason), (502, Some("upstream_incomplete")));
@@ -325,7 +325,7 @@ async fn an_upstream_that_stops_reading_is_504() {
     })
     .await;
     let upstream = upstream(&[&origin], "send_timeout = \"100ms\"\nread_timeout = \"20s\"");
-    let (mut client, endless) = streaming();
+    let (mut client, endless) = streaming().await;
     let feeding = tokio::spawn(async move {
         loop {
             client.send(vec![0; 65_536]).await;
@@ -339,12 +339,14 @@ async fn an_upstream_that_stops_reading_is_504() {
 async fn a_client_that_pauses_is_not_the_upstreams_fault() {
     let origin = Origin::answering(OK).await;
     let upstream = upstream(&[&origin], "send_timeout = \"50ms\"\nread_timeout = \"50ms\"");
-    let (mut client, body) = streaming();
+    let (mut client, body) = streaming().await;
     let slow = tokio::spawn(async move {
         for _ in 0..3 {
             tokio::time::sleep(Duration::from_millis(120)).await;
             client.send("x").await;
         }
+        client.finish().await;
+        client
     });
     let (status, ..) = fetch(&upstream, request(Method::POST, "/", body)).await;
     assert_eq!(status, StatusCode::OK);
@@ -353,13 +355,30 @@ async fn a_client_that_pauses_is_not_the_upstreams_fault() {
 
 #[tokio::test]
 async fn a_client_whose_body_fails_gets_its_own_status() {
-    let origin = Origin::answering(OK).await;
-    let upstream = upstream(&[&origin], "");
-    let (mut client, body) = streaming();
-    client.send("x").await;
-    client.abort().await;
-    assert_eq!(fails(&upstream, request(Method::POST, "/", body)).await, (413, "client_body"));
-    until("the half request is cut", || origin.open() == 0).await;
-    assert!(origin.requests().is_empty(), "never taken for whole");
-    assert_eq!(upstream.status(Instant::now()).endpoints[0].failures, 0);
+    for (leaves, status) in [(true, 400), (false, 413)] {
+        let origin = Origin::answering(OK).await;
+        let upstream = upstream(&[&origin], "");
+        let (mut client, mut body) = streaming().await;
+        body.limit(3);
+        client.send("abc").await;
+        if leaves {
+            drop(client);
+        } else {
+            client.send("d").await;
+        }
+        assert_eq!(fails(&upstream, request(Method::POST, "/", body)).await, (status, "client_body"));
+        until("the half request is cut", || origin.open() == 0).await;
+        assert!(origin.requests().is_empty(), "never taken for whole");
+        assert_eq!(upstream.status(Instant::now()).endpoints[0].failures, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_grpc_client_is_told_in_its_own_way() {
+    let upstream = upstream_at(&[nobody().await], "");
+    let mut call = get("/");
+    call.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    let (response, outcome) = send(&upstream, call).await;
+    assert_eq!((response.status().as_u16(), &response.headers()["grpc-status"]), (200, &"14".parse().unwrap()));
+    assert_eq!(outcome.reason, Some("upstream_connect"));
 }

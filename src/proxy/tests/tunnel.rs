@@ -4,8 +4,6 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use futures_util::{SinkExt, StreamExt};
 use http::HeaderMap;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -17,35 +15,14 @@ use tokio_tungstenite::{
 };
 
 use super::{
+    front::{Forwarding, Front},
     origin::{OK, field, has},
     *,
 };
 use crate::{access::Consumers, config::model::Consumer};
 
-/// A gateway in small: hyper's server, and every request forwarded.
-async fn front(upstream: &Arc<Upstream>, tunnels: &Arc<Tunnels>, consumer: Option<Arc<ConsumerHandle>>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (upstream, tunnels) = (upstream.clone(), tunnels.clone());
-    tokio::spawn(async move {
-        loop {
-            let (tcp, _) = listener.accept().await.unwrap();
-            let (upstream, tunnels, consumer) = (upstream.clone(), tunnels.clone(), consumer.clone());
-            let service = service_fn(move |request: http::Request<Incoming>| {
-                let (upstream, tunnels, consumer) = (upstream.clone(), tunnels.clone(), consumer.clone());
-                async move {
-                    let context = Forward { consumer, ..Forward::new("http", 80, &tunnels) };
-                    Ok::<_, std::convert::Infallible>(
-                        forward(request.map(RequestBody::incoming), &upstream, &context).await.0,
-                    )
-                }
-            });
-            tokio::spawn(async move {
-                _ = http1::Builder::new().serve_connection(TokioIo::new(tcp), service).with_upgrades().await;
-            });
-        }
-    });
-    address
+fn front(upstream: &Arc<Upstream>, tunnels: &Arc<Tunnels>, consumer: Option<Arc<ConsumerHandle>>) -> Front {
+    Front::start(Forwarding { upstream: upstream.clone(), tunnels: tunnels.clone(), consumer })
 }
 
 /// A WebSocket server that sends everything back.
@@ -70,8 +47,8 @@ async fn echo() -> SocketAddr {
 
 type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-async fn connect(front: SocketAddr) -> Client {
-    within(connect_async(format!("ws://{front}/chat?x=1"))).await.unwrap().0
+async fn connect(front: &Front) -> Client {
+    within(connect_async(format!("ws://{}/chat?x=1", front.address))).await.unwrap().0
 }
 
 async fn round_trip(client: &mut Client, message: Message) {
@@ -88,7 +65,8 @@ async fn ends(client: &mut Client) {
 async fn a_websocket_lives_as_long_as_both_sides_want() {
     let upstream = upstream_at(&[format!("http://{}", echo().await)], "");
     let tunnels = Arc::new(Tunnels::default());
-    let mut client = connect(front(&upstream, &tunnels, None).await).await;
+    let front = front(&upstream, &tunnels, None);
+    let mut client = connect(&front).await;
     assert_eq!((tunnels.open(), tunnels.opened()), (1, 1));
     assert_eq!(upstream.status(Instant::now()).open, 1, "it counts");
     round_trip(&mut client, Message::text("hello")).await;
@@ -109,8 +87,8 @@ async fn the_upstreams_refusal_is_passed_on() {
     let origin = Origin::answering(refusal).await;
     let upstream = upstream(&[&origin], "");
     let tunnels = Arc::new(Tunnels::default());
-    let address = front(&upstream, &tunnels, None).await;
-    let Err(tungstenite::Error::Http(response)) = connect_async(format!("ws://{address}/")).await else {
+    let front = front(&upstream, &tunnels, None);
+    let Err(tungstenite::Error::Http(response)) = connect_async(format!("ws://{}/", front.address)).await else {
         panic!("not refused");
     };
     assert_eq!((response.status().as_u16(), &response.headers()["x-why"]), (403, &"because".parse().unwrap()));
@@ -130,8 +108,8 @@ async fn a_switch_to_something_else_is_502() {
     ] {
         let origin = Origin::answering(answer).await;
         let upstream = upstream(&[&origin], "");
-        let address = front(&upstream, &Arc::default(), None).await;
-        let Err(tungstenite::Error::Http(response)) = connect_async(format!("ws://{address}/")).await else {
+        let front = front(&upstream, &Arc::default(), None);
+        let Err(tungstenite::Error::Http(response)) = connect_async(format!("ws://{}/", front.address)).await else {
             panic!("not refused");
         };
         assert_eq!(response.status(), 502);
@@ -156,13 +134,13 @@ async fn raw(front: SocketAddr, bytes: &str) -> String {
 async fn other_upgrades_and_those_with_a_body_are_plain_requests() {
     let origin = Origin::answering(OK).await;
     let upstream = upstream(&[&origin], "");
-    let address = front(&upstream, &Arc::default(), None).await;
+    let front = front(&upstream, &Arc::default(), None);
     for request in [
         "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n\r\n",
         "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\ncontent-length: 1\r\n\r\nx",
         "GET / HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\n\r\n",
     ] {
-        assert!(raw(address, request).await.starts_with("HTTP/1.1 200"), "{request}");
+        assert!(raw(front.address, request).await.starts_with("HTTP/1.1 200"), "{request}");
     }
     for seized in origin.requests() {
         assert!(!seized.head.contains("upgrade") && !seized.head.contains("http2-settings"), "{}", seized.head);
@@ -173,11 +151,12 @@ async fn other_upgrades_and_those_with_a_body_are_plain_requests() {
 async fn a_contradiction_in_framing_never_reaches_the_upstream() {
     let origin = Origin::answering(OK).await;
     let upstream = upstream(&[&origin], "");
-    let address = front(&upstream, &Arc::default(), None).await;
+    let front = front(&upstream, &Arc::default(), None);
     let smuggled =
         "POST /a HTTP/1.1\r\nhost: a\r\ncontent-length: 6\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /admin";
-    raw(address, smuggled).await;
-    raw(address, "POST /b HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\nconnection: content-length\r\n\r\nabc").await;
+    raw(front.address, smuggled).await;
+    raw(front.address, "POST /b HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\nconnection: content-length\r\n\r\nabc")
+        .await;
     let requests = origin.requests();
     assert_eq!(requests.len(), 2, "{requests:?}");
     for seized in &requests {
@@ -199,8 +178,9 @@ async fn revoking_the_key_ends_the_tunnel() {
 
     let upstream = upstream_at(&[format!("http://{}", echo().await)], "");
     let tunnels = Arc::new(Tunnels::default());
-    let mut known = connect(front(&upstream, &tunnels, handle).await).await;
-    let mut other = connect(front(&upstream, &tunnels, None).await).await;
+    let (with_key, without) = (front(&upstream, &tunnels, handle), front(&upstream, &tunnels, None));
+    let mut known = connect(&with_key).await;
+    let mut other = connect(&without).await;
     round_trip(&mut known, Message::text("in")).await;
     consumers.revoke_missing(&Consumers::default());
     ends(&mut known).await;
@@ -212,8 +192,8 @@ async fn revoking_the_key_ends_the_tunnel() {
 async fn a_drain_ends_what_is_left() {
     let upstream = upstream_at(&[format!("http://{}", echo().await)], "");
     let tunnels = Arc::new(Tunnels::default());
-    let address = front(&upstream, &tunnels, None).await;
-    let mut clients = [connect(address).await, connect(address).await];
+    let front = front(&upstream, &tunnels, None);
+    let mut clients = [connect(&front).await, connect(&front).await];
     for client in &mut clients {
         round_trip(client, Message::text("x")).await;
     }
@@ -229,7 +209,8 @@ async fn a_drain_ends_what_is_left() {
 async fn a_silent_tunnel_is_closed() {
     let upstream = upstream_at(&[format!("http://{}", echo().await)], "upgrade_idle_timeout = \"100ms\"");
     let tunnels = Arc::new(Tunnels::default());
-    let mut client = connect(front(&upstream, &tunnels, None).await).await;
+    let front = front(&upstream, &tunnels, None);
+    let mut client = connect(&front).await;
     round_trip(&mut client, Message::text("x")).await;
     ends(&mut client).await;
     within(tunnels.drained()).await;
@@ -239,15 +220,15 @@ async fn a_silent_tunnel_is_closed() {
 async fn a_tunnel_takes_an_idle_connections_place_at_the_cap() {
     let upstream = upstream_at(&[format!("http://{}", echo().await)], "max_connections = 1\nqueue_timeout = \"100ms\"");
     let tunnels = Arc::new(Tunnels::default());
-    let address = front(&upstream, &tunnels, None).await;
+    let front = front(&upstream, &tunnels, None);
     let plain = request(Method::GET, "/", RequestBody::empty());
     // The echo server closes on what is no handshake; the connection's place is free again.
     _ = send(&upstream, plain).await;
-    let mut client = connect(address).await;
+    let mut client = connect(&front).await;
     round_trip(&mut client, Message::text("x")).await;
     let (response, outcome) = send(&upstream, get("/")).await;
     assert_eq!((response.status().as_u16(), outcome.reason), (503, Some("upstream_queue_timeout")));
-    let Err(tungstenite::Error::Http(refused)) = connect_async(format!("ws://{address}/")).await else {
+    let Err(tungstenite::Error::Http(refused)) = connect_async(format!("ws://{}/", front.address)).await else {
         panic!("two tunnels where one may be");
     };
     assert_eq!(refused.status(), 503);

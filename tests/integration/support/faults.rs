@@ -20,8 +20,6 @@ use tokio::{
 pub enum Fault {
     /// Nothing.
     Pass,
-    /// They wait this long.
-    Delay(Duration),
     /// They are held: neither side hears of the other, and no connection ends.
     Freeze,
     /// Connections are reset, new ones too.
@@ -35,7 +33,6 @@ pub struct FaultProxy {
     /// Where it listens.
     pub address: SocketAddr,
     fault: watch::Sender<Fault>,
-    accepted: Arc<AtomicU64>,
     server_bytes: Arc<AtomicU64>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -46,15 +43,14 @@ impl FaultProxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (fault, watch) = watch::channel(Fault::Pass);
-        let (accepted, server_bytes) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let counters = (accepted.clone(), server_bytes.clone());
+        let server_bytes = Arc::new(AtomicU64::new(0));
+        let counter = server_bytes.clone();
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                counters.0.fetch_add(1, Ordering::Relaxed);
-                tokio::spawn(carry(client, port, watch.clone(), counters.1.clone()));
+                tokio::spawn(carry(client, port, watch.clone(), counter.clone()));
             }
         });
-        Self { address, fault, accepted, server_bytes, task }
+        Self { address, fault, server_bytes, task }
     }
 
     /// Makes a fault from now on, for open connections too.
@@ -64,11 +60,6 @@ impl FaultProxy {
             other => other,
         };
         self.fault.send_replace(fault);
-    }
-
-    /// Connections taken so far.
-    pub fn accepted(&self) -> u64 {
-        self.accepted.load(Ordering::Relaxed)
     }
 }
 
@@ -117,7 +108,6 @@ async fn pump(
         until(&mut fault, |fault| fault != Fault::Freeze).await;
         let now = *fault.borrow();
         match now {
-            Fault::Delay(pause) => tokio::time::sleep(pause).await,
             Fault::Reset => return cut(&to),
             Fault::CutAfter(limit) if bytes.load(Ordering::Relaxed) + count as u64 > limit => {
                 let rest = limit.saturating_sub(bytes.load(Ordering::Relaxed)) as usize;

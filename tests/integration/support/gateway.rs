@@ -50,11 +50,6 @@ impl Gateway {
         gateway
     }
 
-    /// Its directory.
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
-    }
-
     /// The configuration file.
     pub fn config_path(&self) -> PathBuf {
         self.dir.path().join("gateway.toml")

@@ -27,8 +27,8 @@ pub struct Report {
 }
 
 impl Load {
-    /// `connections` connections, half of them HTTP/2 with two requests at a time, asking in turn for a query at `/query`
-    /// (`select $1::int`) and for the proxied `/files/1k`.
+    /// `connections` connections, half of them HTTP/2 with two requests at a time, asking for a query at `/query`
+    /// (`select $1::int`) one time in four, and for the proxied `/files/1k` else.
     pub async fn start(gateway: &Gateway, connections: usize) -> Self {
         let (stop, requests) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut tasks = JoinSet::new();
@@ -68,7 +68,7 @@ async fn ask(mut client: Client, index: usize, stop: Arc<AtomicBool>, requests: 
     let mut number = index as u64;
     while !stop.load(Ordering::Relaxed) && failures.len() < 5 {
         number += 1;
-        let failure = if number % 2 == 0 { query(&mut client, number).await } else { file(&mut client).await };
+        let failure = if number % 4 == 0 { query(&mut client, number).await } else { file(&mut client).await };
         match failure {
             None => drop(requests.fetch_add(1, Ordering::Relaxed)),
             Some(text) => failures.push(format!("connection {index}: {text}")),

@@ -22,9 +22,7 @@ use tokio_tungstenite::tungstenite::Message;
 pub struct Origin {
     /// Where it listens.
     pub address: SocketAddr,
-    /// Connections open now, and the most at a time.
-    pub connections: Arc<AtomicUsize>,
-    /// The most at a time.
+    /// The most connections at a time.
     pub peak: Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -47,7 +45,7 @@ impl Origin {
                 });
             }
         });
-        Self { address, connections, peak, task }
+        Self { address, peak, task }
     }
 
     /// Echoes WebSocket messages.
@@ -67,7 +65,7 @@ impl Origin {
                 });
             }
         });
-        Self { address, connections: Arc::default(), peak: Arc::default(), task }
+        Self { address, peak: Arc::default(), task }
     }
 }
 

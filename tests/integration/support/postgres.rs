@@ -71,11 +71,6 @@ impl Postgres {
         eventually("postgres accepts", || async { self.try_admin().await.is_ok() }, |ready| *ready).await;
     }
 
-    /// The process.
-    pub fn process(&self) -> &Process {
-        &self.process
-    }
-
     /// Every process of the server: the postmaster's children too.
     pub fn pids(&self) -> Vec<u32> {
         let children = format!("/proc/{0}/task/{0}/children", self.process.id());

@@ -102,7 +102,7 @@ impl Eviction for Component {
 impl Validation for Component {
     fn check(
         _trigger: u32,
-        age_ms: u32,
+        _age_ms: u32,
         _idle_ms: u32,
         _uses: u32,
         _errors: u32,
@@ -114,11 +114,11 @@ impl Validation for Component {
         _dirty: u32,
         _peek: u32,
         _last_error: u32,
-        _deadline_left_ms: u32,
+        deadline_left_ms: u32,
         _failed_probes: u32,
         _epochs_behind: u32,
     ) -> f64 {
-        match plan().for_connection(age_ms) {
+        match plan().for_connection(deadline_left_ms) {
             // Discard, and purge.
             Some(Fault::Discard) => 14.0,
             Some(Fault::Nan) => f64::NAN,
@@ -156,7 +156,7 @@ fn plan() -> Plan {
 }
 
 fn fault(hook: Hook, pool: &PoolView) -> Option<Fault> {
-    plan().for_pool(hook, pool.now_ms, pool.bounds.max_size)
+    plan().for_pool(hook, pool.now_ms)
 }
 
 /// The faults that all hooks have in common. Returns for those that the hook does not know.

@@ -2,11 +2,11 @@
 
 use policy_settings::{Field, Slot, read};
 
-/// The `bounds.max-size` of the host's trial inputs.
-const TRIAL_MAX_SIZE: u32 = 65_535;
+/// The `now-ms` of the host's trial inputs. A pool's own clock has fractions, and does not strike them.
+const TRIAL_NOW_MS: [f64; 2] = [0.0, 60_000.0];
 
-/// The `age-ms` of the host's trial inputs.
-const TRIAL_AGE_MS: u32 = u32::MAX;
+/// The `deadline-left-ms` of the host's trial inputs: a caller's is never so round.
+const TRIAL_DEADLINE_LEFT_MS: u32 = 30_000;
 
 /// A hook of the component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,14 +110,13 @@ impl Plan {
     }
 
     /// The fault that a sizing or eviction call shows.
-    pub fn for_pool(self, hook: Hook, now_ms: f64, max_size: u32) -> Option<Fault> {
-        let trial = max_size == TRIAL_MAX_SIZE || now_ms < 0.0;
-        self.shown(hook).filter(|_| !trial)
+    pub fn for_pool(self, hook: Hook, now_ms: f64) -> Option<Fault> {
+        self.shown(hook).filter(|_| !TRIAL_NOW_MS.contains(&now_ms))
     }
 
     /// The fault that a validation call shows.
-    pub fn for_connection(self, age_ms: u32) -> Option<Fault> {
-        self.shown(Hook::Validation).filter(|_| age_ms != TRIAL_AGE_MS)
+    pub fn for_connection(self, deadline_left_ms: u32) -> Option<Fault> {
+        self.shown(Hook::Validation).filter(|_| deadline_left_ms != TRIAL_DEADLINE_LEFT_MS)
     }
 
     /// Whether the self-check fails.
@@ -165,8 +164,8 @@ mod tests {
     #[test]
     fn a_fault_of_one_hook_leaves_the_others_alone() {
         let plan = Plan::named("eviction.trap");
-        assert_eq!(plan.for_pool(Hook::Eviction, 1.0, 10), Some(Fault::Trap));
-        assert_eq!(plan.for_pool(Hook::Sizing, 1.0, 10), None);
+        assert_eq!(plan.for_pool(Hook::Eviction, 1.0), Some(Fault::Trap));
+        assert_eq!(plan.for_pool(Hook::Sizing, 1.0), None);
         assert_eq!(plan.for_connection(1), None);
         assert_eq!(Plan::named("trap").for_connection(1), Some(Fault::Trap));
     }
@@ -174,8 +173,8 @@ mod tests {
     #[test]
     fn it_behaves_while_it_is_tried() {
         let plan = Plan::named("loop");
-        assert_eq!(plan.for_pool(Hook::Sizing, 1.0, 65_535), None);
-        assert_eq!(plan.for_pool(Hook::Eviction, -1.0, 10), None);
-        assert_eq!(plan.for_connection(u32::MAX), None);
+        assert_eq!(plan.for_pool(Hook::Sizing, 60_000.0), None);
+        assert_eq!(plan.for_pool(Hook::Eviction, 0.0), None);
+        assert_eq!(plan.for_connection(30_000), None);
     }
 }

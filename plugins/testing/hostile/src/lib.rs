@@ -8,10 +8,9 @@
 //! | validation | `loop`, `trap`, `memory`, `nan`, `discard` (and purge) |
 //! | lifecycle | `refuse` (the self-check fails) |
 //!
-//! A hostile policy must get past the door to do harm, so it behaves while it is being tried. The host tries a component, when it
-//! loads it, with inputs that no pool has: `bounds.max-size` 65535 for sizing and eviction, `age-ms` 4294967295 for validation; and a
-//! pool's clock does not go below zero either. On those, and on nothing else, a fault does not show. (There is nothing else it
-//! could go by: instances for sizing and eviction are made anew for each call.)
+//! A hostile policy must get past the door to do harm, so it knows the host's trial by its round numbers, and behaves while it is
+//! being tried: the trial keeps out what is broken, not what is malicious. Without a mode it behaves always. (There
+//! is nothing else it could go by: instances for sizing and eviction are made anew for each call.)
 
 #[cfg(target_arch = "wasm32")]
 mod component;

@@ -25,7 +25,7 @@ impl Sizing for Component {
         let count = count(&input.carry);
         SizingOutput {
             target: TARGET,
-            min_idle: 0,
+            min_idle: TARGET,
             reserve: 0,
             parallel_creates: 0,
             next_tick_ms: 0,

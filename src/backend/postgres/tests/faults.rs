@@ -68,7 +68,8 @@ async fn a_long_answer_that_nobody_reads_is_cancelled() {
     let cluster = Cluster::start();
     let mut conn = cluster.connect().await;
     for sql in ["select generate_series(1, 100000000), repeat('x', 1000)", "select 1"] {
-        let mut running = Running::begin(&mut conn, Arc::new(Work::Single(statement(sql, json!([])))), LIMITS).await.unwrap();
+        let mut running =
+            Running::begin(&mut conn, Arc::new(Work::Single(statement(sql, json!([])))), LIMITS).await.unwrap();
         assert_eq!(running.next(&mut conn).await.unwrap(), Step::Columns);
         drop(running);
         timeout(Duration::from_secs(5), conn.recover()).await.unwrap().unwrap();
@@ -160,25 +161,35 @@ async fn news_from_the_server_is_no_reason_to_close() {
 }
 
 #[tokio::test]
+async fn a_session_ended_is_seen_on_a_runtime_that_has_not_heard_of_it() {
+    let cluster = Cluster::start();
+    for mode in ["disable", "require"] {
+        let mut conn = create(&cluster.pool(&format!("sslmode={mode}"), &json!({}))).await.unwrap();
+        terminate(&cluster, conn.process()).await;
+        await_word(&mut conn).await;
+        let seen = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                conn.rehome().unwrap();
+                conn.peek()
+            })
+        });
+        assert_eq!(seen.join().unwrap(), Peek::Closed, "{mode}");
+    }
+}
+
+#[tokio::test]
 async fn what_was_never_sent_says_so() {
     let cluster = Cluster::start();
     let mut conn = cluster.connect().await;
-    // Moved to another runtime, a socket is readable before that runtime knows: the look cannot tell yet.
-    let process = conn.process();
-    terminate(&cluster, process).await;
-    await_word(&mut conn).await;
-    let (outcome, seen) = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            conn.rehome().unwrap();
-            let seen = conn.peek();
-            (query(&mut conn, "select 1").await, seen)
-        })
-    })
-    .join()
-    .unwrap();
-    assert_ne!(seen, Peek::Clean);
+    let (stream, peer) = pair().await;
+    conn.stream = stream;
+    // With nothing to linger for, a close is a reset.
+    socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(peer);
+    let outcome = query(&mut conn, "select 1").await;
     assert!(matches!(outcome, Err(BackendError::Lost { sent: false, outcome_unknown: false, .. })), "{outcome:?}");
+    assert_eq!(conn.hygiene(), Hygiene::Broken);
 }
 
 #[tokio::test]
@@ -220,7 +231,7 @@ async fn a_connection_that_breaks_before_the_last_word_leaves_the_outcome_unknow
         let mut running = Running::begin(&mut conn, Arc::new(Work::Batch(work)), LIMITS).await.unwrap();
         runs(&cluster, conn.process()).await;
         // The server's process hears nothing of it: to us, the line is cut.
-        conn.stream = closed_stream().await;
+        conn.stream = pair().await.0;
         let outcome = running.next(&mut conn).await;
         assert!(
             matches!(&outcome, Err(BackendError::Lost { sent: true, outcome_unknown, .. }) if *outcome_unknown == unknown),
@@ -230,11 +241,11 @@ async fn a_connection_that_breaks_before_the_last_word_leaves_the_outcome_unknow
     }
 }
 
-async fn closed_stream() -> net::Stream {
+/// A stream of ours, and what is at its other end.
+async fn pair() -> (net::Stream, tokio::net::TcpStream) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    drop(listener.accept().await.unwrap());
-    stream.into()
+    (stream.into(), listener.accept().await.unwrap().0)
 }
 
 #[tokio::test]
@@ -253,9 +264,8 @@ async fn a_server_that_breaks_the_protocol_costs_its_connection_alone() {
         b"W\0\0\0\x04",
     ] {
         let mut conn = cluster.connect().await;
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        conn.stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap().into();
-        let (mut server, _) = listener.accept().await.unwrap();
+        let (stream, mut server) = pair().await;
+        conn.stream = stream;
         tokio::io::AsyncWriteExt::write_all(&mut server, noise).await.unwrap();
         tokio::io::AsyncWriteExt::shutdown(&mut server).await.unwrap();
         let outcome = query(&mut conn, "select 1").await;

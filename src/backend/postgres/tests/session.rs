@@ -109,7 +109,12 @@ async fn the_next_host_is_tried_and_sockets_work() {
 #[tokio::test]
 async fn settings_travel_with_the_start_up_and_outlive_a_reset() {
     let cluster = Cluster::start();
-    cluster.admin().await.batch_execute("alter role app set datestyle = 'German'; alter role app set bytea_output = 'escape'").await.unwrap();
+    cluster
+        .admin()
+        .await
+        .batch_execute("alter role app set datestyle = 'German'; alter role app set bytea_output = 'escape'")
+        .await
+        .unwrap();
     let more = json!({"statement_timeout": "200ms", "idle_in_transaction_timeout": "3s", "application_name": "gate"});
     let mut conn = create(&cluster.pool("sslmode=disable&options=-c%20work_mem%3D5MB", &more)).await.unwrap();
     for _ in 0..2 {
@@ -149,9 +154,12 @@ async fn what_a_session_was_left_with_is_seen_and_undone() {
     cluster.admin().await.batch_execute("create role other; grant other to app").await.unwrap();
     let backend = cluster.backend();
     let mut conn = backend.create().await.unwrap();
-    query(&mut conn, "create function hidden() returns text language sql as $$ select set_config('timezone', 'Japan', false) $$")
-        .await
-        .unwrap();
+    query(
+        &mut conn,
+        "create function hidden() returns text language sql as $$ select set_config('timezone', 'Japan', false) $$",
+    )
+    .await
+    .unwrap();
     conn.probe(Probe::ResetSession).await.unwrap();
     let clean = leftovers(&mut conn).await;
     assert_eq!(conn.hygiene(), Hygiene::Clean);
@@ -174,7 +182,8 @@ async fn what_a_session_was_left_with_is_seen_and_undone() {
         assert_eq!(leftovers(&mut conn).await, clean, "{sql}");
         assert_eq!(conn.hygiene(), Hygiene::Clean, "{sql}");
     }
-    for sql in ["select 1", "set local work_mem = '9MB'", "select pg_sleep(0)", "create table if not exists t (a int)"] {
+    for sql in ["select 1", "set local work_mem = '9MB'", "select pg_sleep(0)", "create table if not exists t (a int)"]
+    {
         query(&mut conn, sql).await.unwrap();
         assert_eq!(conn.hygiene(), Hygiene::Clean, "{sql}");
     }
@@ -187,7 +196,8 @@ async fn a_reset_keeps_our_statements_and_a_full_one_drops_them() {
     let mut conn = backend.create().await.unwrap();
     query(&mut conn, "select 1").await.unwrap();
     assert_eq!(conn.hygiene(), Hygiene::Clean, "tracked: no cause");
-    let backend = Postgres::new(&cluster.pool("sslmode=disable", &json!({"reset": "always"}))).unwrap().replacing(&backend);
+    let backend =
+        Postgres::new(&cluster.pool("sslmode=disable", &json!({"reset": "always"}))).unwrap().replacing(&backend);
     assert_eq!(conn.hygiene(), Hygiene::Session, "from now on");
     let mut conn = backend.create().await.unwrap();
     assert_eq!(conn.hygiene(), Hygiene::Clean, "a new connection needs no reset");
@@ -202,6 +212,18 @@ async fn a_reset_keeps_our_statements_and_a_full_one_drops_them() {
     assert_eq!(query(&mut conn, "select 1").await.unwrap().cell(), "1");
     for probe in [Probe::Ping, Probe::Query, Probe::Rollback] {
         backend.probe(&mut conn, probe).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_role_set_at_start_up_outlives_every_reset() {
+    let cluster = Cluster::start();
+    cluster.admin().await.batch_execute("create role lesser; grant lesser to app").await.unwrap();
+    let mut conn = create(&cluster.pool("sslmode=disable&options=-c%20role%3Dlesser", &json!({}))).await.unwrap();
+    for probe in [Probe::ResetSession, Probe::ResetFully] {
+        query(&mut conn, "set role none").await.unwrap();
+        conn.probe(probe).await.unwrap();
+        assert_eq!(query(&mut conn, "select current_user").await.unwrap().cell(), "lesser", "{probe:?}");
     }
 }
 
@@ -241,8 +263,9 @@ async fn settings_change_for_new_connections() {
     let cluster = Cluster::start();
     let backend = Postgres::new(&cluster.pool("sslmode=disable", &json!({"application_name": "one"}))).unwrap();
     let mut old = backend.create().await.unwrap();
-    let backend =
-        Postgres::new(&cluster.pool("sslmode=disable", &json!({"application_name": "two"}))).unwrap().replacing(&backend);
+    let backend = Postgres::new(&cluster.pool("sslmode=disable", &json!({"application_name": "two"})))
+        .unwrap()
+        .replacing(&backend);
     let mut new = backend.create().await.unwrap();
     assert_eq!(query(&mut old, "show application_name").await.unwrap().cell(), "one");
     assert_eq!(query(&mut new, "show application_name").await.unwrap().cell(), "two");

@@ -145,10 +145,17 @@ async fn a_batch_is_one_transaction() {
     let (mut conn, mut other) = (cluster.connect().await, cluster.connect().await);
     let answers = run(
         &mut conn,
-        Work::Batch(batch(&["create table t (id int primary key)", "insert into t values (1)", "select count(*) from t"])),
+        Work::Batch(batch(&[
+            "create table t (id int primary key)",
+            "insert into t values (1)",
+            "select count(*) from t",
+        ])),
     );
     let answers = answers.await.unwrap();
-    assert_eq!(answers.iter().map(|answer| answer.command.as_str()).collect::<Vec<_>>(), ["CREATE TABLE", "INSERT", "SELECT"]);
+    assert_eq!(
+        answers.iter().map(|answer| answer.command.as_str()).collect::<Vec<_>>(),
+        ["CREATE TABLE", "INSERT", "SELECT"]
+    );
     assert_eq!(query(&mut other, "select count(*) from t").await.unwrap().cell(), "1");
     assert_eq!(conn.hygiene(), Hygiene::Clean);
 
@@ -217,7 +224,14 @@ async fn what_would_break_a_batch_is_refused_before_it_is_sent() {
     let cluster = Cluster::start();
     let mut conn = cluster.connect().await;
     query(&mut conn, "create table t (id int)").await.unwrap();
-    for sql in ["commit", ";/* x */ ROLLBACK", "set local transaction read write", "copy t from stdin", "\0", "copy t to STDOUT"] {
+    for sql in [
+        "commit",
+        ";/* x */ ROLLBACK",
+        "set local transaction read write",
+        "copy t from stdin",
+        "\0",
+        "copy t to STDOUT",
+    ] {
         for _ in 0..3 {
             let outcome = run(&mut conn, Work::Batch(batch(&["insert into t values (1)", sql]))).await;
             assert!(matches!(outcome, Err(BackendError::Unsupported(_))), "{sql}: {outcome:?}");

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::backend::{
-    Shape,
+    Shape, Work,
     postgres::{
-        testkit::{Cluster, query, query_with},
+        testkit::{Cluster, batch, query, query_with, run},
         types::{TypeId, TypeNames},
     },
 };
@@ -39,7 +39,12 @@ const EXPECTED: &[(&str, &str, &str, &str)] = &[
     ("'12:34+02'::timetz", "12:34:00+02", "time with time zone", "Text"),
     ("'2024-02-29 1:2:3'::timestamp", "2024-02-29 01:02:03", "timestamp without time zone", "Text"),
     ("'2024-02-29 1:2:3.45'::timestamp(0)", "2024-02-29 01:02:03", "timestamp(0) without time zone", "Text"),
-    ("'2024-02-29 1:2:3+02'::timestamptz at time zone 'UTC'", "2024-02-28 23:02:03", "timestamp without time zone", "Text"),
+    (
+        "'2024-02-29 1:2:3+02'::timestamptz at time zone 'UTC'",
+        "2024-02-28 23:02:03",
+        "timestamp without time zone",
+        "Text",
+    ),
     ("'infinity'::timestamptz(3)", "infinity", "timestamp(3) with time zone", "Text"),
     ("'1 year 2 days 3:04'::interval", "1 year 2 days 03:04:00", "interval", "Text"),
     ("'1 year 2 mons'::interval year to month", "1 year 2 mons", "interval year to month", "Text"),
@@ -106,7 +111,10 @@ async fn names_agree_with_the_servers_own() {
             known += 1;
             assert_eq!(&found.name, name, "{id:?}");
         } else {
-            assert!(matches!(kind.as_str(), "p" | "c") || name.contains("pg_") || name.ends_with("[]"), "{id:?} {name}");
+            assert!(
+                matches!(kind.as_str(), "p" | "c") || name.contains("pg_") || name.ends_with("[]"),
+                "{id:?} {name}"
+            );
         }
     }
     assert!(known > 300, "{known}");
@@ -125,6 +133,11 @@ async fn a_types_of_the_database_are_named_at_first_sight() {
     ] {
         query(&mut conn, sql).await.unwrap();
     }
+    // Two results in one pipeline, each with types that are new.
+    let answers = run(&mut conn, Work::Batch(batch(&["select 'sad'::mood", "select 'ok'::other.mood, 'happy'::mood"])));
+    let answers = answers.await.unwrap();
+    let names = |at: usize| answers[at].columns.iter().map(|c| c.type_name.as_deref().unwrap()).collect::<Vec<_>>();
+    assert_eq!((names(0), names(1)), (vec!["mood"], vec!["other.mood", "mood"]));
     let sql = "select 'sad'::mood, array['sad','happy']::mood[], 5::positive, array[5]::positive[], row(1,'x')::pair, \
                'ok'::other.mood, n from generate_series(1, 3) n";
     // Cold, named, cached; and on another connection of the same pool.
@@ -168,7 +181,8 @@ async fn a_long_answer_with_unknown_types_is_not_held_in_memory() {
 async fn parameters_take_the_type_that_the_server_infers() {
     let cluster = Cluster::start();
     let mut conn = cluster.connect().await;
-    let sql = "select $1::int + 1, $2::text, $3::jsonb, $4::int[], $5::bool, $6::text[], $7::json[], $8::bytea, $9::numeric";
+    let sql =
+        "select $1::int + 1, $2::text, $3::jsonb, $4::int[], $5::bool, $6::text[], $7::json[], $8::bytea, $9::numeric";
     let params = json!([41, "it's ü", {"a": 1}, [1, null, 3], true, ["a\"b\\c", "NULL", "", "x,y\n"], [{"k": "v"}],
                         "\\x00ff", 1.25]);
     let expected: Vec<Value> = vec![

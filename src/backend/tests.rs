@@ -1,0 +1,232 @@
+//! Databases through their door: pool, deadline, log.
+
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
+
+use super::{
+    BackendError, Batch, Cell, Database, Event, Execution, Kind, Limits, Work,
+    postgres::{
+        Postgres,
+        testkit::{Cluster, batch, statement},
+    },
+    sqlite::Sqlite,
+};
+use crate::{
+    config::model,
+    policy::{Eviction, NativeEviction, NativeSizing, NativeValidation, Sizing, Validation},
+    pool::{Backend, Holder, Policies, Pool, PoolSettings},
+};
+
+fn pool<B: Backend>(config: &model::Pool, backend: B) -> Arc<Pool<B>> {
+    let policies = Policies {
+        sizing: Sizing::Native(NativeSizing::Fixed),
+        eviction: Eviction::Native(NativeEviction::Lifetime),
+        validation: Validation::Native(NativeValidation::BypassWindow),
+    };
+    let settings = PoolSettings::from_config(config, 1);
+    Pool::new("main", settings, backend, policies, tokio::runtime::Handle::current(), None)
+}
+
+/// A database with one connection, so that whatever the last caller left meets the next.
+fn postgres(cluster: &Cluster, more: Value) -> Database {
+    let mut settings = json!({"size": {"max": 1}});
+    settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let config = cluster.pool("sslmode=disable", &settings);
+    let slow = config.slow_query.0;
+    Database::new(Kind::Postgres(pool(&config, Postgres::new(&config).unwrap())), slow)
+}
+
+fn sqlite(directory: &Path) -> Database {
+    let url = format!("sqlite:{}", directory.join("test.db").display());
+    let config: model::Pool = serde_json::from_value(json!({"backend": "sqlite", "url": url})).unwrap();
+    let backend = Sqlite::new(&url, &config.sqlite).unwrap();
+    Database::new(Kind::Sqlite(pool(&config, backend)), Duration::ZERO)
+}
+
+async fn start(database: &Database, work: Work, within: Duration) -> Result<Execution, BackendError> {
+    let limits = Limits { row: 1 << 20 };
+    let holder = Holder { route: "/query".into(), request: 1 };
+    database.start(work, Instant::now() + within, holder, limits).await
+}
+
+const AMPLE: Duration = Duration::from_secs(10);
+
+/// The first cell of the last row.
+async fn last(mut execution: Execution) -> Result<String, BackendError> {
+    let mut last = String::new();
+    while let Some(event) = execution.next().await? {
+        if let Event::Row(row) = event {
+            let mut cells = Vec::new();
+            row.cells(&mut |cell| {
+                cells.push(match cell {
+                    Cell::Text(text) => String::from_utf8(text.to_vec()).unwrap(),
+                    other => format!("{other:?}"),
+                });
+            });
+            last = cells.swap_remove(0);
+        }
+    }
+    Ok(last)
+}
+
+async fn ask(database: &Database, sql: &str) -> Result<String, BackendError> {
+    last(start(database, Work::Single(statement(sql, json!([]))), AMPLE).await?).await
+}
+
+#[tokio::test]
+async fn whatever_a_caller_leaves_the_next_one_does_not_meet() {
+    let cluster = Cluster::start();
+    let database = postgres(&cluster, json!({}));
+    ask(&database, "create table t (a int)").await.unwrap();
+    for sql in [
+        "begin",
+        "set search_path = nowhere",
+        "select 1/0",
+        "syntax error",
+        "prepare t as select 1",
+        "copy t from stdin",
+    ] {
+        for _ in 0..3 {
+            let _ = ask(&database, sql).await;
+            assert_eq!(ask(&database, "select count(*) from t").await.unwrap(), "0", "{sql}");
+        }
+    }
+    let failing = Work::Batch(batch(&["insert into t values (1)", "select 1/0"]));
+    assert!(last(start(&database, failing, AMPLE).await.unwrap()).await.is_err());
+    let state = "select state || ' ' || (select count(*) from t) from pg_stat_activity where pid = pg_backend_pid()";
+    assert_eq!(ask(&database, state).await.unwrap(), "active 0");
+}
+
+#[tokio::test]
+async fn the_deadline_holds_and_the_connection_comes_back() {
+    let cluster = Cluster::start();
+    let database = postgres(&cluster, json!({}));
+    for _ in 0..3 {
+        let sleep = Work::Single(statement("select pg_sleep(60)", json!([])));
+        ask(&database, "select 1").await.unwrap();
+        let running = start(&database, sleep.clone(), Duration::from_millis(250)).await.unwrap();
+        assert!(matches!(last(running).await, Err(BackendError::Timeout)));
+        drop(start(&database, sleep, AMPLE).await.unwrap());
+        assert_eq!(timeout(Duration::from_secs(5), ask(&database, "select 1")).await.unwrap().unwrap(), "1");
+    }
+}
+
+#[tokio::test]
+async fn a_dead_connection_is_not_the_callers_business() {
+    let cluster = Cluster::start();
+    let database = postgres(&cluster, json!({}));
+    let admin = cluster.admin().await;
+    for _ in 0..5 {
+        let process: i32 = ask(&database, "select pg_backend_pid()").await.unwrap().parse().unwrap();
+        let dead = "select pg_terminate_backend($1, 5000)";
+        assert!(admin.query_one(dead, &[&process]).await.unwrap().get::<_, bool>(0));
+        assert_eq!(ask(&database, "select 1").await.unwrap(), "1");
+    }
+}
+
+#[tokio::test]
+async fn a_dead_connection_is_noticed_on_another_worker_too() {
+    let cluster = Cluster::start();
+    let database = postgres(&cluster, json!({}));
+    let admin = cluster.admin().await;
+    for _ in 0..5 {
+        let process: i32 = ask(&database, "select pg_backend_pid()").await.unwrap().parse().unwrap();
+        admin.execute("select pg_terminate_backend($1, 5000)", &[&process]).await.unwrap();
+        let elsewhere = database.clone();
+        let answer = tokio::task::spawn_blocking(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(ask(&elsewhere, "select 1"))
+        });
+        assert_eq!(answer.await.unwrap().unwrap(), "1");
+    }
+}
+
+#[tokio::test]
+async fn no_server_is_an_error_that_says_so() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("postgres://app:secret@{closed}/app");
+    let config: model::Pool =
+        serde_json::from_value(json!({"backend": "postgres", "url": url, "checkout_timeout": "200ms"})).unwrap();
+    let database = Database::new(Kind::Postgres(pool(&config, Postgres::new(&config).unwrap())), Duration::ZERO);
+    let Err(BackendError::Checkout(error)) = ask(&database, "select 1").await else { panic!("it answered") };
+    assert!(error.public().contains("cannot be reached"), "{}", error.public());
+    assert!(!format!("{error:?}").contains("secret"));
+}
+
+#[tokio::test]
+async fn both_kinds_give_the_same_events() {
+    let cluster = Cluster::start();
+    let directory = tempfile::tempdir().unwrap();
+    for database in [postgres(&cluster, json!({})), sqlite(directory.path())] {
+        let statements = ["create table t (a text)", "insert into t values ('x'), ('y')", "select a from t order by a"];
+        let mut execution = start(&database, Work::Batch(batch(&statements)), AMPLE).await.unwrap();
+        let mut told = Vec::new();
+        while let Some(event) = execution.next().await.unwrap() {
+            told.push(match event {
+                Event::Columns(columns) => format!("columns {}", columns.len()),
+                Event::Row(_) => "row".to_owned(),
+                Event::Complete { command, row_count } => format!("{command} {row_count:?}"),
+            });
+        }
+        let expected = [
+            "columns 0",
+            "CREATE TABLE None",
+            "columns 0",
+            "INSERT Some(2)",
+            "columns 1",
+            "row",
+            "row",
+            "SELECT Some(2)",
+        ];
+        assert_eq!(told, expected);
+        drop(execution);
+        let refused = Work::Batch(Batch { read_only: true, ..batch(&["insert into t values ('z')"]) });
+        assert!(last(start(&database, refused, AMPLE).await.unwrap()).await.is_err());
+        assert_eq!(database.name(), "main");
+    }
+}
+
+/// Collects what is logged.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    fn buffer(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buffer().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn slow_work_is_logged_without_its_literals() {
+    let cluster = Cluster::start();
+    let database = postgres(&cluster, json!({"slow_query": "50ms"}));
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    ask(&database, "select 'quick'").await.unwrap();
+    ask(&database, "select pg_sleep(0.06), 'private'").await.unwrap();
+    drop(start(&database, Work::Single(statement("select pg_sleep(60), 'secret'", json!([]))), AMPLE).await.unwrap());
+    let text = String::from_utf8(lines.buffer().clone()).unwrap();
+    assert!(text.contains("slow query") && text.contains("statement=\"select pg_sleep(?), ?\""), "{text}");
+    assert!(text.contains("end=\"done\"") && !text.contains("abandoned"), "left at once is not slow: {text}");
+    assert!(!text.contains("private") && !text.contains("secret") && !text.contains("quick"), "{text}");
+}

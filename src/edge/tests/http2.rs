@@ -1,0 +1,269 @@
+//! HTTP/2: limits, and the attacks they are for.
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::support::{Client, Edge, PATIENCE, count, hello, listener, read, run};
+use crate::edge::{Body, Context, Request, Response};
+
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// An empty SETTINGS frame.
+pub(super) const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = vec![length[1], length[2], length[3], kind, flags];
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// HPACK: GET, http, path `/1`, authority `localhost`, none of it indexed.
+fn head() -> Vec<u8> {
+    let mut block = vec![0x82, 0x86];
+    literal(&mut block, ":path", "/1");
+    literal(&mut block, ":authority", "localhost");
+    block
+}
+
+fn literal(block: &mut Vec<u8>, name: &str, value: &str) {
+    block.push(0x10);
+    for text in [name, value] {
+        assert!(text.len() < 127);
+        block.push(u8::try_from(text.len()).unwrap());
+        block.extend(text.bytes());
+    }
+}
+
+pub(super) fn get(stream: u32) -> Vec<u8> {
+    frame(HEADERS, END_STREAM | END_HEADERS, stream, &head())
+}
+
+async fn raw(edge: &Edge) -> Client {
+    let mut client = edge.connect().await;
+    client.write(PREFACE).await;
+    client.write(SETTINGS).await;
+    client
+}
+
+/// Reads frames until the end; tells of the error code of the GOAWAY, if any.
+async fn goaway(client: &mut Client) -> Option<u32> {
+    let read = async {
+        let mut code = None;
+        loop {
+            let mut header = [0; 9];
+            if client.0.read_exact(&mut header).await.is_err() {
+                return code;
+            }
+            let mut payload = vec![0; u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize];
+            if client.0.read_exact(&mut payload).await.is_err() {
+                return code;
+            }
+            if header[3] == 7 {
+                code = Some(u32::from_be_bytes([payload[4], payload[5], payload[6], payload[7]]));
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, read).await.expect("the connection stays open")
+}
+
+const ENHANCE_YOUR_CALM: u32 = 0xb;
+
+#[test]
+fn requests_run_side_by_side() {
+    run(async {
+        let edge = Edge::tls(&listener(), count);
+        let client = edge.http2().await;
+        let asks = (0..50_usize).map(|n| {
+            let mut sender = client.sender.clone();
+            async move {
+                let body = BodyExt::boxed_unsync(Body::full(vec![0; n * 1_000]));
+                let request = http::Request::post("https://localhost/").body(body).unwrap();
+                sender.ready().await.unwrap();
+                let answer = sender.send_request(request).await.unwrap();
+                assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), format!("{} bytes", n * 1_000));
+            }
+        });
+        futures_util::future::join_all(asks).await;
+        assert_eq!(read(&edge.counters.accepted), 1);
+    });
+}
+
+#[test]
+fn a_handler_finds_the_host_and_one_cookie() {
+    run(async {
+        let look = |request: Request| async move {
+            let headers = request.headers();
+            let cookies: Vec<_> = headers.get_all("cookie").iter().collect();
+            let host = &Context::of(&request).unwrap().authority.host;
+            Response::new(Body::full(format!("{:?} {host} {cookies:?} {}", headers["host"], request.uri())))
+        };
+        let edge = Edge::tls(&listener(), look);
+        let request =
+            http::Request::get("https://Localhost:8443/a//b?c").header("cookie", "a=1").header("cookie", "b=2");
+        let answer = edge.http2().await.send(request, Body::empty()).await.unwrap();
+        let text = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(text, r#""Localhost:8443" localhost ["a=1; b=2"] /a/b?c"#);
+    });
+}
+
+#[test]
+fn answers_without_a_body_have_none() {
+    run(async {
+        let full = |_: Request| async { Response::new(Body::full("some text")) };
+        let edge = Edge::tls(&listener(), full);
+        let answer = edge.http2().await.send(http::Request::head("https://localhost/"), Body::empty()).await.unwrap();
+        assert_eq!(answer.headers()["content-length"], "9");
+        assert!(answer.into_body().collect().await.unwrap().to_bytes().is_empty());
+    });
+}
+
+#[test]
+fn an_answer_that_is_cut_short_resets_its_stream_only() {
+    run(async {
+        let half = |request: Request| async move {
+            if request.uri().path() == "/whole" {
+                return Response::new(Body::full("whole"));
+            }
+            let (mut sender, body) = Body::channel(1);
+            tokio::task::spawn_local(async move {
+                sender.send(Bytes::from_static(b"half")).await.unwrap();
+                drop(sender);
+            });
+            Response::new(body)
+        };
+        let edge = Edge::tls(&listener(), half);
+        let mut client = edge.http2().await;
+        assert!(client.get("https://localhost/").await.unwrap().into_body().collect().await.is_err());
+        let whole = client.get("https://localhost/whole").await.unwrap();
+        assert_eq!(whole.into_body().collect().await.unwrap().to_bytes(), "whole");
+    });
+}
+
+#[test]
+fn connect_is_not_offered() {
+    run(async {
+        let edge = Edge::tls(&listener(), hello);
+        let mut client = edge.http2().await;
+        let connect = http::Request::builder().method("CONNECT").uri("localhost:80");
+        let answer = client.send(connect, Body::empty()).await.unwrap();
+        assert_eq!(answer.status(), 405);
+    });
+}
+
+/// CVE-2023-44487: streams that are opened and reset at once cost the server work and the client nothing.
+#[test]
+fn rapid_resets_end_the_connection() {
+    run(async {
+        let edge = Edge::plain(&listener(), hello);
+        let mut client = raw(&edge).await;
+        let mut flood = Vec::new();
+        for stream in (1..2_000).step_by(2) {
+            flood.extend(get(stream));
+            flood.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
+        }
+        let _ = client.0.write_all(&flood).await;
+        assert_eq!(goaway(&mut client).await, Some(ENHANCE_YOUR_CALM));
+        edge.until("the connection is given back", |figures| figures.active == 0).await;
+    });
+}
+
+/// CVE-2024-27316: header blocks without end.
+#[test]
+fn endless_continuations_end_the_connection() {
+    run(async {
+        let edge = Edge::plain(&listener(), hello);
+        let mut client = raw(&edge).await;
+        let mut flood = frame(HEADERS, 0, 1, &head());
+        for n in 0..10_000 {
+            let mut block = Vec::new();
+            literal(&mut block, &format!("x{n}"), "y");
+            flood.extend(frame(CONTINUATION, 0, 1, &block));
+        }
+        let _ = client.0.write_all(&flood).await;
+        assert!(goaway(&mut client).await.is_some());
+        edge.until("the connection is given back", |figures| figures.active == 0).await;
+    });
+}
+
+/// The half of CVE-2026-49975 and CVE-2026-47774 that is about headers: a byte of HPACK makes a header of any size.
+#[test]
+fn headers_are_limited_in_count_and_size_and_crumbs_count() {
+    run(async {
+        let edge = Edge::tls(&listener(), hello);
+        let mut client = edge.http2().await;
+        let with = |count: usize, name: &str| {
+            (0..count).fold(http::Request::get("https://localhost/"), |request, n| {
+                let name = if name.is_empty() { format!("x{n}") } else { name.to_owned() };
+                request.header(name, "a=b")
+            })
+        };
+        // `Host` is not counted: it comes as `:authority`.
+        assert_eq!(client.send(with(100, ""), Body::empty()).await.unwrap().status(), 200);
+        assert_eq!(client.send(with(101, ""), Body::empty()).await.unwrap().status(), 431);
+        assert_eq!(client.send(with(101, "cookie"), Body::empty()).await.unwrap().status(), 431);
+        let large = http::Request::get("https://localhost/").header("x", "y".repeat(40_000));
+        let answer = client.send(large, Body::empty()).await;
+        assert!(answer.is_err() || answer.unwrap().status() == 431);
+        assert_eq!(client.get("https://localhost/").await.unwrap().status(), 200);
+
+        // One literal put into the dynamic table, and many one-byte references to it.
+        let edge = Edge::plain(&listener(), hello);
+        let mut bomb = raw(&edge).await;
+        let mut block = vec![0x82, 0x86];
+        literal(&mut block, ":path", "/1");
+        literal(&mut block, ":authority", "localhost");
+        block.push(0x40);
+        block.extend([1, b'x', 1, b'y']);
+        block.extend(vec![0xbe; 16_000]);
+        bomb.write(frame(HEADERS, END_STREAM | END_HEADERS, 1, &block)).await;
+        let refused = async {
+            let mut header = [0; 9];
+            loop {
+                bomb.0.read_exact(&mut header).await.unwrap();
+                let mut payload = vec![0; u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize];
+                bomb.0.read_exact(&mut payload).await.unwrap();
+                // An answer's HEADERS, a reset or a GOAWAY.
+                if matches!(header[3], HEADERS | RST_STREAM | 7) {
+                    return payload;
+                }
+            }
+        };
+        let payload = tokio::time::timeout(PATIENCE, refused).await.unwrap();
+        assert!(!payload.starts_with(&[0x88]), "not 200");
+    });
+}
+
+#[test]
+fn streams_are_limited() {
+    run(async {
+        let mut config = listener();
+        config.http2.max_streams = 5;
+        let stuck = |_: Request| std::future::pending::<Response>();
+        let edge = Edge::plain(&config, stuck);
+        let mut client = raw(&edge).await;
+        for stream in [1, 3, 5, 7, 9, 11] {
+            client.write(get(stream)).await;
+        }
+        let refused = async {
+            let mut header = [0; 9];
+            loop {
+                client.0.read_exact(&mut header).await.unwrap();
+                let mut payload = vec![0; u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize];
+                client.0.read_exact(&mut payload).await.unwrap();
+                if header[3] == RST_STREAM {
+                    return (header[8], payload);
+                }
+            }
+        };
+        let (stream, code) = tokio::time::timeout(PATIENCE, refused).await.unwrap();
+        assert_eq!((stream, code), (11, 7_u32.to_be_bytes().to_vec()), "REFUSED_STREAM");
+    });
+}
