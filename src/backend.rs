@@ -1,13 +1,13 @@
 //! Databases, behind one door: a dialect hands in [`Work`] and pulls [`Event`]s out, whatever the database is.
 //!
-//! [`Database::start`] takes a connection from the pool and sends the work; [`Execution::next`] reads one step at a time. Nothing
-//! is read ahead of the consumer but one buffer, so that a slow client slows its database down and memory stays bounded. The
-//! deadline covers the wait for a connection, the statement and the reading.
+//! [`Database::start`] takes a connection from the pool and sends the work; [`Execution::next`] reads one step at a
+//! time. Nothing is read ahead of the consumer but one buffer, so that a slow client slows its database down and memory
+//! stays bounded. The deadline covers the wait for a connection, the statement and the reading.
 //!
-//! **When things go wrong.** Work is sent at most once, with one exception: if a connection turns out to be dead before a byte went
-//! out, the work goes to another one, once. An [`Execution`] that is dropped before its end, for whatever reason, stops its
-//! statement; the connection is mended or closed by the pool, never given out as it is. Errors say whether the work may have
-//! been done ([`BackendError::Lost`]).
+//! **When things go wrong.** Work is sent at most once, with one exception: if a connection turns out to be dead before
+//! a byte went out, the work goes to another one, once. An [`Execution`] that is dropped before its end, for whatever
+//! reason, stops its statement; the connection is mended or closed by the pool, never given out as it is. Errors say
+//! whether the work may have been done ([`BackendError::Lost`]).
 //!
 //! **Left out**: cursors, transactions over several requests, notifications.
 
@@ -89,12 +89,12 @@ impl Database {
         }
     }
 
-    /// Takes a connection and sends `work`. `deadline` covers this and everything up to the last step. Dropping the future leaves
-    /// nothing behind.
+    /// Takes a connection and sends `work`. `deadline` covers this and everything up to the last step. Dropping the
+    /// future leaves nothing behind.
     ///
     /// # Errors
-    /// No connection was to be had, the work cannot be put to this database, or the connection was lost. What the database itself
-    /// says of the work comes out of [`Execution::next`].
+    /// No connection was to be had, the work cannot be put to this database, or the connection was lost. What the
+    /// database itself says of the work comes out of [`Execution::next`].
     pub async fn start(
         &self,
         work: Work,
@@ -108,7 +108,7 @@ impl Database {
             Kind::Postgres(pool) => start_postgres(pool, &work, deadline, holder, limits).await?,
             Kind::Sqlite(pool) => {
                 let lease = pool.checkout(deadline, holder).await?;
-                Kin::Sqlite(Box::new(sqlite::Execution::start(lease, (*work).clone(), deadline, limits)))
+                Kin::Sqlite(Box::new(sqlite::Execution::start(lease, work.clone(), deadline, limits)))
             }
         };
         let watch = Watch {
@@ -154,11 +154,12 @@ async fn start_postgres(
 // === impl Execution ===
 
 impl Execution {
-    /// The next step; none when everything is read and committed. After an error there is nothing more to come. Cancel safe,
-    /// except that a cancelled look-up of a type costs the connection.
+    /// The next step; none when everything is read and committed. After an error there is nothing more to come. Cancel
+    /// safe, except that a cancelled look-up of a type costs the connection.
     ///
     /// # Errors
-    /// The database refused a statement or the commit, the deadline passed, a row was too long, or the connection was lost.
+    /// The database refused a statement or the commit, the deadline passed, a row was too long, or the connection was
+    /// lost.
     pub async fn next(&mut self) -> Result<Option<Event<'_>>, BackendError> {
         let watch = &mut self.watch;
         match &mut self.running {
@@ -191,6 +192,11 @@ impl Execution {
 
 impl Drop for Execution {
     fn drop(&mut self) {
+        if let Kin::Sqlite(execution) = &mut self.running
+            && let Some(round_trip) = execution.round_trip()
+        {
+            execution.lease().rtt(round_trip);
+        }
         let Some(error) = self.watch.blame else { return };
         match &mut self.running {
             Kin::Postgres { lease, .. } => lease.failed_with(error),

@@ -1,6 +1,6 @@
 //! Composition: a generation from a configuration, the handler that walks it, workers, reload, drain.
 //!
-//! [`run`] is the life of a gateway. One background thread supervises: it reads the configuration, builds the first
+//! [`run()`] is the life of a gateway. One background thread supervises: it reads the configuration, builds the first
 //! [`Generation`], starts a worker a core and hands each its listening sockets; then it looks at files a few times a second,
 //! reloads when asked, and drains at SIGTERM. Workers do nothing but answer requests with the generation that serves when the
 //! request comes.

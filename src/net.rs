@@ -1,6 +1,6 @@
 //! Sockets towards databases and services, and TLS in both directions.
 //!
-//! Everything that opens a socket on our own behalf goes through [`dial`]: one deadline covers name resolution and every
+//! Everything that opens a socket on our own behalf goes through [`dial()`]: one deadline covers name resolution and every
 //! address that is tried. What comes back is a [`Stream`], which is plain TCP, a Unix socket, or either of them under
 //! TLS; it can be moved to another thread's runtime ([`Stream::rehome`]) and looked at without reading
 //! ([`Stream::peek_state`]), which is what a connection pool over several runtimes needs.

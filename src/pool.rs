@@ -19,7 +19,7 @@
 //!   background; a full server is a ceiling, not an outage; refused credentials are tried seldom. What is open serves on.
 //!
 //! **How it is built.** `core` is the gate: a state machine without I/O or clock under the pool's one lock (`state`), which says
-//! what is left to do; `shell` does it. A caller's way is `checkout`, `vet`, `lease`, and back through `mend`; `make` makes and
+//! what is left to do; `shell` does it. A caller's way is `checkout`, `vet`, `probe`, `lease`, and back through `mend`; `make` makes and
 //! closes. `drive` is the pool's own loop, with `steer` for the policies, `guards` for what holds whatever they say,
 //! `breaker` for what failures lead to. `view`, `explain`, `advice` and `status` tell of it.
 //!
@@ -43,6 +43,7 @@ mod guards;
 mod lease;
 mod make;
 mod mend;
+mod probe;
 mod record;
 mod settings;
 mod shell;

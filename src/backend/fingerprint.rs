@@ -1,8 +1,8 @@
 //! A statement without what its caller put into it, for logs and figures.
 //!
-//! `SELECT * FROM t WHERE id IN (1, 2) -- mine` becomes `SELECT * FROM t WHERE id IN (?)`: literals and parameters are `?`,
-//! lists of them and of rows of them are one, comments are dropped, white space is one blank. Case and names stay. Whatever
-//! stands in a string never comes through, not even from a text that is cut short or is no SQL.
+//! `SELECT * FROM t WHERE id IN (1, 2) -- mine` becomes `SELECT * FROM t WHERE id IN (?)`: literals and parameters are
+//! `?`, lists of them and of rows of them are one, comments are dropped, white space is one blank. Case and names stay.
+//! Whatever stands in a string never comes through, not even from a text that is cut short or is no SQL.
 
 use super::lex::{Token, tokens};
 

@@ -1,7 +1,7 @@
 //! SQL cut into tokens: just enough to find a statement's first words and to take the literals out of it.
 //!
-//! PostgreSQL's rules (nested comments, dollar quotes, `E''`), which hold for SQLite's text as well, save that SQLite has no
-//! nested comments. What is not closed runs to the end. Never fails, and the tokens put together are the text.
+//! PostgreSQL's rules (nested comments, dollar quotes, `E''`), which hold for SQLite's text as well, save that SQLite
+//! has no nested comments. What is not closed runs to the end. Never fails, and the tokens put together are the text.
 
 /// What a token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,8 @@ pub(crate) fn tokens(sql: &str) -> Tokens<'_> {
     Tokens { rest: sql }
 }
 
-/// The first `N` words of a statement in lower case, past comments and empty statements; fewer words leave empty strings.
+/// The first `N` words of a statement in lower case, past comments and empty statements; fewer words leave empty
+/// strings.
 pub(crate) fn first_words<const N: usize>(sql: &str) -> [String; N] {
     let mut words = std::array::from_fn(|_| String::new());
     let mut found = 0;
@@ -91,7 +92,7 @@ fn cut(rest: &str) -> Option<(Token, usize)> {
     let next = bytes.get(1).copied().unwrap_or(0);
     Some(match *bytes.first()? {
         b if is_space(b) => (Token::Space, run(bytes, is_space)),
-        b'-' if next == b'-' => (Token::Comment, memchr::memchr(b'\n', bytes).unwrap_or(bytes.len())),
+        b'-' if next == b'-' => (Token::Comment, memchr::memchr2(b'\n', b'\r', bytes).unwrap_or(bytes.len())),
         b'/' if next == b'*' => (Token::Comment, comment(bytes)),
         b'\'' => (Token::Literal, quoted(bytes, 0, b'\'', false)),
         b'"' => (Token::Quoted, quoted(bytes, 0, b'"', false)),
@@ -192,6 +193,7 @@ mod tests {
         assert_eq!(first_words::<2>("(select 1)"), ["", ""]);
         assert_eq!(first_words::<2>("commit; select"), ["commit", ""]);
         assert_eq!(first_words::<1>("\u{b}\u{c}ROLLBACK"), ["rollback"]);
+        assert_eq!(first_words::<1>("-- to PostgreSQL a comment ends here\rcommit"), ["commit"]);
     }
 
     #[test]

@@ -1,26 +1,29 @@
 //! PostgreSQL, spoken in its extended protocol with text in and text out.
 //!
-//! **How a connection is made.** [`crate::net`] dials; `sslmode` is negotiated here; `deadpool-postgres` and `tokio-postgres` do
-//! start-up and authentication over that stream (`startup.rs`). Then they are dropped, and the wire is ours: `tokio-postgres` takes
-//! results in binary only, and text is what keeps every type exact.
+//! **How a connection is made.** [`crate::net`] dials; `sslmode` is negotiated here; `deadpool-postgres` and
+//! `tokio-postgres` do start-up and authentication over that stream (`startup.rs`). Then they are dropped, and the wire
+//! is ours: `tokio-postgres` takes results in binary only, and text is what keeps every type exact.
 //!
-//! **How a request runs.** It is written as one pipeline with one Sync (`plan.rs`), so that a cold statement, a cached one and a
-//! whole transaction each cost one round trip; replies are read as they are asked for (`running.rs`), out of the buffer that they came
-//! in (`inbox.rs`). The socket is read only when the consumer wants more, so that a slow consumer slows the server down and
-//! nothing piles up here. A text that is seen twice on a connection is prepared under a name (`cache.rs`).
+//! **How a request runs.** It is written as one pipeline with one Sync (`plan.rs`), so that a cold statement, a cached
+//! one and a whole transaction each cost one round trip; replies are read as they are asked for (`running.rs`), out of
+//! the buffer that they came in (`inbox.rs`). The socket is read only when the consumer wants more, so that a slow
+//! consumer slows the server down and nothing piles up here. A text that is seen twice on a connection is prepared
+//! under a name (`cache.rs`).
 //!
-//! **When things go wrong.** A request whose first byte was not sent says so ([`BackendError::Lost`](super::BackendError::Lost) with
-//! `sent: false`) and may be sent elsewhere; any other is never repeated, except for a prepared statement that the server refused
-//! to run because a table changed. When a connection is lost between the last byte of a request and the server's word that it is
-//! done, the outcome is unknown, and the error says that too. An execution that is dropped leaves its connection
-//! [`Hygiene::Busy`](crate::pool::Hygiene::Busy): `care.rs` cancels the statement, reads to the end, and makes sure that the cancel
-//! request cannot hit whoever comes next.
+//! **When things go wrong.** A request whose first byte was not sent says so
+//! ([`BackendError::Lost`](super::BackendError::Lost) with `sent: false`) and may be sent elsewhere; any other is never
+//! repeated, except for a prepared statement that the server refused to run because a table changed. When a connection
+//! is lost between the last byte of a request and the server's word that it is done, the outcome is unknown, and the
+//! error says that too. An execution that is dropped leaves its connection
+//! [`Hygiene::Busy`](crate::pool::Hygiene::Busy): `care.rs` cancels the statement, reads to the end, and makes sure
+//! that the cancel request cannot hit whoever comes next.
 //!
 //! **Session state.** Statements, command tags and the server's own reports are watched for what they leave behind
-//! (`statement.rs`); what functions do inside is not seen, and a pool that serves several consumers is told to reset always.
+//! (`statement.rs`); what functions do inside is not seen, and a pool that serves several consumers is told to reset
+//! always.
 //!
-//! **Left out**: COPY to and from the caller, LISTEN for the caller, Kerberos, client certificates, replication, cursors that
-//! outlive a request. Behind PgBouncer statements are unnamed, and what would need a session is refused.
+//! **Left out**: COPY to and from the caller, LISTEN for the caller, Kerberos, client certificates, replication,
+//! cursors that outlive a request. Behind PgBouncer statements are unnamed, and what would need a session is refused.
 
 mod cache;
 mod care;
@@ -78,7 +81,8 @@ pub(crate) struct Shared {
 }
 
 impl Postgres {
-    /// For the database that `pool` names. Reads secrets and the TLS authorities from where they are; connects to nothing.
+    /// For the database that `pool` names. Reads secrets and the TLS authorities from where they are; connects to
+    /// nothing.
     ///
     /// # Errors
     /// The URL, a secret or the TLS settings cannot be used.
@@ -88,8 +92,8 @@ impl Postgres {
         Ok(postgres)
     }
 
-    /// Takes the place of `old` in a pool. Connections that `old` made keep their settings, but when they are reset is from now on
-    /// for this one to say; what is known of the database's types stays known.
+    /// Takes the place of `old` in a pool. Connections that `old` made keep their settings, but when they are reset is
+    /// from now on for this one to say; what is known of the database's types stays known.
     #[must_use]
     pub fn replacing(self, old: &Self) -> Self {
         let always = self.shared.always_reset.load(Ordering::Relaxed);

@@ -1,13 +1,13 @@
 //! SQLite: a database in a file, served by the same pool as a database server.
 //!
 //! Connections are made by deadpool-sqlite's [`Manager`](deadpool_sqlite::Manager) and used through its `SyncWrapper`, so that
-//! no worker ever blocks: a request runs on a blocking thread ([`run`]), which packs rows into chunks of 64 KiB; two may lie
+//! no worker ever blocks: a request runs on a blocking thread (`run`), which packs rows into chunks of 64 KiB; two may lie
 //! in a channel until the client takes them ([`Execution`]). Readers work side by side on the write-ahead log. Writers take
-//! turns in the order of asking, with a permit for each file ([`writer`]), so that within the gateway nobody meets
+//! turns in the order of asking, with a permit for each file (`writer`), so that within the gateway nobody meets
 //! `SQLITE_BUSY`; a lock held by another process is waited for as long as the pool's `busy_timeout` and the request's
 //! deadline allow.
 //!
-//! **What a caller may do** is bounded by SQLite's authorizer ([`guard`]) and limits ([`session`]): one database file, no
+//! **What a caller may do** is bounded by SQLite's authorizer (`guard`) and limits (`session`): one database file, no
 //! extensions, no temporary objects, no settings. A batch is one transaction, `BEGIN IMMEDIATE` if any of its statements
 //! writes. SQLite has one isolation level, serializable; a request for a weaker one is thereby granted.
 //!

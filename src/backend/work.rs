@@ -95,8 +95,9 @@ pub trait Row {
     fn cells(&self, each: &mut dyn FnMut(Cell<'_>));
 }
 
-/// A step of an execution. Every statement gives [`Event::Columns`] once, then its rows, then [`Event::Complete`]. The last
-/// statement's [`Event::Complete`] comes only when its work is committed: until then an error may still follow its rows.
+/// A step of an execution. Every statement gives [`Event::Columns`] once, then its rows, then [`Event::Complete`]. The
+/// last statement's [`Event::Complete`] comes only when its work is committed: until then an error may still follow its
+/// rows.
 pub enum Event<'a> {
     /// A result begins; without columns where the statement returns none.
     Columns(&'a [Column]),
@@ -114,7 +115,7 @@ pub enum Event<'a> {
 /// What an answer may cost, as far as a backend must know it. Everything else is counted by the dialect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Longest row, in bytes as the database sends it. A longer one is [`super::BackendError::TooLarge`], and is not held
-    /// in memory.
+    /// Longest row, in bytes as the database sends it. A longer one is [`super::BackendError::TooLarge`], and is not
+    /// held in memory.
     pub row: usize,
 }

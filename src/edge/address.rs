@@ -111,8 +111,10 @@ mod tests {
         ) {
             let trusted: IpNet = "10.0.0.0/8".parse().unwrap();
             prop_assume!(!trusted.contains(&address.to_canonical()));
-            let proxies: String = hops.iter().map(|hop| format!(", 10.0.0.{hop}")).collect();
-            let headers = headers(&[&format!("{forged}, {address}{proxies}")]);
+            let mut lines = vec![format!("{forged}, {address}")];
+            lines.extend(hops.iter().map(|hop| format!("10.0.0.{hop}")));
+            let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+            let headers = headers(&lines);
             prop_assert_eq!(client_ip("10.1.1.1".parse().unwrap(), &headers, &[trusted]), address.to_canonical());
         }
 

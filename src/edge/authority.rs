@@ -61,8 +61,9 @@ fn canonical(host: &str) -> Option<Arc<str>> {
         return address.parse::<Ipv6Addr>().ok().map(|address| format!("[{address}]").into());
     }
     let name = host.strip_suffix('.').unwrap_or(host);
-    let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    if name.is_empty() || name.len() > LONGEST || !name.bytes().all(valid) {
+    let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let mut labels = name.split('.');
+    if name.len() > LONGEST || !labels.all(|label| !label.is_empty() && label.bytes().all(valid)) {
         return None;
     }
     Some(if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
@@ -99,6 +100,9 @@ mod tests {
             "",
             ":80",
             ".",
+            "..",
+            "a..b",
+            ".a",
             "user@host",
             "a b",
             "a/b",

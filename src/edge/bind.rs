@@ -74,9 +74,9 @@ mod tests {
     fn workers_share_a_port_and_a_probe_finds_it_taken() {
         let first = bind(loopback(0), 16, true).unwrap();
         let address = first.local_addr().unwrap();
-        let _second = bind(address, 16, true).unwrap();
+        let second = bind(address, 16, true).unwrap();
         assert_eq!(probe(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        drop((first, _second));
+        drop((first, second));
         probe(address).unwrap();
         assert!(probe(loopback(0)).is_ok());
     }

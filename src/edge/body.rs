@@ -293,9 +293,9 @@ mod tests {
             let (mut body, seen) = observe(body);
             sender.send("part".into()).await.unwrap();
             if abort {
-                sender.abort("why".into())
+                sender.abort("why".into());
             } else {
-                drop(sender)
+                drop(sender);
             }
             assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "part");
             assert_eq!(

@@ -2,7 +2,10 @@
 
 use std::{pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
-use hyper::service::service_fn;
+use hyper::{
+    server::conn::{http1, http2},
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -172,7 +175,7 @@ async fn run_http1<H: Handler>(io: Io, desk: Rc<Desk<H>>, settings: &Settings, w
     let arrivals = watch.clone();
     let answer = service_fn(move |request| desk.clone().serve(request, Flight::new(&arrivals)));
     let mut connection = settings.http1.serve_connection(TokioIo::new(io), answer).with_upgrades();
-    let outcome = keeper.keep(Pin::new(&mut connection), |connection| connection.graceful_shutdown()).await;
+    let outcome = keeper.keep(Pin::new(&mut connection), http1::UpgradeableConnection::graceful_shutdown).await;
     let refused = matches!(&outcome, Outcome::Ended(Err(error)) if error.is_parse());
     if refused {
         EdgeCounters::bump(&watch.counters.rejected);
@@ -190,7 +193,7 @@ async fn run_http2<H: Handler>(io: Io, desk: Rc<Desk<H>>, settings: &Settings, w
     let arrivals = watch.clone();
     let answer = service_fn(move |request| desk.clone().serve(request, Flight::new(&arrivals)));
     let mut connection = Box::pin(settings.http2.serve_connection(TokioIo::new(io), answer));
-    let outcome = keeper.keep(connection.as_mut(), |connection| connection.graceful_shutdown()).await;
+    let outcome = keeper.keep(connection.as_mut(), http2::Connection::graceful_shutdown).await;
     settle(&outcome, watch);
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The shell ([`super::connection`]) keeps one timer a connection. It asks [`due`] after each poll of the protocol, moves
 //! the timer forward when something is due earlier than it is set, and asks again when it fires. So a busy connection touches
-//! its timer about once an idle time, not once a request.
+//! its timer about once a progress time, not once a request.
 //!
 //! All times are milliseconds since the connection was accepted; [`NEVER`] is no time.
 

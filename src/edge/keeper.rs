@@ -58,8 +58,8 @@ impl<'a> Keeper<'a> {
     {
         let mut drained = pin!(self.drain.started());
         let (first, _) = due(&self.watch.view(), &self.deadlines, self.ending);
-        self.armed = first;
-        let mut timer = pin!(sleep_until(self.instant(first)));
+        self.armed = first.min(self.next_look(self.watch.now()));
+        let mut timer = pin!(sleep_until(self.instant(self.armed)));
         let mut fresh = true;
         std::future::poll_fn(|cx| {
             if std::mem::take(&mut fresh) {
@@ -99,8 +99,7 @@ impl<'a> Keeper<'a> {
         if elapsed && now >= at {
             return self.act(cause, now);
         }
-        // Streams end on tasks of their own, so look again within an idle time, whatever is due.
-        self.armed = at.min(now.saturating_add(self.deadlines.idle.max(1)));
+        self.armed = at.min(self.next_look(now));
         timer.as_mut().reset(self.instant(self.armed));
         match timer.poll(cx) {
             Poll::Ready(()) => Step::Again,
@@ -138,6 +137,12 @@ impl<'a> Keeper<'a> {
     fn ask_again(&mut self, now: u64) {
         self.ending = Ending::Asked { since: now };
         self.mark = self.watch.written();
+    }
+
+    /// When to look again, whatever is due: HTTP/2 streams stall and end on tasks of their own, without a poll of the
+    /// connection. At most one such deadline away, so that none is noticed late.
+    fn next_look(&self, now: u64) -> u64 {
+        now.saturating_add(self.deadlines.idle.min(self.deadlines.progress).max(1))
     }
 
     /// A point in the watch's time; far away for never.

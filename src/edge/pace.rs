@@ -52,7 +52,7 @@ impl Pace {
             self.waited = Duration::ZERO;
             self.came = 0;
         }
-        Ok(now + (self.window - self.waited))
+        Ok(now + self.window.saturating_sub(self.waited))
     }
 }
 

@@ -139,7 +139,7 @@ impl Entry {
         }
         if let Some(tls) = &self.peer.tls {
             text(out, "tls", tls.version);
-            text(out, "cipher", &tls.cipher);
+            text(out, "cipher", tls.cipher);
             if let Some(sni) = &tls.sni {
                 text(out, "sni", sni);
             }

@@ -393,9 +393,10 @@ impl Supervisor {
         };
         let limit = server.drain_delay.0 + server.drain_deadline.0;
         tokio::select! {
-            done = timeout(limit, finished) => match done {
-                Ok(()) => tracing::info!("drained"),
-                Err(_) => tracing::warn!("drain deadline passed, closing what is still open"),
+            done = timeout(limit, finished) => if done.is_ok() {
+                tracing::info!("drained");
+            } else {
+                tracing::warn!("drain deadline passed, closing what is still open");
             },
             _ = signals.terminate.recv() => tracing::warn!("second signal, closing what is still open"),
             _ = signals.interrupt.recv() => tracing::warn!("second signal, closing what is still open"),

@@ -41,6 +41,7 @@ pub(super) fn pass(version: &mut Version) -> Result<(), PluginError> {
         };
         tried.map_err(|fault| PluginError::Trial { hook, detail: fault.to_string() })?;
     }
+    version.cool();
     Ok(())
 }
 

@@ -137,6 +137,11 @@ impl Version {
         self.warm.check(self, input)
     }
 
+    /// Lets go of the warm instances, which trials leave behind on threads that serve nothing.
+    pub(super) fn cool(&self) {
+        self.warm.cool();
+    }
+
     /// Whether it runs as those settings want.
     pub(super) fn runs_as(&self, settings: &Plugin) -> bool {
         let config = settings.config.to_string();

@@ -58,6 +58,13 @@ impl Warm {
         }
         verdict
     }
+
+    /// Lets go of every instance that is not in a call.
+    pub(super) fn cool(&self) {
+        for mut kept in self.lanes.iter().filter_map(|lane| lane.0.try_lock()) {
+            *kept = None;
+        }
+    }
 }
 
 impl Checker {

@@ -167,6 +167,16 @@ impl Breaker {
         }
     }
 
+    /// There is no room for another probe, because those before took it and serve: no more can be asked. Returns whether that
+    /// closed the breaker.
+    pub(crate) fn make_do(&mut self) -> bool {
+        let proved = matches!(self.state, State::Open { successes: 1.., .. });
+        if proved {
+            self.reset();
+        }
+        proved
+    }
+
     pub(crate) fn is_probe_due(&self, now: Instant) -> bool {
         matches!(self.state, State::Open { probe: Probing::Due(at), .. } if at <= now)
     }

@@ -374,6 +374,11 @@ impl<C> Core<C> {
         self.uses.iter()
     }
 
+    /// Who uses the connection with that seat.
+    pub(crate) fn holder(&self, seat: usize) -> Holder {
+        self.uses.holder(seat).unwrap_or_default()
+    }
+
     /// In no order.
     pub(crate) fn uses_mut(&mut self) -> impl Iterator<Item = &mut Use> {
         self.uses.iter_mut()

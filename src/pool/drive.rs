@@ -23,6 +23,8 @@ impl<B: Backend> Pool<B> {
     /// that failed, warning of connections held for long. Runs until the pool is retired, drained, and referred to by nobody
     /// else. Without it, a pool serves, but never recovers from an open breaker.
     pub async fn drive(self: Arc<Self>) {
+        // Not before: a pool of a configuration that is refused in the end must leave no trace.
+        self.budget.set_cap(self.settings.load().max);
         let now = Instant::now();
         let mut diary = Diary { size_at: now, sized_at: None, sweep_at: now };
         loop {
@@ -72,7 +74,7 @@ impl<B: Backend> Pool<B> {
             if state.breaker.is_probe_due(now) {
                 if state.core.try_probe(todo) {
                     state.breaker.probing();
-                } else {
+                } else if state.core.counts().creating > 0 || !state.breaker.make_do() {
                     state.breaker.postpone(now);
                 }
             }

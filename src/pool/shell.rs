@@ -53,7 +53,7 @@ impl<B: Backend> Pool<B> {
     /// A pool with no connections yet: the first are made by [`Self::drive`], or on demand.
     ///
     /// `background` runs what is left over when a worker stops. `budget`: that of the pool which this one replaces on the same
-    /// server; else a new one.
+    /// server, whose cap holds until [`Self::drive`] begins; else a new one.
     pub fn new(
         name: impl Into<Arc<str>>,
         settings: PoolSettings,
@@ -64,7 +64,6 @@ impl<B: Backend> Pool<B> {
     ) -> Arc<Self> {
         let now = Instant::now();
         let budget = budget.unwrap_or_else(|| Budget::new(settings.max));
-        budget.set_cap(settings.max);
         let bell = Arc::new(Notify::new());
         budget.join(&bell);
         let core = Core::new(now, settings.gate(), Arc::clone(&budget));

@@ -1,31 +1,19 @@
 //! Whether a connection may be handed out, and what to do about it first.
 //!
 //! Always: its epoch (the gate), its age and uses, and a look at its socket. The validation policy is asked only outside the
-//! window that its last verdict gave. A probe may take the pool's limit or half of what the caller has left, whichever is less.
-//! One caller meets at most two failed probes: then all idle connections are closed, and it gets one that has just been
-//! made or has just proved itself.
+//! window that its last verdict gave. What it asks for is done in `probe`.
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, timeout};
-use tracing::{debug, warn};
+use tokio::time::Instant;
 
 use super::{
-    backend::{Backend, Connection, FailureClass, Holder, Peek, Probe},
-    breaker::Reason,
+    backend::{Backend, Connection, Holder, Peek, Probe},
     record::{Held, Home, Limits, Record, millis},
     shell::Pool,
     tally::{Cause, Clamp},
 };
 use crate::policy::{Action, Decision, ValidationInput, Verdict};
-
-/// Failed probes after which a caller is spared the rest of the idle ones.
-const MOST_BAD: u32 = 2;
-/// No probe is cut shorter, however little the caller has left: it would only kill connections that live.
-const SHORTEST_PROBE: Duration = Duration::from_millis(1);
-
-/// A connection that breaks unused within this was stillborn.
-const INFANCY: Duration = Duration::from_secs(1);
 
 /// What a look at a connection says.
 enum Look {
@@ -95,21 +83,18 @@ impl<B: Backend> Pool<B> {
         let limits = pool.settings.load().limits();
         let mut patience = Patience { deadline: now + Duration::from_mins(1), now, bad: 0, limits };
         held.record.valid_for = Duration::ZERO;
-        let fit = match pool.look(&mut held, ValidationInput::KEEP_ALIVE, &patience) {
-            Look::Fit => {
-                let verdict = Verdict { valid_for_ms: millis(held.record.valid_for), ..Verdict::default() };
-                pool.probe(held, Probe::Ping, verdict, &mut patience).await
-            }
-            Look::Probe(probe, verdict) => pool.probe(held, probe, verdict, &mut patience).await,
-            Look::Unfit(cause) => Err(pool.reject(held, cause, now)),
+        let (probe, verdict) = match pool.look(&mut held, ValidationInput::KEEP_ALIVE, &patience) {
+            Look::Fit => (Probe::Ping, Verdict { valid_for_ms: millis(held.record.valid_for), ..Verdict::default() }),
+            Look::Probe(probe, verdict) => (probe, verdict),
+            Look::Unfit(cause) => return drop(pool.reject(held, cause, now)),
         };
-        if let Ok(held) = fit {
+        if let Ok(held) = pool.probe(held, probe, verdict, &mut patience).await {
             pool.change(|state, now, todo| drop(state.core.give_back(now, held, todo)));
         }
     }
 
     /// What can be said without waiting.
-    fn look(&self, held: &mut Held<B::Conn>, trigger: u32, patience: &Patience) -> Look {
+    fn look(self: &Arc<Self>, held: &mut Held<B::Conn>, trigger: u32, patience: &Patience) -> Look {
         let Held { conn, record } = held;
         let now = patience.now;
         if record.outlived(now, patience.limits) {
@@ -140,71 +125,24 @@ impl<B: Backend> Pool<B> {
     }
 
     /// Turns a verdict into what is done. Discards are bounded; beyond, a round trip decides.
-    fn heed(&self, record: &mut Record, now: Instant, verdict: Verdict) -> Look {
+    fn heed(self: &Arc<Self>, record: &mut Record, now: Instant, verdict: Verdict) -> Look {
         match probe_for(verdict.action) {
             Ok(None) => {
                 record.valid_for = Duration::from_millis(verdict.valid_for_ms.into());
                 Look::Fit
             }
             Ok(Some(probe)) => Look::Probe(probe, verdict),
-            Err(_discard) => {
-                let mut state = self.state.lock();
-                if state.may_discard(now) {
-                    return Look::Unfit(Cause::Discarded);
+            Err(_discard) => self.change_at(now, |state, now, todo| {
+                if !state.may_discard(now) {
+                    state.counters.clamped.count(Clamp::Discarding);
+                    return Look::Probe(Probe::Ping, verdict);
                 }
-                state.counters.clamped.count(Clamp::Discarding);
-                Look::Probe(Probe::Ping, verdict)
-            }
+                if verdict.purge && state.may_purge(now) {
+                    state.core.purge(now, todo);
+                }
+                Look::Unfit(Cause::Discarded)
+            }),
         }
-    }
-
-    async fn probe(
-        self: &Arc<Self>,
-        held: Box<Held<B::Conn>>,
-        probe: Probe,
-        verdict: Verdict,
-        patience: &mut Patience,
-    ) -> Result<Box<Held<B::Conn>>, Holder> {
-        let begun = patience.now;
-        let left = patience.deadline.saturating_duration_since(begun) / 2;
-        let limit = self.probe_limit(verdict.timeout_ms).min(left).max(SHORTEST_PROBE);
-        let backend = self.backend.load_full();
-        let mut in_hand = InHand::new(self, held);
-        let outcome = timeout(limit, backend.probe(&mut in_hand.held().conn, probe)).await;
-        let mut held = in_hand.let_go();
-        let now = Instant::now();
-        patience.now = now;
-        if let Ok(Ok(())) = outcome {
-            self.state.lock().proved_good(now, now - begun);
-            let record = &mut held.record;
-            record.validated = now;
-            record.valid_for = Duration::from_millis(verdict.valid_for_ms.into());
-            record.failed_probes = 0;
-            record.last_error = None;
-            return Ok(held);
-        }
-        let error = outcome.map_or_else(
-            |_| "no answer in time".to_owned(),
-            |failed| failed.map_or_else(|e| e.to_string(), |()| String::new()),
-        );
-        debug!(pool = %self.name, connection = held.record.id, ?probe, %error, "connection proved bad");
-        patience.bad += 1;
-        Err(self.condemn(held, begun, verdict.purge, patience))
-    }
-
-    /// Closes a connection whose probe failed, and perhaps the idle ones with it.
-    fn condemn(self: &Arc<Self>, held: Box<Held<B::Conn>>, begun: Instant, purge: bool, patience: &Patience) -> Holder {
-        let now = patience.now;
-        self.mourn(&held, now);
-        self.change_at(now, |state, now, todo| {
-            let used = state.core.discard(now, held, Cause::Broken, todo);
-            let may_purge = purge && state.may_purge(now);
-            if purge && !may_purge {
-                state.counters.clamped.count(Clamp::Purging);
-            }
-            state.proved_bad(now, now - begun, may_purge || patience.bad >= MOST_BAD, todo);
-            used.map(|used| used.holder).unwrap_or_default()
-        })
     }
 
     /// Closes a connection that needs no probe to be found unfit.
@@ -214,21 +152,6 @@ impl<B: Backend> Pool<B> {
         }
         let used = self.change_at(now, |state, now, todo| state.core.discard(now, held, cause, todo));
         used.map(|used| used.holder).unwrap_or_default()
-    }
-
-    /// A connection that breaks before its first use, and soon, counts as one that could not be made: a server that accepts
-    /// and hangs up would else be asked again and again without a pause.
-    fn mourn(&self, held: &Held<B::Conn>, now: Instant) {
-        let record = &held.record;
-        if record.uses > 0 || now.saturating_duration_since(record.created) > INFANCY {
-            return;
-        }
-        let public = "the database closed a new connection".to_owned();
-        let reason = Reason { class: FailureClass::Broken, sqlstate: None, public, at: now };
-        let settings = self.settings.load();
-        let opened = self.state.lock().not_made(now, reason, &settings, rand::random_range(-1.0..=1.0));
-        warn!(pool = %self.name, connection = record.id, opened, "the database closed a new connection");
-        self.bell.notify_one();
     }
 
     /// Asks the validation policy, and counts who answered.

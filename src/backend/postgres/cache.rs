@@ -1,8 +1,9 @@
 //! Prepared statements of one connection.
 //!
-//! A text is given a name when it is seen a second time, so that what runs once leaves nothing at the server. Names are never used
-//! again on the same connection. A statement that is pushed out is closed at the head of the next request. Two tables are
-//! bounded: the statements by `capacity`, the texts seen once by their hashes in as many slots.
+//! A text is given a name when it is seen a second time, so that what runs once leaves nothing at the server. What
+//! controls transactions or sessions never has one: `EXECUTE` could reach it. Names are never used again on the same
+//! connection. A statement that is pushed out is closed at the head of the next request. Two tables are bounded: the
+//! statements by `capacity`, the texts seen once by their hashes in four times as many slots.
 
 use std::{
     collections::HashMap,
@@ -78,10 +79,13 @@ impl Statements {
         if self.capacity == 0 || sql.len() > LONGEST_TEXT || !self.seen_before(sql) {
             return Sight::First;
         }
+        let traits = traits();
+        if traits.control || traits.session || traits.copy {
+            return Sight::First;
+        }
         self.make_room();
         self.names += 1;
         let name: Arc<str> = format!("sg{}", self.names).into();
-        let traits = traits();
         let entry = Prepared { name: name.clone(), columns: None, traits, ready: false, used: self.clock };
         self.prepared.insert(sql.into(), entry);
         self.preparing += 1;

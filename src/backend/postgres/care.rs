@@ -1,39 +1,30 @@
 //! Keeping a connection fit: probes, resets, cancelling what nobody waits for, the goodbye.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use postgres_protocol::message::frontend;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, timeout, timeout_at},
 };
-use tokio_postgres::{CancelToken, config::TargetSessionAttrs};
+use tokio_postgres::config::TargetSessionAttrs;
 
 use super::{
-    connection::PostgresConnection,
-    dial::{self, Place},
-    failure::PostgresFailure,
-    inbox::Next,
-    messages,
-    settings::Settings,
-    startup, statement,
+    connection::PostgresConnection, dial, failure::PostgresFailure, inbox::Next, messages, startup, statement,
 };
 use crate::{
     backend::error::DatabaseError,
     net::Stream,
-    pool::backend::{Hygiene, Probe},
+    pool::backend::Probe,
 };
 
-/// How long replies that nobody wants may take to end by themselves: most are complete already, and a cancel request costs a
-/// connection.
+/// How long replies that nobody wants may take to end by themselves: most are complete already, and a cancel request
+/// costs a connection.
 const GRACE: Duration = Duration::from_millis(5);
 
 /// Undoes what a session may have set, but for prepared statements: ours stay.
-const RESET: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; UNLISTEN *; \
+const RESET: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; \
                      SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
-
-/// `DISCARD ALL` leaves the role as the login has it, not as start-up set it (`options=-c role=…`, `ALTER ROLE … SET role`).
-const RESET_ROLE: &str = "RESET ROLE";
 
 const COPY_REFUSED: &str = "COPY is not supported";
 
@@ -50,7 +41,8 @@ impl PostgresConnection {
         }
     }
 
-    /// A bare Sync: one round trip, and the server does nothing. An error that comes with it is a cancel request that was late.
+    /// A bare Sync: one round trip, and the server does nothing. An error that comes with it is a cancel request that
+    /// was late.
     async fn ping(&mut self) -> Result<(), PostgresFailure> {
         frontend::sync(&mut self.outbox);
         self.pending += 1;
@@ -70,7 +62,6 @@ impl PostgresConnection {
         if fully || self.dirty & statement::PREPARED != 0 {
             self.statements.clear();
             self.run("DISCARD ALL").await?;
-            self.run(RESET_ROLE).await?;
         } else {
             self.run(RESET).await?;
         }
@@ -80,7 +71,8 @@ impl PostgresConnection {
         Ok(())
     }
 
-    /// Whether the server is of the kind that `target_session_attrs` asks for. Servers from 14 on report it by themselves.
+    /// Whether the server is of the kind that `target_session_attrs` asks for. Servers from 14 on report it by
+    /// themselves.
     pub(super) async fn suits(&mut self) -> Result<(), PostgresFailure> {
         let wanted = match self.settings.session {
             TargetSessionAttrs::ReadWrite => false,
@@ -160,8 +152,8 @@ impl PostgresConnection {
         PostgresFailure::Server(Box::new(messages::error(self.inbox.body())))
     }
 
-    /// Answers a `CopyInResponse`. The server has swallowed the Sync that followed, as the protocol says, so that another one
-    /// takes its place.
+    /// Answers a `CopyInResponse`. The server has swallowed the Sync that followed, as the protocol says, so that
+    /// another one takes its place.
     pub(super) fn refuse_copy(&mut self) -> Result<(), PostgresFailure> {
         frontend::copy_fail(COPY_REFUSED, &mut self.outbox)?;
         frontend::sync(&mut self.outbox);
@@ -170,9 +162,9 @@ impl PostgresConnection {
 
     // --- recovery ---
 
-    /// Stops what runs and reads its replies to the end. When this returns, no cancel request is under way that could hit whoever
-    /// comes next: the server closes the cancel request's connection after it has signalled, and a round trip after that has
-    /// seen the signal come and go.
+    /// Stops what runs and reads its replies to the end. When this returns, no cancel request is under way that could
+    /// hit whoever comes next: the server closes the cancel request's connection after it has signalled, and a round
+    /// trip after that has seen the signal come and go.
     pub(super) async fn recover(&mut self) -> Result<(), PostgresFailure> {
         self.statements.abandon();
         if !self.outbox.is_empty() {
@@ -184,27 +176,29 @@ impl PostgresConnection {
         if let Ok(drained) = timeout(GRACE, self.drain()).await {
             return drained.map(drop);
         }
-        let cancel = self.send_cancel();
-        // Draining meanwhile, because a server that cannot get rid of its rows does not notice a cancel request.
-        let (cancelled, drained) = tokio::join!(cancel, self.drain());
-        cancelled.inspect_err(|_| self.broken = true)?;
-        drained?;
+        self.send_cancel().await.inspect_err(|_| self.broken = true)?;
+        self.drain().await?;
         self.ping().await
     }
 
-    fn send_cancel(&self) -> impl Future<Output = Result<(), PostgresFailure>> + Send + use<> {
-        let deadline = Instant::now() + self.settings.connect_timeout;
+    async fn send_cancel(&self) -> Result<(), PostgresFailure> {
         tracing::debug!(process = self.process, "cancelling a statement that nobody waits for");
-        let cancel = send_cancel(self.settings.clone(), self.place.clone(), self.cancel.clone(), deadline);
-        async move { timeout_at(deadline, cancel).await.map_err(|_| PostgresFailure::Timeout)? }
+        let deadline = Instant::now() + self.settings.connect_timeout;
+        let cancelling = async {
+            let stream = dial::open(&self.settings, &self.place, deadline).await?;
+            if let Some(mut stream) = startup::cancel(&self.cancel, stream).await? {
+                end_of_file(&mut stream).await;
+            }
+            Ok(())
+        };
+        timeout_at(deadline, cancelling).await.map_err(|_| PostgresFailure::Timeout)?
     }
 
     // --- the end ---
 
     /// Says goodbye and waits for the server's end of file.
     pub(super) async fn goodbye(mut self) {
-        let whole = self.outbox.is_empty() && self.hygiene_allows_words();
-        if whole {
+        if self.outbox.is_empty() && !self.broken {
             frontend::terminate(&mut self.outbox);
             // A failure means that the server has gone, which is what is wanted.
             let _ = self.stream.write_all(&self.outbox).await;
@@ -213,24 +207,6 @@ impl PostgresConnection {
         let _ = self.stream.shutdown().await;
         end_of_file(&mut self.stream).await;
     }
-
-    fn hygiene_allows_words(&self) -> bool {
-        use crate::pool::backend::Connection;
-        self.hygiene() != Hygiene::Broken
-    }
-}
-
-async fn send_cancel(
-    settings: Arc<Settings>,
-    place: Place,
-    token: CancelToken,
-    deadline: Instant,
-) -> Result<(), PostgresFailure> {
-    let stream = dial::open(&settings, &place, deadline).await?;
-    if let Some(mut stream) = startup::cancel(&token, stream).await? {
-        end_of_file(&mut stream).await;
-    }
-    Ok(())
 }
 
 async fn end_of_file(stream: &mut Stream) {

@@ -36,7 +36,8 @@ const LARGE: usize = 64 << 10;
 pub struct PostgresConnection {
     pub(super) stream: net::Stream,
     pub(super) inbox: Inbox,
-    /// Written as the socket takes it, while replies are read: a long request and long replies must not wait for each other.
+    /// Written as the socket takes it, while replies are read: a long request and long replies must not wait for each
+    /// other.
     pub(super) outbox: BytesMut,
     /// Under TLS bytes may be written and not yet flushed.
     unflushed: bool,
@@ -149,8 +150,8 @@ impl PostgresConnection {
 
     // --- messages ---
 
-    /// The next message, after what the server may say at any time has been taken note of. `ReadyForQuery` has already had its
-    /// effect on [`Self::status`] and [`Self::pending`] when it is handed out.
+    /// The next message, after what the server may say at any time has been taken note of. `ReadyForQuery` has already
+    /// had its effect on [`Self::status`] and [`Self::pending`] when it is handed out.
     pub(super) fn message(&mut self, longest_row: usize) -> Result<Next, PostgresFailure> {
         loop {
             let next = self.inbox.next(longest_row).inspect_err(|_| self.broken = true)?;
@@ -193,8 +194,8 @@ impl PostgresConnection {
         }
     }
 
-    /// A change while a statement runs counts as the statement's, though it may be the server's own: it tells of a reload no
-    /// earlier. One reset then sets it right.
+    /// A change while a statement runs counts as the statement's, though it may be the server's own: it tells of a
+    /// reload no earlier. One reset then sets it right.
     fn note_parameter(&mut self) {
         let Some((name, value)) = messages::parameter(self.inbox.body()) else { return };
         let known = self.parameters.get(name);

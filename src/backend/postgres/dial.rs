@@ -30,8 +30,8 @@ impl Place {
     }
 }
 
-/// The addresses of `endpoint`. Each is tried with its own start-up, so that one server of several that share a name may be
-/// passed over for what it says, not only for not answering.
+/// The addresses of `endpoint`. Each is tried with its own start-up, so that one server of several that share a name
+/// may be passed over for what it says, not only for not answering.
 pub(super) async fn places(
     settings: &Settings,
     endpoint: &Endpoint,
@@ -68,8 +68,8 @@ pub(super) async fn open(settings: &Settings, place: &Place, deadline: Instant) 
     }
 }
 
-/// Sends `SSLRequest` and reads the one byte that answers it. Nothing more is read, so that nothing that was slipped in before
-/// the handshake can be taken for what came through it (CVE-2021-23222).
+/// Sends `SSLRequest` and reads the one byte that answers it. Nothing more is read, so that nothing that was slipped in
+/// before the handshake can be taken for what came through it (CVE-2021-23222).
 async fn offers_tls(stream: &mut Stream) -> Result<bool, PostgresFailure> {
     let mut request = BytesMut::new();
     frontend::ssl_request(&mut request);

@@ -66,8 +66,8 @@ pub enum PostgresSettingsError {
 }
 
 impl PostgresFailure {
-    /// Whether the next host is worth a try, as libpq sees it: this one was not reached, is starting up or stopping, or is of
-    /// the wrong kind. A server that refuses the credentials is not passed over.
+    /// Whether the next host is worth a try, as libpq sees it: this one was not reached, is starting up or stopping, or
+    /// is of the wrong kind. A server that refuses the credentials is not passed over.
     pub(super) fn try_next_host(&self) -> bool {
         matches!(self, Self::WrongServer(_) | Self::Dial(_) | Self::Io(_) | Self::Closed)
             || self.class() == FailureClass::Unavailable

@@ -55,7 +55,8 @@ pub(super) enum Next {
 // === impl Inbox ===
 
 impl Inbox {
-    /// Lets go of the current message and looks at the next. Rows longer than `longest_row` are passed over as they come.
+    /// Lets go of the current message and looks at the next. Rows longer than `longest_row` are passed over as they
+    /// come.
     pub(super) fn next(&mut self, longest_row: usize) -> Result<Next, Violation> {
         if std::mem::take(&mut self.again) {
             return Ok(Next::Message(self.buffer[0]));

@@ -1,13 +1,13 @@
 //! Names and shapes of types that only this server knows.
 //!
-//! A result's description names types by OID, and it comes when the statement runs already: another query cannot be put between.
-//! So the reply is held back until it is complete, the types are asked for behind it on the same connection, and then it is
-//! handed out. That costs one round trip more, once a type and pool, and nothing for types that all servers know. Asking first
-//! (Describe, then run) would cost every cold statement that round trip; asking on a second connection could wait for ever when
-//! the pool is exhausted, or exceed its cap.
+//! A result's description names types by OID, and it comes when the statement runs already: another query cannot be put
+//! between. So the reply is held back until it is complete, the types are asked for behind it on the same connection,
+//! and then it is handed out. That costs one round trip more, once a type and pool, and nothing for types that all
+//! servers know. Asking first (Describe, then run) would cost every cold statement that round trip; asking on a second
+//! connection could wait for ever when the pool is exhausted, or exceed its cap.
 //!
-//! What is held back is bounded: beyond [`HOLD`] the reply is handed out with the types unnamed and their text as it is, and they
-//! are asked for by the next one that is short enough.
+//! What is held back is bounded: beyond [`HOLD`] the reply is handed out with the types unnamed and their text as it
+//! is, and they are asked for by the next one that is short enough.
 
 use std::borrow::Cow;
 
@@ -26,15 +26,15 @@ use crate::backend::work::{Cell, Row};
 /// Longest reply that is held back.
 pub(super) const HOLD: usize = 1 << 20;
 
-/// A row for each type asked for: its OID and modifier, its name, and if it is an array its elements' type (under a domain, the
-/// domain's base) and delimiter.
+/// A row for each type asked for: its OID and modifier, its name, and if it is an array its elements' type (under a
+/// domain, the domain's base) and delimiter.
 const QUERY: &str = "SELECT r.o, r.m, pg_catalog.format_type(r.o, r.m), \
     CASE t.typcategory WHEN 'A' THEN coalesce(nullif(e.typbasetype, 0), e.oid) END, e.typdelim \
     FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.oid[]), pg_catalog.unnest($2::pg_catalog.int4[])) AS r(o, m) \
     JOIN pg_catalog.pg_type t ON t.oid = r.o LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem";
 
-/// Asks for `ids` on a connection whose replies are all received, whether read or not, and keeps the answers for the pool. An
-/// error of the server is no failure: the types stay unknown. Not cancel safe; the connection is broken then.
+/// Asks for `ids` on a connection whose replies are all received, whether read or not, and keeps the answers for the
+/// pool. An error of the server is no failure: the types stay unknown. Not cancel safe; the connection is broken then.
 pub(super) async fn look_up(conn: &mut PostgresConnection, ids: &[TypeId]) -> Result<(), PostgresFailure> {
     let held = conn.inbox.take();
     conn.broken = true;

@@ -1,7 +1,8 @@
 //! Parameters as PostgreSQL text: the server infers each type and reads the text as that type does.
 //!
-//! Null is NULL; a string goes as it is; numbers and booleans as JSON writes them; an object as JSON text; an array as an array
-//! literal, nested as deep as it is. Numbers that JSON's reader cannot hold exactly (more than 64 bits) should come as strings.
+//! Null is NULL; a string goes as it is; numbers and booleans as JSON writes them; an object as JSON text; an array as
+//! an array literal, nested as deep as it is. Numbers that JSON's reader cannot hold exactly (more than 64 bits) should
+//! come as strings.
 
 use bytes::BytesMut;
 use postgres_protocol::{IsNull, message::frontend};

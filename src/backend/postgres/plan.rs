@@ -1,4 +1,5 @@
-//! A request as one pipeline: everything is written at once and closed with one Sync, and the parts say which replies to expect.
+//! A request as one pipeline: everything is written at once and closed with one Sync, and the parts say which replies
+//! to expect.
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -18,7 +18,8 @@ use crate::backend::{
     work::{Column, Event, Limits, Shape, Work},
 };
 
-/// A request that was sent and whose replies are being read. Dropping it leaves the connection busy, for the pool to recover.
+/// A request that was sent and whose replies are being read. Dropping it leaves the connection busy, for the pool to
+/// recover.
 #[derive(Debug)]
 pub(crate) struct Running {
     work: Arc<Work>,
@@ -302,7 +303,8 @@ impl Running {
 
     // --- retrying ---
 
-    /// A statement whose plan was stale did not run, so that it may be sent again: by itself, and before anything was handed out.
+    /// A statement whose plan was stale did not run, so that it may be sent again: by itself, and before anything was
+    /// handed out.
     fn may_retry(&self, conn: &PostgresConnection, failure: &BackendError) -> bool {
         matches!(failure, BackendError::Database(error) if stale(error))
             && matches!(*self.work, Work::Single(_))
@@ -371,8 +373,8 @@ impl Running {
         self.failure.take().unwrap_or_else(|| lost(conn, &self.work, failure))
     }
 
-    /// The server ended the session. If it was told to (class 57P), the statement is not to blame. What was complete by then may
-    /// have been committed.
+    /// The server ended the session. If it was told to (class 57P), the statement is not to blame. What was complete by
+    /// then may have been committed.
     fn ended(&mut self, conn: &PostgresConnection, error: DatabaseError) -> BackendError {
         let told_to = error.sqlstate.as_deref().is_some_and(|state| state.starts_with("57P"));
         let may_be_committed = self.held && matches!(*self.work, Work::Single(_)) || self.at == self.parts.len();
@@ -404,8 +406,8 @@ fn not_committed(command: &str) -> BackendError {
     }))
 }
 
-/// The server's plan of a prepared statement no longer serves, or it does not know the statement. The routine's name tells it
-/// whatever language the messages are in.
+/// The server's plan of a prepared statement no longer serves, or it does not know the statement. The routine's name
+/// tells it whatever language the messages are in.
 fn stale(error: &DatabaseError) -> bool {
     match error.sqlstate.as_deref() {
         Some("26000") => true,

@@ -12,8 +12,8 @@ use crate::{
     net::{ClientConfig, Verify, client_tls},
 };
 
-/// Sent with every start-up, so that text means the same whatever the server's, the database's or the role's defaults are.
-/// `extra_float_digits` matters to servers before 12 only.
+/// Sent with every start-up, so that text means the same whatever the server's, the database's or the role's defaults
+/// are. `extra_float_digits` matters to servers before 12 only.
 const PINNED: &str = "-c datestyle=ISO -c intervalstyle=postgres -c bytea_output=hex -c extra_float_digits=3";
 
 /// Everything that shapes a connection. Immutable: a reload makes new ones.
@@ -206,8 +206,8 @@ fn endpoints(url: &tokio_postgres::Config, server_name: Option<&str>) -> Result<
     Ok((0..count).map(endpoint).collect())
 }
 
-/// The session's settings travel in the start-up's `options`, so that `RESET ALL` comes back to them. `PgBouncer` refuses
-/// `options` unless told otherwise: behind it the gateway's own deadline bounds a statement.
+/// The session's settings travel in the start-up's `options`, so that `RESET ALL` comes back to them. `PgBouncer`
+/// refuses `options` unless told otherwise: behind it the gateway's own deadline bounds a statement.
 fn options(pool: &Pool, own: Option<&str>) -> Option<String> {
     if pool.behind_pgbouncer {
         return own.map(str::to_owned);

@@ -1,12 +1,12 @@
 //! Start-up and authentication, done by `tokio-postgres` over a stream that stays ours.
 //!
-//! `tokio-postgres` reads through a [`Tap`], which cuts the server's bytes into messages, keeps the session's parameters as
-//! they pass, and gives nothing out beyond the first `ReadyForQuery`: what comes behind it belongs to us. When start-up is
-//! over, the client and its connection are dropped without having been driven, so that they can never write again, and the
-//! stream is taken out of the tap.
+//! `tokio-postgres` reads through a [`Tap`], which cuts the server's bytes into messages, keeps the session's
+//! parameters as they pass, and gives nothing out beyond the first `ReadyForQuery`: what comes behind it belongs to us.
+//! When start-up is over, the client and its connection are dropped without having been driven, so that they can never
+//! write again, and the stream is taken out of the tap.
 //!
-//! The stream is encrypted already, if at all. `SslNegotiation::Direct` makes `tokio-postgres` ask its connector at once, and
-//! ours hands the stream back; so SCRAM finds the channel binding where it looks for it.
+//! The stream is encrypted already, if at all. `SslNegotiation::Direct` makes `tokio-postgres` ask its connector at
+//! once, and ours hands the stream back; so SCRAM finds the channel binding where it looks for it.
 
 use std::{
     collections::HashMap,

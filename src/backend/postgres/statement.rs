@@ -1,8 +1,9 @@
-//! What a statement's text says about its effects: which session state it may leave behind, whether it ends a transaction.
+//! What a statement's text says about its effects: which session state it may leave behind, whether it ends a
+//! transaction.
 //!
-//! The extended protocol takes one statement at a time, so that the first words, past comments and empty statements, are
-//! reliable. What runs inside functions is not seen here: a word anywhere in the text counts for the calls that are known,
-//! and a pool that must not rely on that has `reset = "always"`.
+//! The extended protocol takes one statement at a time, so that the first words, past comments and empty statements,
+//! are reliable. What runs inside functions is not seen here: a word anywhere in the text counts for the calls that are
+//! known, and a pool that must not rely on that has `reset = "always"`.
 
 use crate::backend::lex::{contains, first_words, mentions};
 
@@ -151,6 +152,7 @@ mod tests {
             "COMMIT",
             ";;/*/* */*/ commit",
             "-- x\nrollback to a",
+            "-- x\rcommit",
             "END",
             "abort",
             "Begin",

@@ -1,7 +1,7 @@
 //! PostgreSQL's types: their names as `format_type` gives them, and how their text becomes JSON.
 //!
-//! Types that every server has under the same OID are known here. Others (enums, composites, extensions) are asked for once
-//! a pool and kept in [`TypeNames`]; `lookup.rs` says when.
+//! Types that every server has under the same OID are known here. Others (enums, composites, extensions) are asked for
+//! once a pool and kept in [`TypeNames`]; `lookup.rs` says when.
 
 use std::{borrow::Cow, collections::HashMap};
 

@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use super::{Execution, Sqlite, SqliteConn, SqliteFailure};
+use super::{Execution, Sqlite, SqliteConn};
 use crate::{
     backend::{BackendError, Batch, Cell, DatabaseError, Event, Limits, Statement, Work},
-    config::{model::SqliteTuning, value::Span},
-    pool::{Backend, Connection, Hygiene, Manager, Peek, Probe},
+    config::model::SqliteTuning,
+    pool::Manager,
 };
 
 const LIMITS: Limits = Limits { row: 64 << 20 };

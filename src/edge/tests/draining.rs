@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use futures_util::future::LocalBoxFuture;
 use http_body_util::BodyExt;
-use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
+use tokio::{io::AsyncReadExt, net::TcpStream, sync::watch, time::timeout};
 
 use super::support::{Edge, PATIENCE, Stuck, hello, listener, run, status};
 use crate::edge::{Body, Request, Response};
@@ -11,9 +12,8 @@ use crate::edge::{Body, Request, Response};
 const GET: &str = "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
 /// Answers when told to.
-fn held()
--> (tokio::sync::watch::Sender<bool>, impl Fn(Request) -> std::pin::Pin<Box<dyn Future<Output = Response>>> + Clone) {
-    let (go, gate) = tokio::sync::watch::channel(false);
+fn held() -> (watch::Sender<bool>, impl Fn(Request) -> LocalBoxFuture<'static, Response> + Clone) {
+    let (go, gate) = watch::channel(false);
     let handler = move |request: Request| {
         let mut gate = gate.clone();
         Box::pin(async move {
@@ -21,7 +21,7 @@ fn held()
                 gate.wait_for(|open| *open).await.unwrap();
             }
             Response::new(Body::full(request.uri().path().to_owned()))
-        }) as std::pin::Pin<Box<dyn Future<Output = Response>>>
+        }) as LocalBoxFuture<'static, Response>
     };
     (go, handler)
 }

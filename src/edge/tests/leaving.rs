@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::timeout;
+use futures_util::future::LocalBoxFuture;
+use tokio::{sync::oneshot, time::timeout};
 
 use super::support::{Bell, Edge, Stuck, listener, millis, run};
 use crate::edge::{Body, Request, Response};
@@ -13,14 +14,11 @@ const GET: &str = "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
 /// How long a handler may live on after its client.
 const SOON: Duration = Duration::from_secs(1);
 
-fn stuck() -> (
-    impl Fn(Request) -> std::pin::Pin<Box<dyn Future<Output = Response>>> + Clone,
-    [tokio::sync::oneshot::Receiver<()>; 2],
-) {
+fn stuck() -> (impl Fn(Request) -> LocalBoxFuture<'static, Response> + Clone, [oneshot::Receiver<()>; 2]) {
     let (stuck, began, dropped) = Stuck::new();
     let handler = move |_: Request| {
         let stuck = stuck.clone();
-        Box::pin(async move { stuck.hang().await }) as std::pin::Pin<Box<dyn Future<Output = Response>>>
+        Box::pin(async move { stuck.hang().await }) as LocalBoxFuture<'static, Response>
     };
     (handler, [began, dropped])
 }

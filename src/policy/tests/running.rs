@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::fixture::{Bench, FLOOD, GROW, Guest, LIE, LOOP, RECURSE, TRAP, reference};
 use crate::policy::{
-    Action, DecidedBy, EvictionInput, FaultKind, Gauges, Hook, IdleConnection, PolicyError, PoolView, SizingInput,
-    ValidationInput,
+    Action, Census, DecidedBy, EvictionInput, FaultKind, Gauges, Hook, IdleConnection, PolicyError, PoolView,
+    SizingInput, ValidationInput,
 };
 
 fn sizing(how: u32) -> SizingInput {
@@ -28,11 +28,23 @@ fn fallback(kind: FaultKind) -> DecidedBy {
     DecidedBy::Fallback(kind)
 }
 
+/// Pools hand them between threads; workers share a validation policy.
+const _: () = {
+    const fn send<T: Send>() {}
+    const fn sync<T: Sync>() {}
+    send::<crate::policy::Sizing>();
+    send::<crate::policy::Eviction>();
+    send::<crate::policy::Validation>();
+    sync::<crate::policy::Validation>();
+    sync::<crate::policy::Plugins>();
+};
+
 const FIRST: DecidedBy = DecidedBy::Plugin { version: 1 };
 
 #[tokio::test]
 async fn each_hook_is_answered_by_the_component() {
     let bench = Bench::serving(&Guest { mark: 7, ..Guest::default() }).await;
+    assert_eq!(bench.plugins.census(), Census { versions: 1, stores: 0 }, "the trial left nothing running");
     let verdict = bench.plugins.validation(&reference("never")).unwrap().check(&validation(0));
     assert_eq!((verdict.answer.action, verdict.answer.valid_for_ms, verdict.by), (Action::Ping, 7, FIRST));
     let decision = bench.plugins.sizing(&reference("fixed")).unwrap().decide(&sizing(0));

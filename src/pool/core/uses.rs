@@ -61,6 +61,10 @@ impl Uses {
         self.seats[seat].take()
     }
 
+    pub(super) fn holder(&self, seat: usize) -> Option<Holder> {
+        self.seats.get(seat)?.as_ref().map(|used| used.holder.clone())
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Use> {
         self.seats.iter().flatten()
     }

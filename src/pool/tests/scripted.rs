@@ -33,6 +33,8 @@ pub(super) struct Script {
     pub(super) frozen: bool,
     /// Time for a probe or a goodbye.
     pub(super) answer: Duration,
+    /// Closes each new connection at once.
+    pub(super) hangs_up: bool,
     /// Cleaning changes nothing.
     pub(super) stubborn: bool,
 }
@@ -76,8 +78,15 @@ pub(super) struct Refusal(FailureClass);
 
 impl Server {
     pub(super) fn new() -> Arc<Self> {
-        let script =
-            Script { connect: MS(5), refuses: None, capacity: u32::MAX, frozen: false, answer: MS(1), stubborn: false };
+        let script = Script {
+            connect: MS(5),
+            refuses: None,
+            capacity: u32::MAX,
+            frozen: false,
+            answer: MS(1),
+            hangs_up: false,
+            stubborn: false,
+        };
         Arc::new(Self { script: Mutex::new(script), seen: Mutex::new(Seen::default()), killed_below: Mutex::new(0) })
     }
 
@@ -141,6 +150,9 @@ impl Manager for Database {
         seen.live += 1;
         seen.created += 1;
         seen.peak = seen.peak.max(seen.live);
+        if script.hangs_up {
+            *self.0.killed_below.lock() = seen.created + 1;
+        }
         Ok(Wire { server: Arc::clone(&self.0), number: seen.created, hygiene: Hygiene::Clean, dirty: 0 })
     }
 

@@ -37,6 +37,31 @@ async fn a_caller_who_leaves_does_not_waste_its_connect() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_waiter_who_is_given_a_dead_connection_keeps_its_place() {
+    let (pool, server) = pool(1);
+    let held = take(&pool).await;
+    let served = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let waiters: Vec<_> = (0..3)
+        .map(|n| {
+            let (pool, served) = (Arc::clone(&pool), Arc::clone(&served));
+            tokio::spawn(async move {
+                let lease = pool.checkout(in_ms(5_000), who(n)).await.unwrap();
+                served.lock().push(n);
+                sleep(MS(1)).await;
+                drop(lease);
+            })
+        })
+        .collect();
+    until(|| pool.status().waiters == 3).await;
+    server.kill_all();
+    drop(held);
+    for waiter in waiters {
+        waiter.await.unwrap();
+    }
+    assert_eq!((&**served.lock(), server.seen().created), (&[0, 1, 2][..], 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deadline_holds_whatever_is_slow() {
     let (pool, server) = driven(PoolSettings { connect_timeout: MS(60_000), ..settings(2) });
     server.script.lock().connect = MS(30_000);

@@ -1,7 +1,10 @@
 //! Connecting, and what a session leaves behind.
 
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
 use crate::{
     backend::{
@@ -12,7 +15,7 @@ use crate::{
         },
     },
     net::Host,
-    pool::backend::{Backend, Connection, Failure, FailureClass, Hygiene, Manager, Probe},
+    pool::backend::{Backend, Connection, Failure, FailureClass, Hygiene, Manager, Peek, Probe},
 };
 
 async fn class(pool: &crate::config::model::Pool) -> (FailureClass, Option<String>) {
@@ -240,6 +243,32 @@ async fn an_open_transaction_is_rolled_back() {
     conn.probe(Probe::ResetSession).await.unwrap();
     assert_eq!((conn.hygiene(), conn.transaction()), (Hygiene::Clean, 0));
     assert_eq!(query(&mut conn, "select count(*) from t").await.unwrap().cell(), "0");
+}
+
+#[tokio::test]
+async fn what_comes_behind_start_up_is_not_lost() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://app@{}/app?sslmode=disable", listener.local_addr().unwrap());
+    let pool = serde_json::from_value(json!({"backend": "postgres", "url": url})).unwrap();
+    let server = async {
+        let (mut server, _) = listener.accept().await.unwrap();
+        let mut scrap = [0; 1024];
+        server.read(&mut scrap).await.unwrap();
+        let start = b"R\0\0\0\x08\0\0\0\0S\0\0\0\x08a\0b\0K\0\0\0\x0c\0\0\0\x2a\0\0\0\x01Z\0\0\0\x05I";
+        // A parameter changes at once, twice, and half of the second change comes with the start-up.
+        server.write_all(&[&start[..], b"S\0\0\0\x08a\0c\0S\0\0\0\x08a\0"].concat()).await.unwrap();
+        server
+    };
+    let (conn, mut server) = tokio::join!(create(&pool), server);
+    let mut conn = conn.unwrap();
+    assert_eq!((conn.parameter("a"), conn.process()), (Some("b"), 42));
+    assert_eq!((conn.peek(), conn.parameter("a")), (Peek::Pending, Some("c")));
+    server.write_all(b"d\0").await.unwrap();
+    while conn.parameter("a") == Some("c") {
+        assert_ne!(conn.peek(), Peek::Closed);
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((conn.parameter("a"), conn.hygiene()), (Some("d"), Hygiene::Clean));
 }
 
 #[tokio::test]

@@ -227,6 +227,7 @@ async fn what_would_break_a_batch_is_refused_before_it_is_sent() {
     for sql in [
         "commit",
         ";/* x */ ROLLBACK",
+        "-- x\rcommit",
         "set local transaction read write",
         "copy t from stdin",
         "\0",

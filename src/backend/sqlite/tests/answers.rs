@@ -1,6 +1,15 @@
 //! What comes back.
 
-use super::*;
+use serde_json::{Value, json};
+
+use super::{Answer, File, LIMITS, MANY, ask, batch, count, refusal, run, single, soon, statement};
+use crate::{
+    backend::{
+        BackendError, Event, Limits, Work,
+        sqlite::{Execution, chunk::CHUNK, execution::DEPTH},
+    },
+    pool::{Connection, Hygiene},
+};
 
 #[tokio::test]
 async fn a_new_file_is_made_with_its_directory_and_answers() {
@@ -82,8 +91,8 @@ async fn a_long_answer_comes_in_small_chunks() {
     let mut rows = 0;
     while let Some(event) = execution.next().await.unwrap() {
         rows += usize::from(matches!(event, Event::Row(_)));
-        assert!(execution.chunks.len() <= super::execution::DEPTH);
-        assert!(execution.reader.held() < 2 * super::chunk::CHUNK, "{}", execution.reader.held());
+        assert!(execution.chunks.len() <= DEPTH);
+        assert!(execution.reader.held() < 2 * CHUNK, "{}", execution.reader.held());
     }
     assert_eq!(rows, 300_000);
 }

@@ -1,6 +1,11 @@
 //! What a caller cannot do, and files that change.
 
-use super::*;
+use super::{File, count, refusal, run, single};
+use crate::{
+    backend::sqlite::{Sqlite, SqliteFailure},
+    config::model::SqliteTuning,
+    pool::{Backend, Connection, Failure, FailureClass, Hygiene, Manager, Peek, Probe},
+};
 
 #[tokio::test]
 async fn what_reaches_beyond_the_file_or_the_request_is_refused() {
@@ -85,6 +90,6 @@ async fn a_read_only_file_is_read() {
     assert_eq!(refusal(&mut reading, single("insert into t values (1)")).await.sqlstate.as_deref(), Some("25006"));
     let missing = format!("sqlite:{}?mode=ro", file.dir.path().join("missing.db").display());
     let error = Sqlite::new(&missing, &SqliteTuning::default()).unwrap().create().await.err().unwrap();
-    assert_eq!(crate::pool::Failure::class(&error), crate::pool::FailureClass::Unreachable);
-    assert!(!crate::pool::Failure::public(&error).contains("missing.db"));
+    assert_eq!(error.class(), FailureClass::Unreachable);
+    assert!(!error.public().contains("missing.db"));
 }

@@ -1,6 +1,14 @@
 //! Callers who leave, deadlines that pass, connections that end.
 
-use super::*;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{ENDLESS, File, LIMITS, MANY, ask, batch, count, refusal, run, single, soon};
+use crate::{
+    backend::{BackendError, Event, sqlite::Execution},
+    pool::{Backend, Connection, Hygiene},
+};
 
 #[tokio::test]
 async fn a_caller_who_leaves_stops_the_statement() {

@@ -1,6 +1,19 @@
 //! Transactions and writers.
 
-use super::*;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{File, LIMITS, MANY, ask, batch, count, refusal, run, single, soon};
+use crate::{
+    backend::{
+        BackendError, Batch, Event, Work,
+        sqlite::{Execution, SqliteConn},
+    },
+    config::{model::SqliteTuning, value::Span},
+    pool::{Connection, Hygiene},
+};
 
 async fn take_part(mut conn: SqliteConn, member: usize) {
     for turn in 0..100 {
