@@ -29,7 +29,7 @@ setup-test: setup ## PostgreSQL, nginx, curl, h2load and openssl, from Debian's 
 
 test: setup-test plugins-testing lint ## Everything that must pass: lints, documentation, unit, property, loom and integration tests.
 	$(CARGO) build --locked --bin sluicegate
-	cd plugins && $(CARGO) test --release --locked --quiet
+	cd plugins && $(CARGO) test --release --locked --workspace --quiet
 	$(MAKE) --no-print-directory loom
 	$(MAKE) --no-print-directory unit
 
@@ -46,7 +46,9 @@ loom: ## The pool's gate under the model checker.
 lint: ## Formatting, clippy, documentation, licences and sources of dependencies.
 	$(CARGO) fmt --check
 	cd plugins && $(CARGO) fmt --check
+	cd benches && $(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets --quiet -- -D warnings
+	cd plugins && $(CARGO) clippy --release --locked --workspace --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --quiet
 	@if cargo-deny --version >/dev/null 2>&1; then cargo-deny --log-level error check bans licenses sources; \
 	else echo "cargo-deny is not installed: licences and sources not checked"; fi
@@ -56,7 +58,7 @@ audit: ## Known vulnerabilities in dependencies; needs the advisory database fro
 
 bench: setup plugins-testing ## Micro and side-by-side benchmarks; peers that are not installed are left out.
 	$(CARGO) build --release --locked
-	cd benches && $(CARGO) run --release --locked --quiet
+	cd benches && CARGO_TARGET_DIR=../target $(CARGO) run --release --locked --quiet -- $(BENCH)
 
 soak: setup-test plugins-testing ## The long ones: 1,000 swaps, 1,000 reloads, 100 certificate changes under load; memory flat.
 	$(CARGO) build --release --locked

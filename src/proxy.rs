@@ -47,6 +47,7 @@ mod gate;
 mod idle;
 mod lease;
 mod message;
+mod spare;
 mod splice;
 #[cfg(test)]
 mod tests;

@@ -65,7 +65,12 @@ fn http(out: &mut Exposition, shared: &Shared) {
     for (route, figures) in shared.http.routes() {
         let help = "Requests under way";
         out.gauge("http_server_active_requests", help, &[("http_route", &route)], figures.active() as f64);
-        out.counter("http_server_aborted_responses", "Answers that broke off", &[("http_route", &route)], figures.aborted());
+        out.counter(
+            "http_server_aborted_responses",
+            "Answers that broke off",
+            &[("http_route", &route)],
+            figures.aborted(),
+        );
         let help = "Bytes of answers' bodies";
         out.counter("http_server_response_body_bytes", help, &[("http_route", &route)], figures.sent());
         for (class, now) in figures.durations() {
@@ -129,9 +134,17 @@ fn counters(out: &mut Exposition, pool: &str, status: &PoolStatus) {
         out.counter("db_client_connection_events", "What happened to connections and callers", &labels, count);
     }
     for (name, help, table) in [
-        ("db_client_connection_create_failures", "Connections that could not be made", serde_json::json!(c.create_failures)),
+        (
+            "db_client_connection_create_failures",
+            "Connections that could not be made",
+            serde_json::json!(c.create_failures),
+        ),
         ("db_client_connection_closed", "Connections closed", serde_json::json!(c.closes)),
-        ("db_client_connection_clamped", "Policies' answers that were not followed to the letter", serde_json::json!(c.clamped)),
+        (
+            "db_client_connection_clamped",
+            "Policies' answers that were not followed to the letter",
+            serde_json::json!(c.clamped),
+        ),
     ] {
         for (cause, count) in table.as_object().into_iter().flatten() {
             let labels = [("db_client_connection_pool_name", pool), ("cause", cause)];

@@ -32,7 +32,8 @@ impl Token {
     /// Whether a request shows it. The comparison takes the same time for every wrong token.
     pub(super) fn is_shown(&self, headers: &HeaderMap) -> bool {
         let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let shown = value.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let shown =
+            value.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         let Some((_, shown)) = shown else { return false };
         let digest: [u8; 32] = Sha256::digest(shown.trim().as_bytes()).into();
         digest.ct_eq(&self.0).into()

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
@@ -146,6 +147,22 @@ async fn a_dead_connection_is_noticed_on_another_worker_too() {
         });
         assert_eq!(answer.await.unwrap().unwrap(), "1");
     }
+}
+
+#[tokio::test]
+async fn a_connection_that_takes_nothing_is_replaced_once() {
+    let cluster = Cluster::start();
+    let database = postgres(&cluster, json!({"size": {"max": 2}}));
+    ask(&database, "select 1").await.unwrap();
+    let Kind::Postgres(pool) = database.kind() else { panic!("it is PostgreSQL") };
+    let mut lease = pool.checkout(Instant::now() + AMPLE, Holder::default()).await.unwrap();
+    let frozen = Pid::from_raw(lease.process()).unwrap();
+    kill_process(frozen, Signal::STOP).unwrap();
+    lease.go_mute().await;
+    drop(lease);
+    let answer = ask(&database, "select pg_backend_pid()").await;
+    kill_process(frozen, Signal::CONT).unwrap();
+    assert_ne!(answer.unwrap(), frozen.as_raw_nonzero().to_string());
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! `sluicegate plugin inspect|check|compile`.
 
-use std::{path::PathBuf, process};
+use std::{os::unix::fs::DirBuilderExt, path::PathBuf, process};
 
 use clap::Subcommand;
 use serde::Serialize;
@@ -41,9 +41,7 @@ pub(super) enum Command {
 
 pub(super) fn run(command: &Command) -> anyhow::Result<()> {
     match command {
-        Command::Inspect { file } => {
-            with_plugins(|plugins, runtime| show(&runtime.block_on(plugins.inspect(file))?))
-        }
+        Command::Inspect { file } => with_plugins(|plugins, runtime| show(&runtime.block_on(plugins.inspect(file))?)),
         Command::Check { file } => with_plugins(|plugins, runtime| show(&runtime.block_on(plugins.check(file))?)),
         Command::Compile { file, output, memory, deadline } => {
             let limits = compile::CompileLimits { memory: *memory, deadline: *deadline };
@@ -53,13 +51,21 @@ pub(super) fn run(command: &Command) -> anyhow::Result<()> {
 }
 
 fn with_plugins(ask: impl FnOnce(&Plugins, &tokio::runtime::Runtime) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let state = std::env::temp_dir().join(format!("sluicegate-plugin-{}", process::id()));
+    let state = private_directory()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = Plugins::new(Compiler::this_program(), &state, 1)
         .map_err(anyhow::Error::from)
         .and_then(|plugins| ask(&plugins, &runtime));
     let _ = std::fs::remove_dir_all(state);
     outcome
+}
+
+/// A new directory of our own, which nobody could have put there before.
+fn private_directory() -> std::io::Result<PathBuf> {
+    let name = format!("sluicegate-plugin-{}-{:016x}", process::id(), rand::random::<u64>());
+    let path = std::env::temp_dir().join(name);
+    std::fs::DirBuilder::new().mode(0o700).create(&path)?;
+    Ok(path)
 }
 
 fn show(found: &impl Serialize) -> anyhow::Result<()> {

@@ -15,7 +15,8 @@ pub(super) fn serve(source: Source) -> anyhow::Result<()> {
 
 pub(super) fn check(source: &Source) -> anyhow::Result<()> {
     let checked = gateway::check(source)?;
-    let files = if checked.files.is_empty() { "the embedded configuration".to_owned() } else { checked.files.join(", ") };
+    let files =
+        if checked.files.is_empty() { "the embedded configuration".to_owned() } else { checked.files.join(", ") };
     println!("{files}: {}", checked.parts);
     Ok(())
 }
@@ -26,7 +27,11 @@ struct WithAdmin {
 }
 
 impl Companion for WithAdmin {
-    fn start(&self, shared: &Arc<Shared>, config: &crate::config::model::Config) -> Result<Option<String>, Vec<Finding>> {
+    fn start(
+        &self,
+        shared: &Arc<Shared>,
+        config: &crate::config::model::Config,
+    ) -> Result<Option<String>, Vec<Finding>> {
         match &config.admin {
             Some(admin) => Admin::start(shared, admin).map(Some).map_err(|finding| vec![finding]),
             None => Ok(None),

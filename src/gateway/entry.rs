@@ -121,7 +121,8 @@ impl Entry {
         text(out, "host", &self.host);
         text(out, "path", self.target.as_ref().map_or("", PathAndQuery::as_str));
         text(out, "protocol", protocol(self.version));
-        let _ = write!(out, ",\"status\":{},\"bytes\":{},\"duration_us\":{}", self.status, self.bytes, took.as_micros());
+        let _ =
+            write!(out, ",\"status\":{},\"bytes\":{},\"duration_us\":{}", self.status, self.bytes, took.as_micros());
         if !self.complete {
             out.extend_from_slice(b",\"complete\":false");
         }

@@ -23,8 +23,7 @@ use crate::{
     access::{Admission, Consumers},
     backend::Database,
     config::{
-        Finding,
-        Loaded,
+        Finding, Loaded,
         model::{Config, Cors, Query, Redirect, Respond, Route},
     },
     limit::{Limiter, RouteLimits},
@@ -120,7 +119,8 @@ impl Generation {
         }
         shared.plugins.commit(plugins);
         let pools = draft.pools.make(shared, before)?;
-        let parts = Parts { shared, config, limits: &draft.limits, upstreams: &draft.upstreams, pools: pools.entries() };
+        let parts =
+            Parts { shared, config, limits: &draft.limits, upstreams: &draft.upstreams, pools: pools.entries() };
         let routes = parts.routes()?;
         shared.generations.fetch_add(1, Ordering::Relaxed);
         let generation = Self {
@@ -156,7 +156,12 @@ impl Generation {
 }
 
 impl Draft {
-    fn of(config: &Config, plugins: Option<&policy::Prepared>, before: Option<&Generation>, wrong: &mut Vec<Finding>) -> Self {
+    fn of(
+        config: &Config,
+        plugins: Option<&policy::Prepared>,
+        before: Option<&Generation>,
+        wrong: &mut Vec<Finding>,
+    ) -> Self {
         let nobody = Consumers::default();
         let known = before.map_or(&nobody, |before| &before.consumers);
         let consumers = Consumers::build_after(&config.consumer, known).unwrap_or_else(|errors| {
@@ -216,7 +221,11 @@ fn limits(config: &Config, before: Option<&Generation>, wrong: &mut Vec<Finding>
 }
 
 /// Upstreams that did not change keep their connections and their queue.
-fn upstreams(config: &Config, before: Option<&Generation>, wrong: &mut Vec<Finding>) -> BTreeMap<String, Arc<Upstream>> {
+fn upstreams(
+    config: &Config,
+    before: Option<&Generation>,
+    wrong: &mut Vec<Finding>,
+) -> BTreeMap<String, Arc<Upstream>> {
     let mut upstreams = BTreeMap::new();
     for (name, settings) in &config.upstream {
         let kept = before.and_then(|before| before.upstreams.get(name)).filter(|kept| kept.is_same_service(settings));
@@ -251,9 +260,11 @@ impl Parts<'_> {
 
     fn route(&self, route: &Route) -> Result<RouteEntry, String> {
         let name: Arc<str> = describe(route).into();
-        let limiters = route.limits.iter().map(|name| self.limits.get(name).cloned().ok_or_else(|| unknown("limit", name)));
+        let limiters =
+            route.limits.iter().map(|name| self.limits.get(name).cloned().ok_or_else(|| unknown("limit", name)));
         let admission = Admission::build(route.access.as_ref(), &self.config.consumer);
-        let admission = admission.map_err(|errors| join(&errors.iter().map(ToString::to_string).collect::<Vec<_>>()))?;
+        let admission =
+            admission.map_err(|errors| join(&errors.iter().map(ToString::to_string).collect::<Vec<_>>()))?;
         Ok(RouteEntry {
             figures: self.shared.http.route(&name),
             name,

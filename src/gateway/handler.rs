@@ -190,7 +190,8 @@ async fn answer_query(
     asked: &Asked<'_>,
     holder: Holder,
 ) -> Response {
-    query::json(request, settings, route.cors.as_ref(), asked.context, database, asked.started + route.deadline, holder).await
+    query::json(request, settings, route.cors.as_ref(), asked.context, database, asked.started + route.deadline, holder)
+        .await
 }
 
 async fn forward(

@@ -111,11 +111,7 @@ impl Plan {
     }
 
     /// Makes the pools that are new. Their policies are in service.
-    pub(super) fn make(
-        self,
-        shared: &Shared,
-        before: Option<&Generation>,
-    ) -> Result<Changes, Vec<Finding>> {
+    pub(super) fn make(self, shared: &Shared, before: Option<&Generation>) -> Result<Changes, Vec<Finding>> {
         let mut changes = Changes { entries: BTreeMap::new(), steps: Vec::new() };
         let mut wrong = Vec::new();
         for (name, effective, identity, ready) in self.pools {

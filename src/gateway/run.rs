@@ -155,9 +155,8 @@ fn background() -> Result<Runtime, RunError> {
 
 fn open_access_log(loaded: &Loaded) -> Result<Writer, RunError> {
     let to = &loaded.config.log.access;
-    AccessLog::open(to).map_err(|error| {
-        report(loaded, vec![Finding::new("log.access", format!("cannot open {to}: {error}"))]).into()
-    })
+    AccessLog::open(to)
+        .map_err(|error| report(loaded, vec![Finding::new("log.access", format!("cannot open {to}: {error}"))]).into())
 }
 
 fn io_error(what: &'static str) -> impl Fn(io::Error) -> RunError {
@@ -239,6 +238,7 @@ async fn supervise(
     };
     let threads = start_workers(&shared, receivers)?;
     supervisor.commit(prepared).await;
+    tokio::task::spawn_local(follow_plugins(shared.clone()));
     tell_ready(&shared, admin.as_deref());
     companion.ready(&shared);
 
@@ -260,6 +260,16 @@ async fn supervise(
     supervisor.drain(&mut signals).await;
     supervisor.end(threads).await;
     Ok(())
+}
+
+/// Swaps plugins whose files change. A task of its own: a compilation takes its time, and signals and reloads do not wait for it.
+async fn follow_plugins(shared: Arc<Shared>) {
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        look.tick().await;
+        shared.plugins.check_files().await;
+    }
 }
 
 struct Signals {
@@ -327,7 +337,6 @@ impl Supervisor {
     }
 
     async fn look(&mut self, looks: u64) {
-        self.shared.plugins.check_files().await;
         self.shared.listeners.tick(&self.shared.state);
         if self.files.changed() {
             self.changed_at = Some(Instant::now());
@@ -369,8 +378,7 @@ impl Supervisor {
         let loaded = load(&self.shared.source)?;
         let next = self.prepare(&loaded).await.map_err(|wrong| report(&loaded, wrong))?;
         let before = self.shared.generation();
-        let changes: Vec<String> =
-            loaded.changes_since(&before.loaded).iter().map(ToString::to_string).collect();
+        let changes: Vec<String> = loaded.changes_since(&before.loaded).iter().map(ToString::to_string).collect();
         drop(before);
         let generation = self.commit(next).await;
         self.files = FileWatch::new(loaded.files.iter().cloned());

@@ -10,10 +10,7 @@ use tokio::{
 };
 
 use super::{handler::Walk, listeners::Command, shared::Shared};
-use crate::{
-    edge,
-    observe,
-};
+use crate::{edge, observe};
 
 /// How old a line of the access log may grow in a worker's buffer.
 const FLUSH: Duration = Duration::from_millis(250);

@@ -158,7 +158,12 @@ pub fn escape_into(out: &mut Vec<u8>, text: &str) {
             '"' => out.extend_from_slice(b"\\\""),
             '\\' => out.extend_from_slice(b"\\\\"),
             ' '..='~' => out.push(c as u8),
-            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\0'..='\x1f' | '\x7f'..='\u{9f}' => {
+            '\u{200e}'
+            | '\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}'
+            | '\0'..='\x1f'
+            | '\x7f'..='\u{9f}' => {
                 let mut digits = [0; 4];
                 super::trace::hex(&mut digits, &(c as u16).to_be_bytes());
                 out.extend_from_slice(b"\\u");

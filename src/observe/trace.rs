@@ -22,7 +22,9 @@ impl Trace {
         let parent = headers.get(TRACEPARENT).and_then(|value| parse(value.as_bytes()));
         match parent {
             Some((trace_id, flags)) => Self { trace_id, span_id: fresh64(), flags },
-            None => Self { trace_id: u128::from(fresh64()) << 64 | u128::from(fresh64()), span_id: fresh64(), flags: 0 },
+            None => {
+                Self { trace_id: u128::from(fresh64()) << 64 | u128::from(fresh64()), span_id: fresh64(), flags: 0 }
+            }
         }
     }
 

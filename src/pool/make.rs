@@ -49,8 +49,9 @@ impl Failed {
             public: failure.public(),
             at: Instant::now(),
         };
-        // An error is the server's answer, or that it cannot be reached: the backend has let go of the socket.
-        Self { reason, text: failure.to_string(), lingers: false }
+        // An error is the server's answer, or that it cannot be reached: the backend has let go of the socket. A timeout is none.
+        let lingers = reason.class == FailureClass::Timeout;
+        Self { reason, text: failure.to_string(), lingers }
     }
 
     fn too_slow(limit: Duration) -> Self {
@@ -98,7 +99,7 @@ async fn prove<B: Backend>(pool: &Pool<B>, backend: &B, conn: &mut B::Conn) -> R
         let limit = pool.probe_limit(verdict.timeout_ms);
         match timeout(limit, backend.probe(conn, probe)).await {
             Err(_) => return Err(Failed { lingers: false, ..Failed::too_slow(limit) }),
-            Ok(Err(failure)) => return Err(Failed::of(&failure)),
+            Ok(Err(failure)) => return Err(Failed { lingers: false, ..Failed::of(&failure) }),
             Ok(Ok(())) => pool.state.lock().counters.probes += 1,
         }
     }

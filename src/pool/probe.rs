@@ -96,6 +96,7 @@ impl<B: Backend> Pool<B> {
         })
     }
 
+    #[expect(clippy::unnecessary_box_returns, reason = "a connection travels boxed")]
     fn approve(&self, in_hand: InHand<B>, begun: Instant, verdict: Verdict) -> Box<Held<B::Conn>> {
         let now = Instant::now();
         self.state.lock().proved_good(now, now - begun);

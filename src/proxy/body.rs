@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Duration, Instant, Sleep, sleep_until};
+use tokio::time::{Duration, Instant};
 
 use super::lease::Lease;
 use crate::edge::{BodyError, RequestBody};
@@ -51,8 +51,6 @@ pub(super) struct AnswerBody {
     lease: Option<Lease>,
     patience: Duration,
     waiting_since: Option<Instant>,
-    /// Armed on the first wait, then left alone until it fires: most waits are over long before.
-    alarm: Option<Pin<Box<Sleep>>>,
 }
 
 /// The answer's body broke off.
@@ -143,21 +141,14 @@ impl Progress {
 
 impl AnswerBody {
     pub(super) fn new(body: Incoming, lease: Lease, first: Option<Frame<Bytes>>, patience: Duration) -> Self {
-        Self { first, body, lease: Some(lease), patience, waiting_since: None, alarm: None }
+        Self { first, body, lease: Some(lease), patience, waiting_since: None }
     }
 
     /// Ends the wait with an error when the upstream has been silent for too long.
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<AnswerError> {
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
-        let end = since + self.patience;
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(end)));
-        loop {
-            ready!(alarm.as_mut().poll(cx));
-            if Instant::now() >= end {
-                return Poll::Ready(AnswerError::Silent(self.patience));
-            }
-            alarm.as_mut().reset(end);
-        }
+        let Some(lease) = &mut self.lease else { return Poll::Pending };
+        lease.connection.poll_alarm(cx, since + self.patience).map(|()| AnswerError::Silent(self.patience))
     }
 
     /// Gives the connection back if the body is over.

@@ -32,12 +32,14 @@ pub(super) enum Line {
 pub(super) struct Tried(Vec<usize>);
 
 impl Upstream {
-    /// A connection, or the right to open one.
-    pub(super) async fn checkout(&self, now: Instant, live: &Live, tried: &Tried) -> Result<Line, Failure> {
+    /// This worker's newest connection to the endpoint whose turn it is; else that endpoint.
+    pub(super) fn checkout_kept(&self, now: Instant, tried: &Tried) -> Result<Connection, usize> {
         let (endpoint, kept) = self.take_turn(now, tried, self.gate.waiting() == 0);
-        if let Some(kept) = kept {
-            return Ok(Line::Kept(kept));
-        }
+        kept.ok_or(endpoint)
+    }
+
+    /// A connection, or the right to open one to `endpoint`, where this worker has none.
+    pub(super) async fn checkout(&self, endpoint: usize, now: Instant, live: &Live) -> Result<Line, Failure> {
         if let Some(permit) = self.gate.try_permit() {
             return Ok(Line::Fresh(permit, endpoint));
         }

@@ -16,10 +16,10 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     task::JoinHandle,
-    time::{Duration, Instant, timeout},
+    time::{Duration, Instant, Sleep, sleep_until, timeout},
 };
 
-use super::{body::SendBody, endpoint::Endpoint, gate, idle::Parked};
+use super::{body::SendBody, endpoint::Endpoint, gate, idle::Parked, spare::Spare};
 use crate::{
     net::{ClientConfig, DialError, Stream, connect_tls, dial_host},
     observe,
@@ -44,15 +44,29 @@ pub(super) struct Held {
 
 struct Counted(Arc<Endpoint>);
 
+/// A [`Link`], boxed: it changes hands several times a request.
+pub(super) type Connection = Box<Link>;
+
 /// An open connection that speaks HTTP/1.1. Dropped while it serves a request, it is cut: what is in transit must not meet
 /// another request. Dropped otherwise, it closes in good order.
-pub(super) struct Connection {
+pub(super) struct Link {
     pub(super) sender: SendRequest<SendBody>,
     driver: Driver,
     signs: Arc<Signs>,
+    /// The request in transit, where it may be sent again.
+    pub(super) spare: Spare,
+    alarm: Option<Alarm>,
     endpoint: usize,
     home: usize,
     since: Instant,
+}
+
+/// A timer that lasts as long as the connection. It is set back only when an earlier time is wanted, or when it fires: setting
+/// one for each request, all of which are over long before, would cost more than waiting for the answer.
+struct Alarm {
+    sleep: Pin<Box<Sleep>>,
+    /// The worker whose runtime fires it.
+    worker: usize,
 }
 
 /// The task that reads and writes.
@@ -97,14 +111,14 @@ pub(super) async fn open(
     }
 }
 
-impl Connection {
+impl Link {
     /// Starts HTTP on a stream. The task that drives it belongs to the current thread's runtime.
     pub(super) async fn start(
         stream: Stream,
         permit: Permit,
         endpoint: &Arc<Endpoint>,
         index: usize,
-    ) -> hyper::Result<Self> {
+    ) -> hyper::Result<Connection> {
         let held = Held::new(permit, endpoint);
         let signs = Arc::new(Signs::default());
         let io = TokioIo::new(Watched { stream, signs: signs.clone() });
@@ -112,7 +126,16 @@ impl Connection {
         builder.max_header_size(MAX_HEAD);
         let (sender, connection) = builder.handshake(io).await?;
         let driver = Driver { task: tokio::spawn(drive(connection, held, signs.clone())), busy: false };
-        Ok(Self { sender, driver, signs, endpoint: index, home: observe::worker(), since: Instant::now() })
+        Ok(Box::new(Self {
+            sender,
+            driver,
+            signs,
+            spare: Spare::default(),
+            alarm: None,
+            endpoint: index,
+            home: observe::worker(),
+            since: Instant::now(),
+        }))
     }
 
     /// A request is about to be sent. `tunnel`: it may end as one.
@@ -127,6 +150,26 @@ impl Connection {
         self.signs.answered.load(Ordering::Relaxed)
     }
 
+    /// Ready when `until` has come. Called by one task at a time.
+    pub(super) fn poll_alarm(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
+        let worker = observe::worker();
+        // Another worker's runtime may be gone before this one.
+        if self.alarm.as_ref().is_some_and(|alarm| alarm.worker != worker) {
+            self.alarm = None;
+        }
+        let alarm = self.alarm.get_or_insert_with(|| Alarm { sleep: Box::pin(sleep_until(until)), worker });
+        if alarm.sleep.deadline() > until {
+            alarm.sleep.as_mut().reset(until);
+        }
+        while alarm.sleep.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= until {
+                return Poll::Ready(());
+            }
+            alarm.sleep.as_mut().reset(until);
+        }
+        Poll::Pending
+    }
+
     /// The request is over, and the connection good for another.
     pub(super) fn end(&mut self, now: Instant) {
         self.driver.busy = false;
@@ -136,19 +179,19 @@ impl Connection {
 
     /// Closes, and gives the permit for another connection. None if the task came to a bad end, or to none in time; the permit
     /// has then gone, or will go, to the next in the queue.
-    pub(super) async fn into_permit(self) -> Option<Permit> {
+    pub(super) async fn into_permit(self: Box<Self>) -> Option<Permit> {
         Some(self.into_ended().await?.held.permit)
     }
 
     /// The bare stream behind a switch of protocols, with what was read of the new one.
-    pub(super) async fn into_tunnel(self) -> Option<(Held, Stream, Bytes)> {
+    pub(super) async fn into_tunnel(self: Box<Self>) -> Option<(Held, Stream, Bytes)> {
         let Ended { held, stream } = self.into_ended().await?;
         let (stream, early) = stream?;
         Some((held, stream, early))
     }
 
-    async fn into_ended(self) -> Option<Ended> {
-        let Self { sender, mut driver, .. } = self;
+    async fn into_ended(self: Box<Self>) -> Option<Ended> {
+        let Self { sender, mut driver, .. } = *self;
         drop(sender);
         // Cut, should it take too long or the caller leave.
         driver.busy = true;

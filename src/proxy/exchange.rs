@@ -1,4 +1,7 @@
 //! A request through an upstream: connection, sending, head of the answer, and the second try.
+//!
+//! The way that nearly every request takes, over a kept connection, copies the request once and allocates nothing for itself;
+//! what is rare (connecting, waiting in the queue, a second try) is a boxed future, so that it takes no room in the others.
 
 use std::{
     future::poll_fn,
@@ -8,17 +11,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, Uri, header};
+use http::{StatusCode, header};
 use http_body::{Body as _, Frame};
-use hyper::{body::Incoming, upgrade::OnUpgrade};
-use tokio::time::{Duration, Instant, sleep_until};
+use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
+use tokio::time::{Duration, Instant};
 
 use super::{
     Forward, Outcome, Upstream,
     body::{AnswerBody, Progress, SendBody, Stage},
     checkout::{Line, Tried},
-    connection::{Connection, Permit},
+    connection::{Connection, Link, Permit},
     failure::Failure,
+    fields::Found,
     idle::Parked as _,
     lease::Lease,
     message, tunnel,
@@ -31,13 +35,20 @@ use crate::{
 
 pub(super) type Outgoing = http::Request<SendBody>;
 
+/// An answer whose head has come.
+pub(super) type Answer = http::Response<Incoming>;
+
 /// Forwards a request, and says what became of it. There is always an answer: the upstream's, or a problem document.
 ///
 /// Cancel safe: dropping the future cuts the connection that is in use. The same goes for the answer's body.
 pub async fn forward(request: Request, upstream: &Arc<Upstream>, context: &Forward<'_>) -> (Response, Outcome) {
-    let shape = Shape::of(request.headers());
+    let found = Found::scan(request.headers());
+    let shape = if found.has(Found::CONTENT_TYPE) { Shape::of(request.headers()) } else { Shape::Problem };
     let mut exchange = Exchange::new(upstream);
-    let result = exchange.run(request, context).await;
+    let result = match exchange.prepare(request, found, context) {
+        Some(client) => Box::pin(tunnel::open(&mut exchange, client, context)).await,
+        None => exchange.forward().await,
+    };
     let mut outcome = exchange.outcome;
     let response = result.unwrap_or_else(|failure| {
         let (name, endpoint, reason) = (upstream.name(), outcome.endpoint.as_deref(), failure.reason());
@@ -54,6 +65,8 @@ pub(super) struct Exchange<'a> {
     pub(super) live: Live,
     /// The time, as of the last wait.
     pub(super) now: Instant,
+    /// The request, until it is sent.
+    request: Option<Outgoing>,
     tried: Tried,
     outcome: Outcome,
 }
@@ -62,78 +75,68 @@ pub(super) struct Exchange<'a> {
 struct Lost {
     failure: Failure,
     connection: Connection,
-    /// The request, if none of it was sent.
-    unsent: Option<Outgoing>,
-}
-
-/// What is needed to send a request without a body again.
-struct Copy {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
 }
 
 impl<'a> Exchange<'a> {
     fn new(upstream: &'a Arc<Upstream>) -> Self {
-        let outcome = Outcome {
-            upstream: upstream.name().clone(),
-            endpoint: None,
-            connect_us: None,
-            ttfb_us: None,
-            reused: false,
-            retried: false,
-            reason: None,
-        };
-        Self { upstream, live: upstream.live(), now: Instant::now(), tried: Tried::default(), outcome }
-    }
-
-    async fn run(&mut self, request: Request, context: &Forward<'_>) -> Result<Response, Failure> {
-        let (mut parts, body) = request.into_parts();
-        let body = SendBody::new(body, self.now);
-        let wants_tunnel = message::wants_websocket(&parts, !body.is_empty());
-        let client = if wants_tunnel { parts.extensions.remove::<OnUpgrade>() } else { None };
-        message::rewrite_request(&mut parts, &body, context, client.is_some());
-        let request = Outgoing::from_parts(parts, body);
-        match client {
-            Some(client) => tunnel::open(self, request, client, context).await,
-            None => self.forward(request).await,
+        Self {
+            upstream,
+            live: upstream.live(),
+            now: Instant::now(),
+            request: None,
+            tried: Tried::default(),
+            outcome: Outcome::default(),
         }
     }
 
-    async fn forward(&mut self, request: Outgoing) -> Result<Response, Failure> {
-        let line = self.upstream.checkout(self.now, &self.live, &self.tried).await?;
-        let (connection, kept) = match line {
+    /// Rewrites the request. Some: it asks for a tunnel, and this is the client's end.
+    fn prepare(&mut self, mut request: Request, found: Found, context: &Forward<'_>) -> Option<OnUpgrade> {
+        let wants_tunnel = found.has(Found::UPGRADE) && message::wants_websocket(&request);
+        let client = if wants_tunnel { request.extensions_mut().remove::<OnUpgrade>() } else { None };
+        message::rewrite_request(&mut request, found, context, client.is_some());
+        let now = self.now;
+        self.request = Some(request.map(|body| SendBody::new(body, now)));
+        client
+    }
+
+    async fn forward(&mut self) -> Result<Response, Failure> {
+        let line = match self.upstream.checkout_kept(self.now, &self.tried) {
+            Ok(connection) => Line::Kept(connection),
+            Err(endpoint) => Box::pin(self.upstream.checkout(endpoint, self.now, &self.live)).await?,
+        };
+        let (mut connection, kept) = match line {
             Line::Kept(connection) => (connection, true),
-            Line::Fresh(permit, endpoint) => self.connect(permit, endpoint, true).await?,
+            Line::Fresh(permit, endpoint) => Box::pin(self.connect(permit, endpoint, true)).await?,
         };
         self.outcome.reused = kept;
-        if !kept {
-            return self.send(connection, request).await.map_err(|lost| self.give_up(lost));
+        if kept && let Some(request) = &self.request {
+            connection.spare.keep(request);
         }
-        let copy = Copy::of(&request);
-        let lost = match self.send(connection, request).await {
-            Ok(response) => return Ok(response),
-            Err(lost) => lost,
-        };
-        let silent = matches!(lost.failure, Failure::Silent(_));
-        let again = lost.unsent.or_else(|| copy.filter(|_| silent).map(Copy::into_request));
-        match again {
-            Some(request) => self.retry(lost.connection, request).await,
-            None => Err(lost.failure),
+        match self.send(connection).await {
+            Ok(response) => Ok(response),
+            Err(lost) if kept => Box::pin(self.retry(lost)).await,
+            Err(lost) => Err(self.give_up(lost)),
         }
     }
 
-    /// Sends a request a second time, on a fresh connection.
-    async fn retry(&mut self, dead: Connection, request: Outgoing) -> Result<Response, Failure> {
+    /// Sends a request a second time, on a fresh connection, if it is known not to have been sent, or may be sent again.
+    async fn retry(&mut self, lost: Lost) -> Result<Response, Failure> {
+        let Lost { failure, mut connection } = lost;
+        if self.request.is_none() && matches!(failure, Failure::Silent(_)) {
+            self.request = connection.spare.take();
+        }
+        if self.request.is_none() {
+            return Err(failure);
+        }
         self.outcome.retried = true;
         self.outcome.reused = false;
-        let endpoint = dead.endpoint();
-        let permit = match dead.into_permit().await {
+        let endpoint = connection.endpoint();
+        let permit = match connection.into_permit().await {
             Some(permit) => permit,
             None => self.upstream.checkout_permit(Instant::now(), &self.live).await?,
         };
         let (connection, _) = self.connect(permit, endpoint, false).await?;
-        self.send(connection, request).await.map_err(|lost| self.give_up(lost))
+        self.send(connection).await.map_err(|lost| self.give_up(lost))
     }
 
     /// Opens a connection to `endpoint`, else to the others in turn. True: a kept one was found on the way, where that will do.
@@ -152,8 +155,7 @@ impl<'a> Exchange<'a> {
             let failure = match connected {
                 Ok((stream, permit)) => {
                     let place = &self.upstream.endpoints[endpoint];
-                    let connection =
-                        Connection::start(stream, permit, place, endpoint).await.map_err(Failure::Silent)?;
+                    let connection = Link::start(stream, permit, place, endpoint).await.map_err(Failure::Silent)?;
                     self.upstream.count_request(endpoint);
                     return Ok((connection, false));
                 }
@@ -172,94 +174,89 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Sends a request, and waits for the head of the answer.
-    async fn send(&mut self, mut connection: Connection, mut request: Outgoing) -> Result<Response, Lost> {
-        self.address(&connection, &mut request);
-        let progress = request.body().progress();
-        connection.begin(false);
-        let answer = connection.sender.try_send_request(request);
-        let (failure, unsent) = match self.head(answer, progress.as_deref()).await {
-            Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => (Failure::Switched, None),
-            Ok(Ok(response)) => match self.answer(response, connection).await {
+    async fn send(&mut self, mut connection: Connection) -> Result<Response, Lost> {
+        let failure = match self.head(&mut connection, false).await {
+            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => Failure::Switched,
+            Ok(response) => match self.answer(response, connection).await {
                 Ok(response) => return Ok(response),
                 Err((failure, broken)) => {
                     connection = broken;
-                    (failure, None)
+                    failure
                 }
             },
-            Ok(Err(mut error)) => {
-                let unsent = error.take_message();
-                (Failure::of(error.into_error(), connection.has_answered()), unsent)
-            }
-            Err(failure) => (failure, None),
+            Err(failure) => failure,
         };
-        Err(Lost { failure, connection, unsent })
+        Err(Lost { failure, connection })
     }
 
-    /// Notes which endpoint is asked, and names it in `Host` where that is configured.
-    pub(super) fn address(&mut self, connection: &Connection, request: &mut Outgoing) {
+    /// Sends the request, and waits for the head of the answer: `read_timeout` from the end of the request, and no more than
+    /// `send_timeout` for the upstream to take each piece of it. A request that was not sent is there again after a failure.
+    pub(super) async fn head(&mut self, connection: &mut Connection, tunnel: bool) -> Result<Answer, Failure> {
+        let mut request = self.request.take().expect("each caller has put one there");
         let endpoint = &self.upstream.endpoints[connection.endpoint()];
         self.outcome.endpoint = Some(endpoint.name.clone());
         if self.live.host == HostHeader::Endpoint {
             request.headers_mut().insert(header::HOST, endpoint.host_field.clone());
         }
-    }
-
-    /// Waits for the head of an answer: `read_timeout` from the end of the request, and no more than `send_timeout` for the
-    /// upstream to take each piece of it.
-    pub(super) async fn head<F: Future>(
-        &mut self,
-        answer: F,
-        progress: Option<&Progress>,
-    ) -> Result<F::Output, Failure> {
+        let progress = request.body().progress();
+        connection.begin(tunnel);
+        let mut answer = pin!(connection.sender.try_send_request(request));
         let (sent, live) = (self.now, self.live);
-        let mut answer = pin!(answer);
-        let mut alarm = pin!(sleep_until(sent + first_look(progress, &live)));
-        let output = poll_fn(|cx| {
-            if let Poll::Ready(output) = answer.as_mut().poll(cx) {
-                return Poll::Ready(Ok(output));
+        let mut look = sent + first_look(progress.as_deref(), &live);
+        let head = poll_fn(|cx| {
+            if let Poll::Ready(head) = answer.as_mut().poll(cx) {
+                return Poll::Ready(head.map_err(Trouble::of));
             }
-            while alarm.as_mut().poll(cx).is_ready() {
-                match patience(progress.map(Progress::stage), sent, Instant::now(), &live) {
-                    Ok(until) => alarm.as_mut().reset(until),
-                    Err(failure) => return Poll::Ready(Err(failure)),
+            while connection.poll_alarm(cx, look).is_ready() {
+                match patience(progress.as_deref().map(Progress::stage), sent, Instant::now(), &live) {
+                    Ok(next) => look = next,
+                    Err(failure) => return Poll::Ready(Err(Trouble::Slow(failure))),
                 }
             }
             Poll::Pending
         })
-        .await?;
-        self.now = Instant::now();
-        self.outcome.ttfb_us = Some(micros(self.now - sent));
-        Ok(output)
+        .await;
+        match head {
+            Ok(response) => {
+                self.now = Instant::now();
+                self.outcome.ttfb_us = Some(micros(self.now - sent));
+                Ok(response)
+            }
+            Err(Trouble::Slow(failure)) => Err(failure),
+            Err(Trouble::Broken(mut error)) => {
+                self.request = error.take_message();
+                Err(Failure::of(error.into_error(), connection.has_answered()))
+            }
+        }
     }
 
     /// Makes the client's answer. A body that is there already is not streamed: the connection is free at once. Fails if the
     /// body breaks off before its first piece, while another answer can still be given.
     pub(super) async fn answer(
         &self,
-        response: http::Response<Incoming>,
+        response: Answer,
         connection: Connection,
     ) -> Result<Response, (Failure, Connection)> {
         let (mut parts, mut incoming) = response.into_parts();
         message::rewrite_answer(&mut parts);
+        let lease = |connection| Lease::new(connection, self.upstream);
         if incoming.is_end_stream() {
-            Lease::new(connection, self.upstream).finish();
+            lease(connection).finish();
             return Ok(Response::from_parts(parts, Body::empty()));
         }
         let first = match poll_fn(|cx| Poll::Ready(Pin::new(&mut incoming).poll_frame(cx))).await {
             Poll::Ready(Some(Err(error))) => return Err((Failure::Incomplete(error), connection)),
-            Poll::Ready(Some(Ok(frame))) => Some(frame),
+            Poll::Ready(Some(Ok(frame))) => Some(frame.into_data()),
             Poll::Ready(None) | Poll::Pending => None,
         };
-        let lease = Lease::new(connection, self.upstream);
-        let body = match first.map(Frame::into_data) {
+        let body = match first {
             Some(Ok(bytes)) if incoming.is_end_stream() => {
-                lease.finish();
+                lease(connection).finish();
                 Body::full(bytes)
             }
-            Some(Ok(bytes)) => self.stream(incoming, lease, Some(Frame::data(bytes))),
-            Some(Err(trailers)) => self.stream(incoming, lease, Some(trailers)),
-            None => self.stream(incoming, lease, None),
+            Some(Ok(bytes)) => self.stream(incoming, lease(connection), Some(Frame::data(bytes))),
+            Some(Err(trailers)) => self.stream(incoming, lease(connection), Some(trailers)),
+            None => self.stream(incoming, lease(connection), None),
         };
         Ok(Response::from_parts(parts, body))
     }
@@ -277,22 +274,15 @@ impl<'a> Exchange<'a> {
     }
 }
 
-impl Copy {
-    /// Only where sending twice does no more than sending once (RFC 9110, section 9.2.2).
-    fn of(request: &Outgoing) -> Option<Self> {
-        (request.method().is_idempotent() && request.body().is_empty()).then(|| Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            headers: request.headers().clone(),
-        })
-    }
+/// Why there is no head. Boxed, because it would make every answer as large as a request.
+enum Trouble {
+    Slow(Failure),
+    Broken(Box<TrySendError<Outgoing>>),
+}
 
-    fn into_request(self) -> Outgoing {
-        let mut request = Outgoing::new(SendBody::empty());
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.headers_mut() = self.headers;
-        request
+impl Trouble {
+    fn of(error: TrySendError<Outgoing>) -> Self {
+        Self::Broken(Box::new(error))
     }
 }
 

@@ -10,10 +10,8 @@ use crate::{
 };
 
 /// What became of a forwarded request, for the access log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// The upstream's name.
-    pub upstream: Arc<str>,
     /// The endpoint that answered, or was asked last: `host:port`.
     pub endpoint: Option<Arc<str>>,
     /// Microseconds spent on connecting; none on a kept connection.

@@ -2,7 +2,7 @@
 //!
 //! One pass over the names finds everything that needs a look; a typical request has only one such field or none.
 
-use std::{fmt::Write as _, net::IpAddr};
+use std::{io::Write as _, net::IpAddr};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -33,6 +33,8 @@ impl Found {
     pub(super) const FORWARDED: Self = Self(1 << 10);
     /// Whatever [`tells_who`].
     pub(super) const X_FORWARDED: Self = Self(1 << 11);
+    pub(super) const HOST: Self = Self(1 << 12);
+    pub(super) const CONTENT_TYPE: Self = Self(1 << 13);
 
     /// Looks through a message's fields.
     pub(super) fn scan(headers: &HeaderMap) -> Self {
@@ -41,6 +43,8 @@ impl Found {
 
     fn of(name: &str) -> Self {
         match name {
+            "host" => Self::HOST,
+            "content-type" => Self::CONTENT_TYPE,
             "connection" => Self::CONNECTION,
             "te" => Self::TE,
             "transfer-encoding" => Self::TRANSFER_ENCODING,
@@ -81,8 +85,12 @@ fn tells_who(name: &str) -> bool {
 /// are so by definition. `Trailer` stays, as trailers are passed on.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, found: Found) {
     if found.has(Found::CONNECTION) {
-        for name in named_by_connection(headers) {
-            headers.remove(name);
+        let one_line = headers.len() == headers.keys_len();
+        let plain = |value: &HeaderValue| value == "keep-alive" || value == "close";
+        if !one_line || headers.get(header::CONNECTION).is_none_or(|value| !plain(value)) {
+            for name in named_by_connection(headers) {
+                headers.remove(name);
+            }
         }
         headers.remove(header::CONNECTION);
     }
@@ -165,30 +173,33 @@ fn joined(headers: &HeaderMap, name: &HeaderName, separator: &[u8], last: &[u8])
 /// is kept and continued; what anyone else says is replaced, or removed.
 pub(super) fn write_forwarded(headers: &mut HeaderMap, found: Found, context: &Forward<'_>) {
     let peer = context.context.peer.socket.ip().to_canonical();
-    let mut address = BytesMut::with_capacity(48);
-    // Writing to memory does not fail.
-    _ = write!(address, "{peer}");
-    let element = forwarded_element(peer, &address, headers.get(header::HOST), context.scheme());
-    let keeps = |bit: Found| context.trusted && found.has(bit);
+    let mut room = [0; ADDRESS];
+    let address = address(peer, &mut room);
+    let host = headers.get(header::HOST).cloned();
+    let element = forwarded_element(peer, address, host.as_ref(), context.scheme());
     if found.has(Found::X_FORWARDED) && !context.trusted {
         remove_all(headers, Found::X_FORWARDED);
     }
-
-    let chain = if keeps(Found::X_FORWARDED) { joined(headers, &FORWARDED_FOR, b", ", &address) } else { None };
-    set(headers, FORWARDED_FOR, chain.or_else(|| value(address.freeze())));
-    let chain = if keeps(Found::FORWARDED) { joined(headers, &header::FORWARDED, b", ", &element) } else { None };
-    set(headers, header::FORWARDED, chain.or_else(|| value(element)));
-
-    let kept = |headers: &HeaderMap, name: &HeaderName| keeps(Found::X_FORWARDED) && headers.contains_key(name);
-    if !kept(headers, &FORWARDED_PROTO) {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(context.scheme()));
+    if context.trusted && found.has(Found::FORWARDED) {
+        let chain = joined(headers, &header::FORWARDED, b", ", &element);
+        set(headers, header::FORWARDED, chain);
+    } else {
+        set(headers, header::FORWARDED, HeaderValue::from_maybe_shared(Bytes::from(element)).ok());
     }
-    if !kept(headers, &FORWARDED_HOST) {
-        let host = headers.get(header::HOST).cloned();
+    let (scheme, port) = (HeaderValue::from_static(context.scheme()), port(context.context.peer.local.port()));
+    if context.trusted && found.has(Found::X_FORWARDED) {
+        let chain = joined(headers, &FORWARDED_FOR, b", ", address);
+        set(headers, FORWARDED_FOR, chain);
+        for (name, value) in [(FORWARDED_PROTO, Some(scheme)), (FORWARDED_HOST, host), (FORWARDED_PORT, Some(port))] {
+            if let (false, Some(value)) = (headers.contains_key(&name), value) {
+                headers.insert(name, value);
+            }
+        }
+    } else {
+        set(headers, FORWARDED_FOR, HeaderValue::from_bytes(address).ok());
+        set(headers, FORWARDED_PROTO, Some(scheme));
         set(headers, FORWARDED_HOST, host);
-    }
-    if !kept(headers, &FORWARDED_PORT) {
-        headers.insert(FORWARDED_PORT, port(context.context.peer.local.port()));
+        set(headers, FORWARDED_PORT, Some(port));
     }
 }
 
@@ -200,36 +211,47 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
     }
 }
 
-fn value(text: Bytes) -> Option<HeaderValue> {
-    HeaderValue::from_maybe_shared(text).ok()
-}
-
 fn port(number: u16) -> HeaderValue {
     match number {
-        443 => HeaderValue::from_static("443"),
         80 => HeaderValue::from_static("80"),
+        443 => HeaderValue::from_static("443"),
+        8080 => HeaderValue::from_static("8080"),
+        8443 => HeaderValue::from_static("8443"),
         _ => number.into(),
     }
 }
 
-/// `for=192.0.2.60;host="example.com";proto=https`.
-fn forwarded_element(peer: IpAddr, address: &[u8], host: Option<&HeaderValue>, scheme: &str) -> Bytes {
-    let mut text = BytesMut::with_capacity(address.len() + host.map_or(0, HeaderValue::len) + 40);
-    text.put_slice(b"for=");
-    // An IPv6 address is put in brackets and, as it has colons, in quotes (section 6).
-    let (open, close): (&[u8], &[u8]) = if peer.is_ipv6() { (b"\"[", b"]\"") } else { (b"", b"") };
-    text.put_slice(open);
-    text.put_slice(address);
-    text.put_slice(close);
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:[]%".contains(byte);
-    if let Some(host) = host.map(HeaderValue::as_bytes).filter(|host| !host.is_empty() && host.iter().all(plain)) {
-        text.put_slice(b";host=\"");
-        text.put_slice(host);
-        text.put_u8(b'"');
+/// Room for the longest address as text, an IPv6 one.
+const ADDRESS: usize = 46;
+
+/// An address as text. The formatting machinery costs ten times this for IPv4.
+fn address(address: IpAddr, room: &mut [u8; ADDRESS]) -> &[u8] {
+    let mut rest = &mut room[..];
+    // There is room for either; a write that found none would be cut.
+    match address {
+        IpAddr::V4(v4) => {
+            let mut digits = itoa::Buffer::new();
+            for (index, octet) in v4.octets().into_iter().enumerate() {
+                if index > 0 {
+                    _ = rest.write_all(b".");
+                }
+                _ = rest.write_all(digits.format(octet).as_bytes());
+            }
+        }
+        IpAddr::V6(v6) => _ = write!(rest, "{v6}"),
     }
-    text.put_slice(b";proto=");
-    text.put_slice(scheme.as_bytes());
-    text.freeze()
+    let left = rest.len();
+    &room[..ADDRESS - left]
+}
+
+/// `for=192.0.2.60;host="example.com";proto=https`.
+fn forwarded_element(peer: IpAddr, address: &[u8], host: Option<&HeaderValue>, scheme: &str) -> Vec<u8> {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:[]%".contains(byte);
+    let host = host.map(HeaderValue::as_bytes).filter(|host| !host.is_empty() && host.iter().all(plain));
+    // An IPv6 address is put in brackets and, as it has colons, in quotes (section 6).
+    let (open, close): (&[u8], &[u8]) = if peer.is_ipv6() { (b"for=\"[", b"]\"") } else { (b"for=", b"") };
+    let (before, host, after): (&[u8], &[u8], &[u8]) = host.map_or((b"", b"", b""), |host| (b";host=\"", host, b"\""));
+    [open, address, close, before, host, after, b";proto=", scheme.as_bytes()].concat()
 }
 
 #[cfg(test)]

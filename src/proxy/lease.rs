@@ -15,7 +15,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 
 /// A connection in use. Dropped before the exchange is over, it cuts the connection.
 pub(super) struct Lease {
-    connection: Connection,
+    pub(super) connection: Connection,
     upstream: Arc<Upstream>,
 }
 
@@ -56,19 +56,17 @@ impl Upstream {
             connection = unwanted;
         }
         self.idle.push(connection);
-        // Whoever joined the queue in between looked at the stacks too early, or will look now.
-        if self.gate.waiting() > 0 {
-            self.serve_queue();
-        }
+        self.serve_queue();
     }
 
-    /// Hands an idle connection to the first in the queue. Called by whoever joins it, and by whoever returned one while
-    /// somebody joined: one of the two sees the other.
+    /// Hands idle connections to those in the queue. Called by whoever joins it, and by whoever lays down a connection while
+    /// somebody waits: one of the two sees the other.
     pub(super) fn serve_queue(&self) {
-        if let Some(connection) = self.idle.pop_any(|_| true)
-            && let Some(unwanted) = self.gate.offer(connection)
-        {
-            self.idle.push(unwanted);
+        while self.gate.waiting() > 0 {
+            let Some(connection) = self.idle.pop_any(|_| true) else { return };
+            if let Some(unwanted) = self.gate.offer(connection) {
+                self.idle.push(unwanted);
+            }
         }
     }
 }

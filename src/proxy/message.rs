@@ -3,24 +3,24 @@
 //! Framing is never the client's word: `Transfer-Encoding` is removed, and `Content-Length` is written anew from the body that
 //! really follows, so that the two cannot contradict each other or it (request smuggling, RFC 9112 section 11.2).
 
-use http::{HeaderMap, HeaderValue, Method, Uri, Version, header, request, response, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version, header, response, uri::PathAndQuery};
 use http_body::Body;
 
 use super::{
     Forward,
-    body::SendBody,
     fields::{self, Found},
 };
+use crate::edge::{Request, RequestBody};
 
-/// Rewrites a request for an upstream. `upgrade`: it asks for a WebSocket.
-pub(super) fn rewrite_request(parts: &mut request::Parts, body: &SendBody, context: &Forward<'_>, upgrade: bool) {
-    let headers = &mut parts.headers;
-    if !headers.contains_key(header::HOST)
-        && let Some(host) = parts.uri.authority().and_then(|name| HeaderValue::from_str(name.as_str()).ok())
+/// Rewrites a request for an upstream. `found` are its fields; `upgrade`: it asks for a WebSocket.
+pub(super) fn rewrite_request(request: &mut Request, found: Found, context: &Forward<'_>, upgrade: bool) {
+    if !found.has(Found::HOST)
+        && let Some(host) = request.uri().authority().and_then(|name| HeaderValue::from_str(name.as_str()).ok())
     {
-        headers.insert(header::HOST, host);
+        request.headers_mut().insert(header::HOST, host);
     }
-    let found = Found::scan(headers);
+    let framing = Framing::of(request.body());
+    let headers = request.headers_mut();
     let trailers = found.has(Found::TE) && fields::has_token(headers, &header::TE, "trailers");
     fields::strip_hop_by_hop(headers, found);
     if upgrade {
@@ -40,29 +40,48 @@ pub(super) fn rewrite_request(parts: &mut request::Parts, body: &SendBody, conte
     if found.has(Found::COOKIE) {
         fields::join(headers, &header::COOKIE, b"; ");
     }
-    frame(headers, found, body);
+    framing.write(headers, found);
     fields::write_forwarded(headers, found, context);
-    rewrite_target(&mut parts.uri, context.strip_prefix);
-    parts.version = Version::HTTP_11;
+    rewrite_target(request.uri_mut(), context.strip_prefix);
+    *request.version_mut() = Version::HTTP_11;
     // What the edge attached is not for hyper to keep.
-    parts.extensions.clear();
+    request.extensions_mut().clear();
 }
 
-/// Sets the framing fields by the body.
-fn frame(headers: &mut HeaderMap, found: Found, body: &SendBody) {
-    if body.is_empty() {
-        // `Content-Length: 0` is what a POST without content has; anything else would promise a body.
-        if found.has(Found::CONTENT_LENGTH) && headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0") {
-            headers.remove(header::CONTENT_LENGTH);
+/// How a body will be framed.
+#[derive(Clone, Copy)]
+enum Framing {
+    None,
+    Length(u64),
+    Chunked,
+}
+
+impl Framing {
+    fn of(body: &RequestBody) -> Self {
+        match body.size_hint().exact() {
+            _ if body.is_end_stream() => Self::None,
+            Some(length) => Self::Length(length),
+            None => Self::Chunked,
         }
-        return;
     }
-    if let Some(length) = body.size_hint().exact() {
-        headers.insert(header::CONTENT_LENGTH, length.into());
-    } else {
-        headers.remove(header::CONTENT_LENGTH);
-        // hyper would leave out a body of unknown length after a GET.
-        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+
+    fn write(self, headers: &mut HeaderMap, found: Found) {
+        match self {
+            // `Content-Length: 0` is what a POST without content has; anything else would promise a body.
+            Self::None => {
+                let promised =
+                    |headers: &HeaderMap| headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
+                if found.has(Found::CONTENT_LENGTH) && promised(headers) {
+                    headers.remove(header::CONTENT_LENGTH);
+                }
+            }
+            Self::Length(length) => _ = headers.insert(header::CONTENT_LENGTH, length.into()),
+            Self::Chunked => {
+                headers.remove(header::CONTENT_LENGTH);
+                // hyper would leave out a body of unknown length after a GET.
+                headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
+        }
     }
 }
 
@@ -90,12 +109,11 @@ fn stripped(uri: &Uri, prefix: &str) -> Option<PathAndQuery> {
 
 /// Whether a request asks for a WebSocket in a way that may be passed on: over HTTP/1.1, without a body. Other protocols are
 /// not upgraded to: `h2c` would carry requests past the routes (h2c smuggling).
-pub(super) fn wants_websocket(request: &request::Parts, has_body: bool) -> bool {
-    let headers = &request.headers;
-    request.method == Method::GET
-        && request.version == Version::HTTP_11
-        && !has_body
-        && headers.contains_key(header::UPGRADE)
+pub(super) fn wants_websocket(request: &Request) -> bool {
+    let headers = request.headers();
+    request.method() == Method::GET
+        && request.version() == Version::HTTP_11
+        && request.body().is_end_stream()
         && fields::has_token(headers, &header::CONNECTION, "upgrade")
         && fields::has_token(headers, &header::UPGRADE, "websocket")
 }
@@ -115,19 +133,18 @@ pub(super) fn rewrite_answer(parts: &mut response::Parts) {
 mod tests {
     use std::sync::Arc;
 
-    use http::Request;
-    use tokio::time::Instant;
+    use http::request;
 
     use super::*;
-    use crate::edge::{Authority, Context, RequestBody};
+    use crate::edge::{Authority, Context};
 
     fn rewritten(request: request::Builder, body: RequestBody, strip: Option<&str>) -> request::Parts {
         let (at, tunnels) = (Context::for_host(Authority::none()), Arc::default());
         let context = Forward { context: &at, trusted: false, strip_prefix: strip, consumer: None, tunnels: &tunnels };
-        let body = SendBody::new(body, Instant::now());
-        let (mut parts, ()) = request.body(()).unwrap().into_parts();
-        rewrite_request(&mut parts, &body, &context, false);
-        parts
+        let mut request = request.body(body).unwrap();
+        let found = Found::scan(request.headers());
+        rewrite_request(&mut request, found, &context, false);
+        request.into_parts().0
     }
 
     #[test]
@@ -143,14 +160,14 @@ mod tests {
             ("/x", "/", "/x"),
             ("https://h/api/x?y", "/api", "/x?y"),
         ] {
-            let parts = rewritten(Request::get(uri), RequestBody::empty(), Some(prefix));
+            let parts = rewritten(http::Request::get(uri), RequestBody::empty(), Some(prefix));
             assert_eq!(parts.uri.to_string(), expected, "{uri} less {prefix}");
         }
     }
 
     #[test]
     fn an_http2_request_becomes_one_of_http1() {
-        let request = Request::get("https://www.example.com/a?b")
+        let request = http::Request::get("https://www.example.com/a?b")
             .version(Version::HTTP_2)
             .header("cookie", "a=1")
             .header("cookie", "b=2")
@@ -167,20 +184,20 @@ mod tests {
 
     #[test]
     fn framing_follows_the_body_and_nothing_else() {
-        let lies = || Request::get("/").header("transfer-encoding", "chunked").header("content-length", "5");
+        let lies = || http::Request::get("/").header("transfer-encoding", "chunked").header("content-length", "5");
         let none = rewritten(lies(), RequestBody::empty(), None).headers;
         assert!(!none.contains_key("transfer-encoding") && !none.contains_key("content-length"));
         let known = rewritten(lies().header("content-length", "7"), RequestBody::full("abc"), None).headers;
         assert_eq!(known.get_all("content-length").iter().collect::<Vec<_>>(), ["3"]);
         assert!(!known.contains_key("transfer-encoding"));
         let empty_post =
-            rewritten(Request::post("/").header("content-length", "0"), RequestBody::empty(), None).headers;
+            rewritten(http::Request::post("/").header("content-length", "0"), RequestBody::empty(), None).headers;
         assert_eq!(empty_post["content-length"], "0");
     }
 
     #[test]
     fn expectations_and_upgrades_stay_here() {
-        let request = Request::post("/")
+        let request = http::Request::post("/")
             .header("expect", "100-continue")
             .header("upgrade", "h2c")
             .header("http2-settings", "AAMAAABkAAQAAP__")
@@ -194,24 +211,18 @@ mod tests {
     #[test]
     fn only_a_websocket_without_a_body_is_upgraded() {
         let request = |upgrade: &str, connection: &str| {
-            Request::get("/")
-                .header("upgrade", upgrade)
-                .header("connection", connection)
-                .body(())
-                .unwrap()
-                .into_parts()
-                .0
+            let builder = http::Request::get("/").header("upgrade", upgrade).header("connection", connection);
+            builder.body(RequestBody::empty()).unwrap()
         };
-        assert!(wants_websocket(&request("WebSocket", "keep-alive, Upgrade"), false));
-        assert!(!wants_websocket(&request("websocket", "keep-alive, Upgrade"), true));
-        assert!(!wants_websocket(&request("websocket", "keep-alive"), false));
-        assert!(!wants_websocket(&request("h2c", "upgrade"), false));
-        let mut second = request("websocket", "upgrade");
-        second.version = Version::HTTP_2;
-        assert!(!wants_websocket(&second, false));
-        let mut post = request("websocket", "upgrade");
-        post.method = Method::POST;
-        assert!(!wants_websocket(&post, false));
+        assert!(wants_websocket(&request("WebSocket", "keep-alive, Upgrade")));
+        assert!(!wants_websocket(&request("websocket", "keep-alive")));
+        assert!(!wants_websocket(&request("h2c", "upgrade")));
+        let good = || request("websocket", "upgrade");
+        assert!(!wants_websocket(&good().map(|_| RequestBody::full("x"))));
+        let (mut second, mut post) = (good(), good());
+        *second.version_mut() = Version::HTTP_2;
+        *post.method_mut() = Method::POST;
+        assert!(!wants_websocket(&second) && !wants_websocket(&post));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use tokio::time::{Duration, timeout};
 
 use super::{
     Forward,
-    exchange::{Exchange, Outgoing},
+    exchange::Exchange,
     failure::Failure,
     fields,
     splice::{Ended, splice},
@@ -21,21 +21,16 @@ const HANDOVER: Duration = Duration::from_secs(30);
 /// tunnelled before (CVE-2026-2833 was a proxy that did).
 pub(super) async fn open(
     exchange: &mut Exchange<'_>,
-    mut request: Outgoing,
     client: OnUpgrade,
     context: &Forward<'_>,
 ) -> Result<Response, Failure> {
     let upstream = exchange.upstream;
     let permit = upstream.checkout_permit(exchange.now, &exchange.live).await?;
     let (mut connection, _) = exchange.connect(permit, upstream.next_endpoint(exchange.now), false).await?;
-    exchange.address(&connection, &mut request);
-    connection.begin(true);
-    let answer = connection.sender.send_request(request);
-    let response = match exchange.head(answer, None).await? {
-        Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => response,
-        Ok(refusal) => return exchange.answer(refusal, connection).await.map_err(|(failure, _)| failure),
-        Err(error) => return Err(Failure::of(error, connection.has_answered())),
-    };
+    let response = exchange.head(&mut connection, true).await?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return exchange.answer(response, connection).await.map_err(|(failure, _)| failure);
+    }
     if !fields::has_token(response.headers(), &header::UPGRADE, "websocket") {
         return Err(Failure::Switched);
     }

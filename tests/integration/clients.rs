@@ -45,7 +45,8 @@ respond = {{ status = 200, body = "ok" }}
 
 fn curl(gateway: &Gateway, args: &[&str]) -> String {
     let ca = gateway.ca();
-    let output = Command::new("curl").args(["-sS", "--max-time", "20", "--cacert", ca.to_str().unwrap()]).args(args).output();
+    let output =
+        Command::new("curl").args(["-sS", "--max-time", "20", "--cacert", ca.to_str().unwrap()]).args(args).output();
     let output = output.expect("curl is installed: run `make setup-test`");
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
@@ -71,7 +72,8 @@ async fn curl_queries_and_fetches_over_both_versions_of_http() {
     for version in ["--http1.1", "--http2"] {
         let query = [version, "-H", "content-type: application/json", "-d", body, &format!("{base}/query")];
         assert!(curl(&gateway, &query).contains(r#""rows":[[0]]"#), "{version}");
-        let write_out = [version, "-o", "/dev/null", "-w", "%{http_version} %{size_download}", &format!("{base}/files/1m")];
+        let write_out =
+            [version, "-o", "/dev/null", "-w", "%{http_version} %{size_download}", &format!("{base}/files/1m")];
         let got = curl(&gateway, &write_out);
         assert_eq!(got, if version == "--http2" { "2 1048576" } else { "1.1 1048576" });
     }

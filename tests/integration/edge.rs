@@ -132,8 +132,13 @@ async fn requests_that_two_parsers_could_read_differently_are_refused() {
 #[tokio::test]
 async fn a_path_is_normalised_before_it_is_routed() {
     let (_origin, gateway) = started("").await;
-    let at = async |path: &str| status(&raw(&gateway, format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes()).await).to_owned();
-    for path in ["/private", "//private", "/x/../private", "/./private/a", "/%70rivate", "/private/../private", "/../private"] {
+    let at = async |path: &str| {
+        status(&raw(&gateway, format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes()).await)
+            .to_owned()
+    };
+    for path in
+        ["/private", "//private", "/x/../private", "/./private/a", "/%70rivate", "/private/../private", "/../private"]
+    {
         assert_eq!(at(path).await, "403", "{path}");
     }
     assert_eq!(at("/privateer").await, "200", "a prefix ends at a segment's end");
@@ -151,7 +156,11 @@ async fn a_rate_limit_tells_what_is_left_and_when_to_come_back() {
         let answer = client.get("/limited").await.unwrap();
         assert_eq!(answer.status, 200);
         assert!(answer.header("ratelimit").contains(left), "{}", answer.header("ratelimit"));
-        assert!(answer.header("ratelimit-policy").starts_with("\"tight\";q=3"), "{}", answer.header("ratelimit-policy"));
+        assert!(
+            answer.header("ratelimit-policy").starts_with("\"tight\";q=3"),
+            "{}",
+            answer.header("ratelimit-policy")
+        );
     }
     let refused = client.get("/limited").await.unwrap();
     assert_eq!((refused.status, refused.header("content-type")), (429, "application/problem+json"));
@@ -162,10 +171,16 @@ async fn a_rate_limit_tells_what_is_left_and_when_to_come_back() {
 
 #[tokio::test]
 async fn slow_heads_and_slow_bodies_are_cut_and_cost_no_others() {
-    let deadlines = "header_timeout = \"1s\"\nidle_timeout = \"1s\"\nprogress_timeout = \"1s\"\nmin_body_rate = \"100B\"";
+    let deadlines =
+        "header_timeout = \"1s\"\nidle_timeout = \"1s\"\nprogress_timeout = \"1s\"\nmin_body_rate = \"100B\"";
     let (_origin, gateway) = started(deadlines).await;
     let mut slow = Vec::new();
-    for start in ["", "GET / HT", "GET / HTTP/1.1\r\nHost: a\r\nX-A: 1\r\n", "POST /up/echo HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n"] {
+    for start in [
+        "",
+        "GET / HT",
+        "GET / HTTP/1.1\r\nHost: a\r\nX-A: 1\r\n",
+        "POST /up/echo HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n",
+    ] {
         slow.push(tokio::spawn(dawdle(gateway.address("plain"), start)));
     }
     let begun = Instant::now();
@@ -221,7 +236,8 @@ async fn a_reader_that_stops_is_cut_and_holds_up_no_others() {
 #[tokio::test]
 async fn too_many_connections_from_one_address_are_closed_and_counted() {
     let origin = Origin::http().await;
-    let config = config(&format!("http://{}", origin.address), "").replace("workers = 2", "workers = 2\nmax_connections_per_address = 20");
+    let config = config(&format!("http://{}", origin.address), "")
+        .replace("workers = 2", "workers = 2\nmax_connections_per_address = 20");
     let gateway = Gateway::start(&config).await;
     let mut held = Vec::new();
     let mut refused = 0;

@@ -64,7 +64,8 @@ async fn backends_killed_while_idle_cost_no_request() {
     let sessions = || async { postgres.sessions(&admin).await };
     eventually("warm", sessions, |seen| *seen == 4).await;
     for _ in 0..5 {
-        let kill = "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name = 'sluicegate'";
+        let kill =
+            "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name = 'sluicegate'";
         admin.execute(kill, &[]).await.unwrap();
         for _ in 0..4 {
             let (status, answer) = ask(&gateway, "select 1::int").await;
@@ -150,7 +151,7 @@ async fn a_half_open_connection_is_found_out_within_the_deadline() {
     let postgres = Postgres::start(0, &[]).await;
     let proxy = FaultProxy::start(postgres.port).await;
     let keys = "size = { min = 3, max = 4 }\nvalidation = { native = \"always\" }\nvalidation_timeout = \"300ms\"";
-    let gateway = gateway(&postgres.url_at(proxy.address.port()), keys).await;
+    let gateway = gateway(&Postgres::url_at(proxy.address.port()), keys).await;
     works(&gateway).await;
     proxy.set(Fault::Freeze);
     let begun = Instant::now();
@@ -166,7 +167,7 @@ async fn a_half_open_connection_is_found_out_within_the_deadline() {
 async fn a_reset_in_mid_answer_is_never_passed_as_a_whole_answer() {
     let postgres = Postgres::start(0, &[]).await;
     let proxy = FaultProxy::start(postgres.port).await;
-    let gateway = gateway(&postgres.url_at(proxy.address.port()), "size = { max = 2 }").await;
+    let gateway = gateway(&Postgres::url_at(proxy.address.port()), "size = { max = 2 }").await;
     works(&gateway).await;
     proxy.set(Fault::CutAfter(2_000_000));
     let answer = gateway.h2().await.query("select repeat('x', 1000) from generate_series(1, 20000)", json!([])).await;
@@ -196,7 +197,8 @@ async fn a_changed_password_is_told_and_the_new_one_works_after_a_reload() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_full_server_is_not_hammered_and_those_who_have_a_connection_go_on() {
     let postgres = Postgres::start(0, &["max_connections=8", "superuser_reserved_connections=3"]).await;
-    let gateway = gateway(&postgres.url(), "size = { max = 12 }\nparallel_creates = 4\ncheckout_timeout = \"3s\"").await;
+    let gateway =
+        gateway(&postgres.url(), "size = { max = 12 }\nparallel_creates = 4\ncheckout_timeout = \"3s\"").await;
     works(&gateway).await;
     let mut asks = tokio::task::JoinSet::new();
     for _ in 0..40 {
@@ -238,7 +240,8 @@ async fn a_transaction_left_open_is_rolled_back_at_once() {
     let admin = postgres.admin().await;
     assert_eq!(ask(&gateway, "begin").await.0, 200);
     let open = || async {
-        let sql = "select count(*) from pg_stat_activity where application_name = 'sluicegate' and state like 'idle in%'";
+        let sql =
+            "select count(*) from pg_stat_activity where application_name = 'sluicegate' and state like 'idle in%'";
         admin.query_one(sql, &[]).await.unwrap().get::<_, i64>(0)
     };
     eventually("rolled back without another request", open, |count| *count == 0).await;

@@ -2,6 +2,16 @@
 //!
 //! One binary, a module a subject. A scenario's name is a sentence.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::type_complexity,
+    clippy::missing_docs_in_private_items,
+    missing_docs,
+    reason = "helpers of tests are tests: what they cannot go on without ends them"
+)]
+
 mod clients;
 mod edge;
 mod faults;

@@ -204,10 +204,11 @@ async fn a_new_key_opens_what_its_hash_is_configured_for() {
 #[tokio::test]
 async fn sigterm_drains_and_exits_with_zero() {
     let nginx = Nginx::start("one").await;
-    let config = hello("hi") + &format!(
-        "[[route]]\npath = \"/files\"\nproxy = {{ upstream = \"web\", strip_prefix = true }}\n[upstream.web]\nendpoints = [\"{}\"]\n",
-        nginx.url()
-    );
+    let config = hello("hi")
+        + &format!(
+            "[[route]]\npath = \"/files\"\nproxy = {{ upstream = \"web\", strip_prefix = true }}\n[upstream.web]\nendpoints = [\"{}\"]\n",
+            nginx.url()
+        );
     let config = config.replace("workers = 2", "workers = 2\ndrain_delay = \"1s\"\ndrain_deadline = \"20s\"");
     let mut gateway = Gateway::start(&config).await;
     let (mut h1, mut h2) = (gateway.h1().await, gateway.h2().await);

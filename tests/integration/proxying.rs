@@ -46,8 +46,14 @@ async fn a_request_reaches_the_upstream_as_its_operator_expects() {
         let headers = [("x-forwarded-for", "6.6.6.6"), ("traceparent", parent)];
         let answer = client.send("GET", "/headers", &headers, "").await.unwrap();
         let text = answer.text();
-        assert!(text.contains(&format!("host=localhost:{}|for=127.0.0.1|proto=https", gateway.address("public").port())), "{text}");
-        assert!(text.contains("trace=00-4bf92f3577b34da6a3ce929d0e0e4736-") && !text.contains("00f067aa0ba902b7"), "{text}");
+        assert!(
+            text.contains(&format!("host=localhost:{}|for=127.0.0.1|proto=https", gateway.address("public").port())),
+            "{text}"
+        );
+        assert!(
+            text.contains("trace=00-4bf92f3577b34da6a3ce929d0e0e4736-") && !text.contains("00f067aa0ba902b7"),
+            "{text}"
+        );
         assert_eq!(answer.header("x-origin"), "one");
     }
 }
@@ -83,7 +89,9 @@ async fn an_upstream_that_is_down_is_502_and_a_slow_one_504_with_the_reason_in_t
     assert_eq!(black.h2().await.get("/").await.unwrap().status, 504);
     assert!(begun.elapsed() < Duration::from_secs(4));
 
-    for (mut gateway, reason) in [(slow, "upstream_head_timeout"), (down, "upstream_connect"), (black, "upstream_connect")] {
+    for (mut gateway, reason) in
+        [(slow, "upstream_head_timeout"), (down, "upstream_connect"), (black, "upstream_connect")]
+    {
         gateway.terminate().await;
         assert!(gateway.access_log().contains(reason), "{}", gateway.access_log());
     }
@@ -154,6 +162,6 @@ async fn clients_that_leave_give_their_connections_back() {
         let left = tokio::time::timeout(Duration::from_millis(30), client.get("/sleep/60000")).await;
         assert!(left.is_err());
     }
-    let works = || async { Client::get(&mut gateway.h2().await, "/").await.map(|answer| answer.status).unwrap_or(0) };
+    let works = || async { Client::get(&mut gateway.h2().await, "/").await.map_or(0, |answer| answer.status) };
     eventually("connections are free again", works, |status| *status == 200).await;
 }

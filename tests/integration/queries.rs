@@ -46,14 +46,17 @@ async fn ask(client: &mut Client, body: Value) -> (u16, Value) {
 async fn sqlite_answers_in_the_documented_shape() {
     let gateway = sqlite().await;
     for mut client in [gateway.h1().await, gateway.h2().await] {
-        let (status, _) = ask(&mut client, json!({"sql": "create table if not exists t (id integer primary key, v text, b blob)"})).await;
+        let (status, _) =
+            ask(&mut client, json!({"sql": "create table if not exists t (id integer primary key, v text, b blob)"}))
+                .await;
         assert_eq!(status, 200);
         let insert = json!({"sql": "insert into t (v, b) values (?1, x'00ff')", "params": ["é \"quoted\""]});
         assert_eq!(ask(&mut client, insert).await.1["row_count"], 1);
     }
     let (status, answer) = ask(&mut gateway.h1().await, json!({"sql": "select id, v, b, 1.5 as r, null as n, 9007199254740993 as big from t where id = ?1", "params": [1]})).await;
     assert_eq!(status, 200);
-    let columns: Vec<&str> = answer["columns"].as_array().unwrap().iter().map(|column| column["name"].as_str().unwrap()).collect();
+    let columns: Vec<&str> =
+        answer["columns"].as_array().unwrap().iter().map(|column| column["name"].as_str().unwrap()).collect();
     assert_eq!(columns, ["id", "v", "b", "r", "n", "big"]);
     assert_eq!(answer["rows"], json!([[1, "é \"quoted\"", "\\x00ff", 1.5, null, "9007199254740993"]]));
     assert_eq!(answer["row_count"], 1);
@@ -153,7 +156,10 @@ async fn ndjson_streams_and_ends_with_a_last_line() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!((answer.header("content-type"), lines.len()), ("application/x-ndjson", 100_002));
     assert_eq!(lines[100_000], "[100000,\"xxxxxxxxxxxxxxxxxxxx\"]");
-    assert_eq!(serde_json::from_str::<Value>(lines[100_001]).unwrap(), json!({"command": "SELECT", "row_count": 100_000}));
+    assert_eq!(
+        serde_json::from_str::<Value>(lines[100_001]).unwrap(),
+        json!({"command": "SELECT", "row_count": 100_000})
+    );
     // An error after rows were sent is the last line.
     let late = json!({"sql": "select repeat('x', 20), 10 / (50000 - n) from generate_series(1, 60000) n"}).to_string();
     let text = client.send("POST", "/query", &headers, late).await.unwrap().text();

@@ -7,8 +7,8 @@ use std::{
 
 /// Ground floor first. A room may import from those before it.
 const ROOMS: [&str; 15] = [
-    "config", "observe", "net", "edge", "policy", "pool", "backend", "limit", "access", "query", "proxy", "route", "gateway",
-    "admin", "cli",
+    "config", "observe", "net", "edge", "policy", "pool", "backend", "limit", "access", "query", "proxy", "route",
+    "gateway", "admin", "cli",
 ];
 
 /// Crates, and the only places that may name them.
@@ -114,7 +114,8 @@ fn is_test(path: &Path) -> bool {
 /// Up to the inline tests, without comments and attributes.
 fn code_of(text: &str) -> String {
     let end = text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len());
-    let lines = text[..end].lines().map(str::trim_start).filter(|line| !line.starts_with("//") && !line.starts_with('#'));
+    let lines =
+        text[..end].lines().map(str::trim_start).filter(|line| !line.starts_with("//") && !line.starts_with('#'));
     lines.collect::<Vec<_>>().join("\n")
 }
 

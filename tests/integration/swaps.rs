@@ -16,14 +16,8 @@ use serde_json::Value;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{
-    client::tls_stream,
-    component, eventually,
-    gateway::Gateway,
-    load::Load,
-    nginx::Nginx,
-    origin::Origin,
-    postgres::Postgres,
-    testing_plugin,
+    client::tls_stream, component, eventually, gateway::Gateway, load::Load, nginx::Nginx, origin::Origin,
+    postgres::Postgres, testing_plugin,
 };
 
 /// How many of each kind.
@@ -61,8 +55,10 @@ async fn swap_under_load(counts: &Counts, soak: bool) {
         if round < counts.plugins {
             let target = if round % 2 == 0 { 7 } else { 3 };
             bench.swap_plugin(&gateway, target).await;
-            let sessions = || async { (postgres.sessions(&admin).await, gateway.status().await["pools"]["main"].clone()) };
-            eventually("the swapped policy's target is seen at the server", sessions, |(seen, _)| *seen == target).await;
+            let sessions =
+                || async { (postgres.sessions(&admin).await, gateway.status().await["pools"]["main"].clone()) };
+            eventually("the swapped policy's target is seen at the server", sessions, |(seen, _)| *seen == target)
+                .await;
         }
         if round < counts.reloads {
             gateway.reconfigure(&bench.config(round + 1)).await;
@@ -201,7 +197,8 @@ respond = {{ status = 200, body = "{body}" }}
 async fn change_certificate(gateway: &Gateway, bench: &Bench) {
     let wanted = bench.new_certificate();
     let served = || async {
-        let stream = tls_stream(gateway.address("public"), &bench.dir.path().join("cert.pem"), "localhost", b"h2").await;
+        let stream =
+            tls_stream(gateway.address("public"), &bench.dir.path().join("cert.pem"), "localhost", b"h2").await;
         stream.ok().and_then(|stream| Some(stream.get_ref().1.peer_certificates()?.first()?.to_vec()))
     };
     eventually("the new certificate is served", served, |seen| seen.as_ref() == Some(&wanted)).await;
@@ -209,9 +206,8 @@ async fn change_certificate(gateway: &Gateway, bench: &Bench) {
 
 /// Live plugin versions, stores, generations and tunnels, once they no longer fall.
 async fn settled_census(gateway: &Gateway) -> Value {
-    let settled = |census: &Value| {
-        census["generations"] == 1 && census["plugin_versions"] == 2 && census["retiring_pools"] == 0
-    };
+    let settled =
+        |census: &Value| census["generations"] == 1 && census["plugin_versions"] == 2 && census["retiring_pools"] == 0;
     let mut census = gateway.status_until("/census", settled).await;
     // Warm validation instances come and go with the workers' use of them.
     census.as_object_mut().unwrap().remove("plugin_stores");
@@ -222,7 +218,8 @@ async fn settled_census(gateway: &Gateway) -> Value {
 /// CPU seconds that the machine has worked, by all processes.
 fn machine_seconds() -> f64 {
     let stat = fs::read_to_string("/proc/stat").unwrap();
-    let fields: Vec<f64> = stat.lines().next().unwrap().split_whitespace().skip(1).map(|ticks| ticks.parse().unwrap()).collect();
+    let fields: Vec<f64> =
+        stat.lines().next().unwrap().split_whitespace().skip(1).map(|ticks| ticks.parse().unwrap()).collect();
     // user, nice, system; idle and waiting for the disk are left out.
     (fields[0] + fields[1] + fields[2]) / 100.0
 }
@@ -231,7 +228,8 @@ fn machine_seconds() -> f64 {
 fn flat(memory: &[u64]) {
     let tenth = memory.len() / 10;
     let mean = |part: &[u64]| part.iter().sum::<u64>() as f64 / part.len() as f64;
-    let (half, end) = (mean(&memory[memory.len() / 2..memory.len() / 2 + tenth]), mean(&memory[memory.len() - tenth..]));
+    let (half, end) =
+        (mean(&memory[memory.len() / 2..memory.len() / 2 + tenth]), mean(&memory[memory.len() - tenth..]));
     println!("resident memory half-way {half:.0} KiB, at the end {end:.0} KiB ({:+.1} %)", (end / half - 1.0) * 100.0);
     assert!((end / half - 1.0).abs() <= 0.05, "memory is not flat: {half:.0} KiB, then {end:.0} KiB");
 }

@@ -12,11 +12,7 @@ use tokio_postgres::config::TargetSessionAttrs;
 use super::{
     connection::PostgresConnection, dial, failure::PostgresFailure, inbox::Next, messages, startup, statement,
 };
-use crate::{
-    backend::error::DatabaseError,
-    net::Stream,
-    pool::backend::Probe,
-};
+use crate::{backend::error::DatabaseError, net::Stream, pool::backend::Probe};
 
 /// How long replies that nobody wants may take to end by themselves: most are complete already, and a cancel request
 /// costs a connection.

@@ -98,6 +98,12 @@ impl PostgresConnection {
         self.process
     }
 
+    /// Makes every later write fail, while the server and a look at the socket notice nothing yet.
+    #[cfg(test)]
+    pub(crate) async fn go_mute(&mut self) {
+        tokio::io::AsyncWriteExt::shutdown(&mut self.stream).await.unwrap();
+    }
+
     // --- bytes ---
 
     /// Waits until something was read; meanwhile writes what is to be written. Cancel safe.

@@ -100,6 +100,11 @@ impl Inbox {
         self.buffer.len()
     }
 
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// Whether a `ReadyForQuery` is among the whole messages from the current one on, and the status that it tells.
     pub(super) fn foresee_ready(&self) -> Result<Option<u8>, Violation> {
         let mut rest = &self.buffer[..];

@@ -4,9 +4,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::support::{Client, Edge, PATIENCE, count, hello, listener, millis, read, run, status};
+use super::{
+    http2,
+    support::{Client, Edge, count, hello, listener, millis, read, run, status},
+};
 use crate::{
     config::{model::Listener, value::Size},
     edge::{Body, Request, Response},
@@ -76,7 +79,7 @@ fn a_head_must_end() {
 #[test]
 fn an_idle_connection_is_closed_gently() {
     run(async {
-        let config = short(|config| config.idle_timeout = millis(400));
+        let config = short(|config| config.idle_timeout = millis(1_000));
         let edge = Edge::plain(&config, hello);
         let mut client = edge.connect().await;
         for _ in 0..3 {
@@ -125,7 +128,7 @@ fn an_old_connection_is_asked_to_leave() {
         edge.until("it was its age", |figures| figures.timeout_age == 1).await;
 
         let slow = |_: Request| async {
-            pause(200).await;
+            pause(900).await;
             Response::new(Body::full("done"))
         };
         let edge = Edge::plain(&config, slow);
@@ -243,9 +246,11 @@ fn an_http2_client_that_gives_no_window_is_let_go() {
         let config = short(|config| config.progress_timeout = millis(150));
         let edge = Edge::tls(&config, flood);
         let mut client = edge.http2().await;
+        let started = Instant::now();
         let answer = client.get("https://localhost/").await.unwrap();
         // The answer's body is not read, so its window closes.
         edge.until("it is cut", |figures| figures.timeout_window == 1 && figures.active == 0).await;
+        assert!(started.elapsed() < Duration::from_secs(5), "not by another deadline's timer");
         drop(answer);
 
         // While anything is in work for the client, one stalled answer is its own affair.
@@ -264,22 +269,30 @@ fn an_http2_client_that_gives_no_window_is_let_go() {
     });
 }
 
-/// Small answers that lie in HTTP/2's send buffer while the client gives no window: no request is open any more, and still
-/// the connection must end.
+/// An answer lies in HTTP/2's send buffer, where no window lets it out: no request is open any more, and still the
+/// connection must end, even if the client pings to look alive.
 #[test]
 fn answers_that_nobody_takes_do_not_hold_a_connection() {
     run(async {
         let config = short(|config| {
-            config.progress_timeout = millis(100);
-            config.idle_timeout = millis(100);
+            config.progress_timeout = millis(200);
+            config.idle_timeout = millis(200);
         });
         let big = |_: Request| async { Response::new(Body::full(vec![0; 100_000])) };
-        let edge = Edge::tls(&config, big);
-        let mut client = edge.http2().await;
-        let answer = client.get("https://localhost/").await.unwrap();
-        let ended = async { tokio::time::timeout(PATIENCE, client.ended).await };
-        assert!(ended.await.is_ok(), "{:?}", edge.counters.snapshot());
-        drop(answer);
+        let edge = Edge::plain(&config, big);
+        let mut client = edge.connect().await;
+        client.write(http2::PREFACE).await;
+        client.write(http2::settings(http2::INITIAL_WINDOW_SIZE, 10)).await;
+        client.write(http2::get(1)).await;
+        let pings = async {
+            let ping = http2::ping();
+            while client.0.write_all(&ping).await.is_ok() {
+                pause(20).await;
+            }
+        };
+        let ended = edge.until("it is cut", |figures| figures.timeout_closing == 1 && figures.active == 0);
+        tokio::join!(pings, ended);
+        assert_eq!(read(&edge.counters.timeout_idle), 1, "it was asked first");
     });
 }
 
@@ -293,9 +306,9 @@ fn a_silent_http2_client_is_found_by_ping() {
         let stuck = |_: Request| std::future::pending::<Response>();
         let edge = Edge::plain(&config, stuck);
         let mut client = edge.connect().await;
-        client.write(super::http2::PREFACE).await;
-        client.write(super::http2::SETTINGS).await;
-        client.write(super::http2::get(1)).await;
+        client.write(http2::PREFACE).await;
+        client.write(http2::SETTINGS).await;
+        client.write(http2::get(1)).await;
         client.gone().await;
         edge.until("it is gone", |figures| figures.active == 0).await;
     });

@@ -17,6 +17,16 @@ const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
+pub(super) const INITIAL_WINDOW_SIZE: u8 = 4;
+
+pub(super) fn settings(setting: u8, value: u8) -> Vec<u8> {
+    frame(4, 0, 0, &[0, setting, 0, 0, 0, value])
+}
+
+pub(super) fn ping() -> Vec<u8> {
+    frame(6, 0, 0, &[0; 8])
+}
+
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut frame = vec![length[1], length[2], length[3], kind, flags];

@@ -118,7 +118,8 @@ impl<C> Core<C> {
     pub(crate) fn replace(&mut self, now: Instant, ids: &[u64], todo: &mut Actions<C>) {
         let room = self.allowance().saturating_sub(self.counts().live()) as usize;
         self.replacing = ids.iter().copied().take(room).collect();
-        self.fill = self.fill.max(self.replacing.len() as u32);
+        // What is being made already will do: a slow connect must not be begun again with every sweep.
+        self.fill = self.fill.max((self.replacing.len() as u32).saturating_sub(self.creating));
         self.settle(now, todo);
     }
 

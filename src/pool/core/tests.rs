@@ -270,6 +270,10 @@ fn a_replacement_comes_before_the_old_one_goes() {
     rig.warm(2);
     rig.core.replace(rig.now, &[1, 2], &mut rig.todo);
     assert_eq!(rig.creates(), 1, "there is room for one only");
+    rig.core.replace(rig.now, &[1, 2], &mut rig.todo);
+    rig.core.set_gate(rig.now, Gate { target: 4, ..GATE }, &mut rig.todo);
+    rig.core.replace(rig.now, &[1], &mut rig.todo);
+    assert_eq!(rig.creates(), 0, "it is being made already");
     rig.created();
     assert_eq!(rig.closed(), [(1, Cause::Lifetime)]);
     assert_eq!(rig.core.counts().idle, 2);

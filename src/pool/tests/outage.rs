@@ -195,6 +195,12 @@ async fn a_full_server_is_a_ceiling_not_an_outage() {
     let error = pool.checkout(in_ms(500), who(1)).await.err().unwrap();
     let CheckoutErrorKind::Creating { class, sqlstate, .. } = error.kind() else { panic!("{error}") };
     assert_eq!((*class, sqlstate.as_deref()), (FailureClass::ServerFull, Some("53300")));
+    let limit = in_ms(60_000);
+    while Instant::now() < limit {
+        drop(pool.checkout(in_ms(200), who(1)).await);
+    }
+    assert!(server.seen().attempts <= 16, "it is not asked again and again: {:?}", server.seen());
+    assert_eq!(pool.status().breaker.state, "closed", "it serves us, if less than we want");
     drop(held);
     let attempts = server.seen().attempts;
     for n in 0..200 {
@@ -240,6 +246,20 @@ async fn refused_credentials_are_tried_seldom_and_what_is_open_serves_on() {
     assert_eq!(waiter.await.unwrap().unwrap(), id);
     sleep(MS(60_000)).await;
     assert!(server.seen().attempts <= 12, "{:?}", server.seen());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connect_that_timed_out_counts_until_it_has_lingered() {
+    let (pool, server) = driven(PoolSettings { connect_timeout: MS(500), linger: MS(3_000), ..settings(1) });
+    server.script.lock().frozen = true;
+    assert!(pool.checkout(in_ms(600), who(1)).await.is_err());
+    assert_eq!((pool.status().creating, pool.status().lingering), (0, 1), "it may have reached the server");
+    server.script.lock().frozen = false;
+    let begun = Instant::now();
+    while server.seen().created == 0 {
+        drop(pool.checkout(in_ms(20), who(1)).await);
+    }
+    assert!(begun.elapsed() >= MS(2_800), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

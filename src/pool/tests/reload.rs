@@ -113,6 +113,18 @@ async fn a_new_pool_and_the_one_it_replaces_share_the_servers_cap() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pool_of_a_refused_configuration_leaves_no_trace() {
+    let server = Server::new();
+    let old = pool_on(&server, settings(3), None);
+    drop(pool_on(&server, settings(9), Some(old.budget())));
+    assert_eq!(old.budget().cap(), 3);
+    let new = pool_on(&server, settings(5), Some(old.budget()));
+    drop(tokio::spawn(new.drive()));
+    sleep(MS(1)).await;
+    assert_eq!(old.budget().cap(), 5, "its cap holds from when it is driven");
+}
+
+#[tokio::test(start_paused = true)]
 async fn waiters_keep_their_place_in_a_retired_pool_until_it_is_shut() {
     let (pool, _server) = driven(settings(1));
     let held = take(&pool).await;

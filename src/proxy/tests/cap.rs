@@ -129,7 +129,7 @@ async fn the_queue_is_bounded_in_length_and_time() {
 
     let (status, _, outcome) = late.await.unwrap();
     assert_eq!((status.as_u16(), outcome.reason), (503, Some("upstream_queue_timeout")));
-    assert!((150..600).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
+    assert!((150..3_000).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
     assert_eq!(waiting(&upstream), 0);
     go.notify_one();
     assert_eq!(first.await.unwrap().0, StatusCode::OK);

@@ -65,7 +65,11 @@ impl Gateway {
                 return line;
             }
             let ended = self.process.0.try_wait().unwrap();
-            assert!(ended.is_none() && Instant::now() < end, "no {text} in the log ({ended:?}):\n{}", self.log_lines().join("\n"));
+            assert!(
+                ended.is_none() && Instant::now() < end,
+                "no {text} in the log ({ended:?}):\n{}",
+                self.log_lines().join("\n")
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

@@ -68,7 +68,7 @@ async fn ask(mut client: Client, index: usize, stop: Arc<AtomicBool>, requests: 
     let mut number = index as u64;
     while !stop.load(Ordering::Relaxed) && failures.len() < 5 {
         number += 1;
-        let failure = if number % 4 == 0 { query(&mut client, number).await } else { file(&mut client).await };
+        let failure = if number.is_multiple_of(4) { query(&mut client, number).await } else { file(&mut client).await };
         match failure {
             None => drop(requests.fetch_add(1, Ordering::Relaxed)),
             Some(text) => failures.push(format!("connection {index}: {text}")),

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    fmt::Write,
     net::SocketAddr,
     sync::{
         Arc,
@@ -58,7 +59,9 @@ impl Origin {
                     let Ok(socket) = tokio_tungstenite::accept_async(stream).await else { return };
                     let (mut write, mut read) = socket.split();
                     while let Some(Ok(message)) = read.next().await {
-                        if matches!(message, Message::Text(_) | Message::Binary(_)) && write.send(message).await.is_err() {
+                        if matches!(message, Message::Text(_) | Message::Binary(_))
+                            && write.send(message).await.is_err()
+                        {
                             return;
                         }
                     }
@@ -82,7 +85,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
         "/head" => {
             let mut head = format!("{} {}\n", request.method(), request.uri());
             for (name, value) in request.headers() {
-                head.push_str(&format!("{name}: {}\n", value.to_str().unwrap_or("?")));
+                let _ = writeln!(head, "{name}: {}", value.to_str().unwrap_or("?"));
             }
             head.into()
         }

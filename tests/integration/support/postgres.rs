@@ -44,11 +44,11 @@ impl Postgres {
 
     /// `postgres://app:…@127.0.0.1:PORT/postgres`.
     pub fn url(&self) -> String {
-        self.url_at(self.port)
+        Self::url_at(self.port)
     }
 
     /// The same by way of another port, a fault proxy's.
-    pub fn url_at(&self, port: u16) -> String {
+    pub fn url_at(port: u16) -> String {
         format!("postgres://app:{PASSWORD}@127.0.0.1:{port}/postgres")
     }
 
@@ -175,7 +175,12 @@ fn make_template(data: &Path, scale: u32) {
 
 fn wait_for(port: u16) {
     let end = std::time::Instant::now() + super::PATIENCE;
-    while !Command::new(binary("pg_isready")).args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()]).status().unwrap().success() {
+    while !Command::new(binary("pg_isready"))
+        .args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()])
+        .status()
+        .unwrap()
+        .success()
+    {
         assert!(std::time::Instant::now() < end, "postgres did not start");
         std::thread::yield_now();
     }

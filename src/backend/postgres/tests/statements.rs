@@ -247,6 +247,18 @@ async fn what_would_break_a_batch_is_refused_before_it_is_sent() {
 }
 
 #[tokio::test]
+async fn what_controls_a_transaction_never_has_a_name_to_be_reached_by() {
+    let cluster = Cluster::start();
+    let mut conn = cluster.connect().await;
+    for _ in 0..4 {
+        for sql in ["commit", "rollback", "set work_mem = '1MB'", "copy (select 1) to stdout"] {
+            let _ = query(&mut conn, sql).await;
+        }
+    }
+    assert_eq!(query(&mut conn, "select count(*) from pg_prepared_statements").await.unwrap().cell(), "0");
+}
+
+#[tokio::test]
 async fn the_same_text_many_times_in_a_batch_is_parsed_twice() {
     let cluster = Cluster::start();
     let mut conn = cluster.connect().await;
@@ -286,6 +298,7 @@ async fn a_large_answer_is_read_at_the_consumers_pace() {
     }
     assert_eq!(rows, 100_000);
     assert!(most <= 128 << 10, "{most} bytes were held");
+    assert_eq!(conn.inbox.capacity(), 0, "and none are kept");
 }
 
 #[tokio::test]
