@@ -197,7 +197,10 @@ impl Changes {
             match step {
                 Step::Start(Kind::Postgres(pool)) => drop(tokio::task::spawn_local(pool.drive())),
                 Step::Start(Kind::Sqlite(pool)) => drop(tokio::task::spawn_local(pool.drive())),
-                Step::Postgres(pool, settings, policies, backend) => pool.reconfigure(settings, policies, backend),
+                Step::Postgres(pool, settings, policies, backend) => {
+                    let backend = backend.replacing(&pool.backend());
+                    pool.reconfigure(settings, policies, backend);
+                }
                 Step::Sqlite(pool, settings, policies, backend) => pool.reconfigure(settings, policies, backend),
                 Step::Retire(name, Kind::Postgres(pool)) => retire(shared, name, pool),
                 Step::Retire(name, Kind::Sqlite(pool)) => retire(shared, name, pool),

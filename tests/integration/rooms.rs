@@ -82,6 +82,32 @@ fn files_stay_readable() {
     assert!(long.is_empty(), "{long:#?}");
 }
 
+/// What `deny.toml` says, for where `cargo deny` is not installed.
+#[test]
+fn dependencies_are_licensed_and_come_from_the_registry() {
+    let output = std::process::Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let deny = fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("deny.toml")).unwrap();
+    let allowed = |term: &str| deny.contains(&format!("    \"{}\",", term.trim_matches(['(', ')', ' '])));
+    let mut wrong = Vec::new();
+    for package in metadata["packages"].as_array().unwrap() {
+        let name = package["name"].as_str().unwrap();
+        let license = package["license"].as_str().unwrap_or_default().replace('/', " OR ");
+        if !license.split(" AND ").all(|part| part.split(" OR ").any(&allowed)) {
+            wrong.push(format!("{name}: licence {license:?}"));
+        }
+        let source = package["source"].as_str().unwrap_or("registry+ours");
+        if !source.starts_with("registry+") {
+            wrong.push(format!("{name} from {source}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 fn sources() -> impl Iterator<Item = Source> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
