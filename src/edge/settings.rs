@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use hyper::{
     rt::Executor,
     server::conn::{http1, http2},
@@ -44,9 +45,8 @@ pub(super) struct LocalExecutor;
 
 impl<F: Future + 'static> Executor<F> for LocalExecutor {
     fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
-            future.await;
-        });
+        // Into a box at once: an async block would hold a large future twice, and copy it when it is first polled.
+        tokio::task::spawn_local(Box::pin(future).map(drop));
     }
 }
 

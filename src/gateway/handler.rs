@@ -64,7 +64,8 @@ impl Handler for Walk {
         );
         let is_trusted = trusted.iter().any(|network| network.contains(&socket));
         let asked = Asked { context: &context, client, trusted: is_trusted, started: Instant::now() };
-        let response = self.walk(&generation, request, &asked, &mut entry).await;
+        // Boxed, lest the connection's own future carry, and copy, the longest of all walks.
+        let response = Box::pin(self.walk(&generation, request, &asked, &mut entry)).await;
         drop(generation);
         entry.answered(response.status().as_u16());
         response.map(|body| body.observed(move |bytes, complete| entry.sent(bytes, complete)))
@@ -171,7 +172,7 @@ impl Walk {
         match &route.target {
             Target::Query { database, settings } => {
                 let holder = Holder { route: route.name.clone(), request: entry.id };
-                answer_query(request, route, database, settings, asked, holder).await
+                Box::pin(answer_query(request, route, database, settings, asked, holder)).await
             }
             Target::Proxy { upstream, strip } => {
                 forward(request, upstream, strip.as_deref(), asked, consumer, &self.shared.tunnels, entry).await
