@@ -63,9 +63,9 @@ bench: setup plugins-testing ## Micro and side-by-side benchmarks; peers that ar
 	$(CARGO) build --release --locked
 	cd benches && CARGO_TARGET_DIR=../target $(CARGO) run --release --locked --quiet -- $(BENCH)
 
-soak: setup-test plugins-testing ## The long ones: 1,000 swaps, 1,000 reloads, 100 certificate changes under load; memory flat.
+soak: setup-test plugins-testing ## 1,000 plugin swaps, 1,000 reloads, 100 certificate changes under load; memory flat. (SOAK_ROUNDS=100: shorter)
 	$(CARGO) build --release --locked
-	SLUICEGATE_SOAK=1 $(CARGO) test --release --locked --test integration soak -- --nocapture --ignored
+	$(CARGO) test --release --locked --test integration soak -- --nocapture --ignored
 
 fmt:
 	$(CARGO) fmt

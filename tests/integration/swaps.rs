@@ -35,7 +35,9 @@ async fn plugins_configuration_and_certificates_change_under_load_without_a_fail
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 #[ignore = "endurance: make soak runs it"]
 async fn soak_a_thousand_swaps_and_reloads_under_load() {
-    swap_under_load(&Counts { plugins: 1_000, reloads: 1_000, certificates: 100 }, true).await;
+    let rounds =
+        std::env::var("SOAK_ROUNDS").ok().map_or(1_000, |rounds| rounds.parse().expect("SOAK_ROUNDS is a number"));
+    swap_under_load(&Counts { plugins: rounds, reloads: rounds, certificates: rounds.div_ceil(10) }, true).await;
 }
 
 async fn swap_under_load(counts: &Counts, soak: bool) {
