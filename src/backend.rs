@@ -5,7 +5,7 @@
 //! stays bounded. The deadline covers the wait for a connection, the statement and the reading.
 //!
 //! **When things go wrong.** Work is sent at most once, with one exception: if a connection turns out to be dead before
-//! a byte went out, the work goes to another one, once. An [`Execution`] that is dropped before its end, for whatever
+//! a byte went out, the work goes to another one, a few times. An [`Execution`] that is dropped before its end, for whatever
 //! reason, stops its statement; the connection is mended or closed by the pool, never given out as it is. Errors say
 //! whether the work may have been done ([`BackendError::Lost`]).
 //!
@@ -124,6 +124,10 @@ impl Database {
     }
 }
 
+/// Connections found dead before a byte went out that one request may meet: when a server ends all its sessions at once, each
+/// idle connection dies a moment later than the last.
+const DEAD_CONNECTIONS: u32 = 4;
+
 async fn start_postgres(
     pool: &Arc<Pool<Postgres>>,
     work: &Arc<Work>,
@@ -131,7 +135,7 @@ async fn start_postgres(
     holder: Holder,
     limits: Limits,
 ) -> Result<Kin, BackendError> {
-    let mut first = true;
+    let mut tries = DEAD_CONNECTIONS;
     loop {
         let mut lease = pool.checkout(deadline, holder.clone()).await?;
         let begun = timeout_at(deadline, Running::begin(&mut lease, work.clone(), limits)).await;
@@ -142,9 +146,10 @@ async fn start_postgres(
                 if unsent {
                     lease.failed_with(UseError::Io);
                 }
-                if !unsent || !std::mem::take(&mut first) {
+                if !unsent || tries == 0 {
                     return Err(error);
                 }
+                tries -= 1;
                 tracing::info!(pool = %pool.name(), error = %error, "connection was dead, trying another");
             }
         }

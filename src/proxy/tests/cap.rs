@@ -65,9 +65,11 @@ fn a_thousand_requests_over_four_workers_never_pass_the_cap() {
     });
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = thread::spawn(move || runtime.block_on(async { _ = stopped.await }));
+    // A connection is driven by the worker that opened it: none may leave while another uses what it opened.
+    let together = Arc::new(tokio::sync::Barrier::new(4));
     let workers: Vec<_> = (0..4)
         .map(|index| {
-            let upstream = upstream.clone();
+            let (upstream, together) = (upstream.clone(), together.clone());
             thread::spawn(move || {
                 observe::set_worker(index);
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -82,6 +84,7 @@ fn a_thousand_requests_over_four_workers_never_pass_the_cap() {
                         let (status, body, outcome) = request.await.unwrap();
                         assert_eq!((status, &*body, outcome.reason), (StatusCode::OK, &b"ok"[..], None));
                     }
+                    together.wait().await;
                 });
             })
         })
