@@ -34,6 +34,7 @@ mod counters;
 mod deadline;
 mod drain;
 mod farewell;
+mod gather;
 mod io;
 mod keeper;
 mod limits;

@@ -2,10 +2,7 @@
 
 use std::{pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
-use hyper::{
-    server::conn::{http1, http2},
-    service::service_fn,
-};
+use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -15,6 +12,7 @@ use super::{
     admit::Admission,
     deadline::{Cause, FRESH_GRACE},
     farewell::{self, SPEAK_HTTPS, TOO_SLOW},
+    gather::gather,
     io::{Io, Socket},
     keeper::{Keeper, Outcome},
     service::Desk,
@@ -192,8 +190,9 @@ async fn run_http1<H: Handler>(io: Io, desk: Rc<Desk<H>>, settings: &Settings, w
 async fn run_http2<H: Handler>(io: Io, desk: Rc<Desk<H>>, settings: &Settings, watch: &Arc<Watch>, keeper: Keeper<'_>) {
     let arrivals = watch.clone();
     let answer = service_fn(move |request| desk.clone().serve(request, Flight::new(&arrivals)));
-    let mut connection = Box::pin(settings.http2.serve_connection(TokioIo::new(io), answer));
-    let outcome = keeper.keep(connection.as_mut(), http2::Connection::graceful_shutdown).await;
+    let mut connection = gather(io, |io| settings.http2.serve_connection(TokioIo::new(io), answer));
+    let outcome =
+        keeper.keep(Pin::new(&mut connection), |sending| sending.get_mut().connection().graceful_shutdown()).await;
     settle(&outcome, watch);
 }
 

@@ -5,7 +5,6 @@
 //! there was an answer.
 
 use std::{
-    io::Write,
     net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -18,7 +17,7 @@ use crate::{
     access::ConsumerHandle,
     edge::Peer,
     observe::{
-        access_log::{Lines, escape_into},
+        access_log::{Line, Lines},
         figures::RouteFigures,
         trace::Trace,
     },
@@ -113,59 +112,62 @@ impl Entry {
         self.complete = complete;
     }
 
-    fn write(&self, out: &mut Vec<u8>, took: Duration) {
-        let _ = write!(out, "{{\"time\":\"{}\"", humantime::format_rfc3339_millis(self.wall));
-        let _ = write!(out, ",\"client\":\"{}\",\"peer\":\"{}\"", self.client, self.peer.socket);
-        text(out, "listener", &self.peer.listener);
-        text(out, "method", self.method.as_str());
-        text(out, "host", &self.host);
-        text(out, "path", self.target.as_ref().map_or("", PathAndQuery::as_str));
-        text(out, "protocol", protocol(self.version));
-        let _ =
-            write!(out, ",\"status\":{},\"bytes\":{},\"duration_us\":{}", self.status, self.bytes, took.as_micros());
+    fn write(&self, line: &mut Line<'_>, took: Duration) {
+        line.time("time", self.wall);
+        line.address("client", self.client);
+        line.socket("peer", self.peer.socket);
+        line.text("listener", &self.peer.listener);
+        line.text("method", self.method.as_str());
+        line.text("host", &self.host);
+        line.text("path", self.target.as_ref().map_or("", PathAndQuery::as_str));
+        line.text("protocol", protocol(self.version));
+        line.number("status", self.status.into());
+        line.number("bytes", self.bytes);
+        line.number("duration_us", micros(took));
         if !self.complete {
-            out.extend_from_slice(b",\"complete\":false");
+            line.truth("complete", false);
         }
         if let Some((name, _)) = &self.route {
-            text(out, "route", name);
+            line.text("route", name);
         }
         if let Some(consumer) = &self.consumer {
-            text(out, "consumer", consumer.name());
+            line.text("consumer", consumer.name());
         }
         if let Some((upstream, forwarded)) = &self.forwarded {
-            self.write_forwarded(out, upstream, forwarded);
+            self.write_forwarded(line, upstream, forwarded);
         }
         if let Some(reason) = self.reason {
-            text(out, "reason", reason);
+            line.text("reason", reason);
         }
         if let Some(tls) = &self.peer.tls {
-            text(out, "tls", tls.version);
-            text(out, "cipher", tls.cipher);
+            line.text("tls", tls.version);
+            line.text("cipher", tls.cipher);
             if let Some(sni) = &tls.sni {
-                text(out, "sni", sni);
+                line.text("sni", sni);
             }
         }
-        header_text(out, "user_agent", self.user_agent.as_ref());
-        header_text(out, "referer", self.referer.as_ref());
-        let _ = write!(out, ",\"request\":{},\"trace_id\":\"{:032x}\"}}", self.id, self.trace.trace_id);
+        field(line, "user_agent", self.user_agent.as_ref());
+        field(line, "referer", self.referer.as_ref());
+        line.number("request", self.id);
+        line.id("trace_id", self.trace.trace_id);
     }
 
-    fn write_forwarded(&self, out: &mut Vec<u8>, upstream: &str, forwarded: &proxy::Outcome) {
-        text(out, "upstream", upstream);
+    fn write_forwarded(&self, line: &mut Line<'_>, upstream: &str, forwarded: &proxy::Outcome) {
+        line.text("upstream", upstream);
         if let Some(endpoint) = &forwarded.endpoint {
-            text(out, "endpoint", endpoint);
+            line.text("endpoint", endpoint);
         }
         if let Some(connect) = forwarded.connect_us {
-            let _ = write!(out, ",\"connect_us\":{connect}");
+            line.number("connect_us", connect.into());
         }
         if let Some(ttfb) = forwarded.ttfb_us {
-            let _ = write!(out, ",\"ttfb_us\":{ttfb}");
+            line.number("ttfb_us", ttfb.into());
         }
         if forwarded.retried {
-            out.extend_from_slice(b",\"retried\":true");
+            line.truth("retried", true);
         }
         if let (Some(reason), None) = (forwarded.reason, self.reason) {
-            text(out, "reason", reason);
+            line.text("reason", reason);
         }
     }
 }
@@ -177,23 +179,19 @@ impl Drop for Entry {
             figures.end(self.status, took, self.bytes, self.complete);
         }
         if self.lines.enabled() {
-            self.lines.add(|out| self.write(out, took));
+            self.lines.add(|line| self.write(line, took));
         }
     }
 }
 
-fn text(out: &mut Vec<u8>, key: &str, value: &str) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(key.as_bytes());
-    out.extend_from_slice(b"\":\"");
-    escape_into(out, value);
-    out.push(b'"');
+fn field(line: &mut Line<'_>, key: &str, value: Option<&HeaderValue>) {
+    if let Some(value) = value {
+        line.text(key, &String::from_utf8_lossy(value.as_bytes()));
+    }
 }
 
-fn header_text(out: &mut Vec<u8>, key: &str, value: Option<&HeaderValue>) {
-    if let Some(value) = value {
-        text(out, key, &String::from_utf8_lossy(value.as_bytes()));
-    }
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn protocol(version: Version) -> &'static str {

@@ -4,6 +4,8 @@
 //! the log's own writes. The way between is bounded: when the disk is slower than the traffic, whole buffers are dropped and
 //! their lines counted ([`AccessLog::dropped`]).
 
+mod line;
+
 use std::{
     fs::OpenOptions,
     io::{self, Write},
@@ -17,6 +19,9 @@ use std::{
 };
 
 use parking_lot::Mutex;
+
+use line::Clock;
+pub use line::Line;
 
 /// Bytes after which a worker hands its lines on.
 const FULL: usize = 32 << 10;
@@ -45,6 +50,7 @@ pub struct Lines {
 struct Buffer {
     bytes: Vec<u8>,
     lines: u64,
+    clock: Clock,
 }
 
 enum Message {
@@ -79,7 +85,10 @@ impl AccessLog {
 
     /// A buffer for a worker.
     pub fn lines(self: &Arc<Self>) -> Lines {
-        Lines { log: self.clone(), buffer: Mutex::new(Buffer { bytes: Vec::with_capacity(FULL + 4096), lines: 0 }) }
+        Lines {
+            log: self.clone(),
+            buffer: Mutex::new(Buffer { bytes: Vec::with_capacity(FULL + 4096), lines: 0, clock: Clock::default() }),
+        }
     }
 }
 
@@ -106,14 +115,14 @@ impl Lines {
         self.log.to_writer.is_some()
     }
 
-    /// Adds a line, which `format` writes without its line end.
-    pub fn add(&self, format: impl FnOnce(&mut Vec<u8>)) {
-        let mut buffer = self.buffer.lock();
-        format(&mut buffer.bytes);
-        buffer.bytes.push(b'\n');
+    /// Adds a line, whose members `fill` adds.
+    pub fn add(&self, fill: impl FnOnce(&mut Line<'_>)) {
+        let mut guard = self.buffer.lock();
+        let buffer = &mut *guard;
+        fill(&mut Line::begin(&mut buffer.bytes, &mut buffer.clock));
         buffer.lines += 1;
         if buffer.bytes.len() >= FULL {
-            self.hand_on(&mut buffer);
+            self.hand_on(buffer);
         }
     }
 
@@ -150,34 +159,8 @@ fn write_all(lines: &Receiver<Message>, mut out: Box<dyn Write + Send>) {
     }
 }
 
-/// Appends `text` as the inside of a JSON string. Control characters and the Unicode controls that reorder text on a
-/// terminal are escaped: these bytes come from strangers.
-pub fn escape_into(out: &mut Vec<u8>, text: &str) {
-    for c in text.chars() {
-        match c {
-            '"' => out.extend_from_slice(b"\\\""),
-            '\\' => out.extend_from_slice(b"\\\\"),
-            ' '..='~' => out.push(c as u8),
-            '\u{200e}'
-            | '\u{200f}'
-            | '\u{202a}'..='\u{202e}'
-            | '\u{2066}'..='\u{2069}'
-            | '\0'..='\x1f'
-            | '\x7f'..='\u{9f}' => {
-                let mut digits = [0; 4];
-                super::trace::hex(&mut digits, &(c as u16).to_be_bytes());
-                out.extend_from_slice(b"\\u");
-                out.extend_from_slice(&digits);
-            }
-            _ => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     #[test]
@@ -187,27 +170,10 @@ mod tests {
         let writer = AccessLog::open(path.to_str().unwrap()).unwrap();
         let lines = writer.log().lines();
         for n in 0..3_000 {
-            lines.add(|out| write!(out, "{{\"n\":{n}}}").unwrap());
+            lines.add(|line| line.number("n", n));
         }
         drop(lines);
         writer.finish();
         assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 3_000);
-    }
-
-    #[test]
-    fn a_terminal_is_not_fooled() {
-        let mut out = Vec::new();
-        escape_into(&mut out, "a\u{202e}b\x1b[31m\u{85}é");
-        assert_eq!(String::from_utf8(out).unwrap(), "a\\u202eb\\u001b[31m\\u0085é");
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_is_valid_json(text: String) {
-            let mut out = vec![b'"'];
-            escape_into(&mut out, &text);
-            out.push(b'"');
-            prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
-        }
     }
 }
