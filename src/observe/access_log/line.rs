@@ -130,9 +130,9 @@ impl Drop for Line<'_> {
 impl Clock {
     fn second(&mut self, second: u64) -> &str {
         if self.second != second || self.text.is_empty() {
-            let text = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(second)).to_string();
             self.second = second;
-            self.text = text.trim_end_matches('Z').to_owned();
+            self.text = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(second)).to_string();
+            self.text.truncate(self.text.len() - "Z".len());
         }
         &self.text
     }
