@@ -157,3 +157,118 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Gather<T> {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, task::Waker};
+
+    use super::*;
+
+    /// A transport that takes `room` bytes, keeps them until it is flushed, and counts.
+    #[derive(Default)]
+    struct Wire {
+        room: usize,
+        held: Vec<u8>,
+        flushed: Vec<u8>,
+        writes: usize,
+        broken: bool,
+    }
+
+    impl AsyncRead for Wire {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Wire {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            if self.broken {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+            let taken = bytes.len().min(self.room);
+            if taken == 0 {
+                return Poll::Pending;
+            }
+            self.room -= taken;
+            self.writes += 1;
+            self.held.extend_from_slice(&bytes[..taken]);
+            Poll::Ready(Ok(taken))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            let held = std::mem::take(&mut self.held);
+            self.flushed.extend(held);
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn wire(room: usize) -> Wire {
+        Wire { room, ..Wire::default() }
+    }
+
+    /// A connection that says `pieces`, flushing after each, as far as it is let, and then has no more to say.
+    fn say(wire: Wire, pieces: &'static [&'static [u8]]) -> Sending<impl Future<Output = io::Result<()>>, Wire> {
+        gather(wire, move |mut out| {
+            let mut left = pieces;
+            poll_fn(move |cx| {
+                while let Some((piece, rest)) = left.split_first() {
+                    let said = ready!(Pin::new(&mut out).poll_write(cx, piece))?;
+                    assert_eq!(
+                        said,
+                        piece.len(),
+                        "the wire of these tests takes a piece whole, or a part of what is gathered"
+                    );
+                    left = rest;
+                    ready!(Pin::new(&mut out).poll_flush(cx))?;
+                }
+                Pin::new(&mut out).poll_read(cx, &mut ReadBuf::new(&mut [0; 8]))
+            })
+        })
+    }
+
+    fn poll<C: Future, T: AsyncWrite + Unpin>(sending: &mut Sending<C, T>) -> Poll<C::Output> {
+        Pin::new(sending).poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn what_one_poll_says_is_one_write() {
+        let mut sending = say(wire(usize::MAX), &[b"one", b"two", b"three"]);
+        assert!(poll(&mut sending).is_pending());
+        let wire = &sending.gathered.borrow().io;
+        assert_eq!((wire.writes, wire.flushed.as_slice()), (1, b"onetwothree".as_slice()));
+    }
+
+    #[test]
+    fn a_large_piece_goes_by_itself_behind_what_was_said_before() {
+        static PIECES: [&[u8]; 2] = [b"one", &[b'x'; LARGE]];
+        let mut sending = say(wire(usize::MAX), &PIECES);
+        assert!(poll(&mut sending).is_pending());
+        let gathered = sending.gathered.borrow();
+        assert_eq!((gathered.io.writes, gathered.io.flushed.len()), (2, 3 + LARGE));
+        assert!(gathered.io.flushed.starts_with(b"onex"), "in order");
+        assert_eq!(gathered.bytes.capacity(), 0, "an idle connection holds no room");
+    }
+
+    #[test]
+    fn a_full_socket_holds_the_connection_back_and_nothing_is_lost() {
+        static PIECE: [u8; LARGE - 1] = [b'x'; LARGE - 1];
+        static PIECES: [&[u8]; 12] = [&PIECE; 12];
+        let mut sending = say(wire(10), &PIECES);
+        assert!(poll(&mut sending).is_pending());
+        assert!(sending.gathered.borrow().bytes.len() <= ENOUGH, "what waits is bounded");
+        sending.gathered.borrow_mut().io.room = usize::MAX;
+        assert!(poll(&mut sending).is_pending());
+        assert_eq!(sending.gathered.borrow().io.flushed.len(), 12 * PIECE.len());
+    }
+
+    #[test]
+    fn the_connection_hears_of_a_write_that_failed() {
+        let mut sending = say(Wire { broken: true, ..wire(0) }, &[b"one"]);
+        let Poll::Ready(Err(error)) = poll(&mut sending) else { panic!("the connection goes on") };
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+}
