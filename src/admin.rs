@@ -40,7 +40,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Binds the listener and serves from then on, on the current `LocalSet`. Returns where.
+    /// Binds the listener and serves from then on, on the current thread. Returns where.
     ///
     /// # Errors
     /// The address cannot be bound, or the token neither read nor made.

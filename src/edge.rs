@@ -1,7 +1,7 @@
 //! From sockets to requests: the generic HTTP server.
 //!
 //! [`serve`] accepts on one socket and hands each request to a [`Handler`], over HTTP/1.1 or HTTP/2, in the clear or under
-//! TLS. It runs on a `LocalSet`; a worker has one such loop for each listener. What the handler sees is the same whatever
+//! TLS. It runs on a `LocalRuntime` (or in a `LocalSet`); a worker has one such loop for each listener. What the handler sees is the same whatever
 //! came over the wire: the target is a normalised path ([`normalise`]), `Host` is there, [`Context`] in the extensions says
 //! who asked for what, and there is exactly one way to read where the body ends.
 //!

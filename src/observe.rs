@@ -22,6 +22,7 @@ pub use logs::{LogError, init};
 
 thread_local! {
     static WORKER: Cell<usize> = const { Cell::new(usize::MAX) };
+    static LEAVING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The index of the current worker thread; `usize::MAX` on any other thread.
@@ -32,4 +33,14 @@ pub fn worker() -> usize {
 /// Names the current thread a worker.
 pub fn set_worker(index: usize) {
     WORKER.set(index);
+}
+
+/// The current worker's runtime is about to end: what its requests leave behind has to be finished elsewhere.
+pub fn leave_worker() {
+    LEAVING.set(true);
+}
+
+/// Whether the current thread is a worker whose runtime ends.
+pub fn is_leaving() -> bool {
+    LEAVING.get()
 }

@@ -74,6 +74,7 @@ fn census(shared: &Shared) -> Value {
         "plugin_stores": plugins.stores,
         "retiring_pools": shared.retiring_pools().len(),
         "connections": shared.edge.snapshot().active,
+        "tasks": shared.tasks(),
     })
 }
 

@@ -51,7 +51,7 @@ pub(super) struct Arrival {
 }
 
 /// Accepts until the service's drain starts, then takes what waits in the queue and closes the socket. Connections are tasks of
-/// the current `LocalSet` and outlive this future; [`Drain::finished`] waits for them.
+/// the current runtime, which must be a local one, and outlive this future; [`Drain::finished`] waits for them.
 ///
 /// Dropping the future closes the socket at once and resets what waits in its queue.
 pub async fn serve<H: Handler>(listener: TcpListener, service: Service<H>) {

@@ -39,7 +39,7 @@ pub struct Settings {
     min_body_rate: u64,
 }
 
-/// Spawns on the current `LocalSet`.
+/// Spawns on the current thread.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LocalExecutor;
 

@@ -191,7 +191,7 @@ impl Changes {
         Ok(())
     }
 
-    /// Starts, changes and retires. Called on the background thread, in its `LocalSet`.
+    /// Starts, changes and retires. Called on the background thread.
     pub(super) fn commit(self, shared: &Arc<Shared>) {
         for step in self.steps {
             match step {

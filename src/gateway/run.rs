@@ -11,10 +11,9 @@ use std::{
 };
 
 use tokio::{
-    runtime::{Builder, Runtime},
+    runtime::{Builder, LocalOptions, LocalRuntime},
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
-    task::LocalSet,
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 
@@ -84,10 +83,8 @@ pub fn run(source: Source, companion: &impl Companion) -> Result<(), RunError> {
         tracing::warn!(%error, "cannot raise the limit on open files");
     }
     let runtime = background()?;
-    let local = LocalSet::new();
     let writer = open_access_log(&loaded)?;
-    let outcome = local.block_on(&runtime, supervise(source, loaded, &writer, companion));
-    drop(local);
+    let outcome = runtime.block_on(supervise(source, loaded, &writer, companion));
     runtime.shutdown_timeout(Duration::from_secs(1));
     writer.finish();
     outcome
@@ -100,9 +97,8 @@ pub fn run(source: Source, companion: &impl Companion) -> Result<(), RunError> {
 pub fn check(source: &Source) -> Result<Checked, RunError> {
     let loaded = load(source)?;
     let runtime = background()?;
-    let local = LocalSet::new();
     let writer = AccessLog::open("off").map_err(io_error("access log"))?;
-    local.block_on(&runtime, async {
+    runtime.block_on(async {
         let (shared, _requests) = shared(source.clone(), &loaded, writer.log())?;
         let (plugins, mut wrong) = prepare_plugins(&shared, &loaded).await;
         wrong.extend(listeners::check(&loaded.config, &shared.state));
@@ -149,8 +145,11 @@ impl Checked {
     }
 }
 
-fn background() -> Result<Runtime, RunError> {
-    Builder::new_current_thread().enable_all().build().map_err(io_error("cannot start a runtime"))
+fn background() -> Result<LocalRuntime, RunError> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .map_err(io_error("cannot start a runtime"))
 }
 
 fn open_access_log(loaded: &Loaded) -> Result<Writer, RunError> {

@@ -59,6 +59,8 @@ pub struct Shared {
     pub tunnels: Arc<Tunnels>,
     /// The background thread's runtime.
     pub(super) background: Handle,
+    /// The workers' runtimes.
+    runtimes: Mutex<Vec<Handle>>,
     pub(super) retiring: Mutex<Vec<Retiring>>,
     /// Whether the gateway is on its way out.
     pub draining: AtomicBool,
@@ -131,6 +133,18 @@ pub(super) struct Ingredients {
 }
 
 impl Shared {
+    /// A worker's runtime, whose tasks are to be counted.
+    pub(super) fn count_tasks_of(&self, runtime: Handle) {
+        self.runtimes.lock().push(runtime);
+    }
+
+    /// Tasks alive on the workers and on the background: connections, HTTP/2 streams, accepting, what drives a pool or an
+    /// upstream's connection.
+    pub fn tasks(&self) -> usize {
+        let workers: usize = self.runtimes.lock().iter().map(|runtime| runtime.metrics().num_alive_tasks()).sum();
+        workers + self.background.metrics().num_alive_tasks()
+    }
+
     pub(super) fn new(of: Ingredients) -> Arc<Self> {
         Arc::new(Self {
             source: of.source,
@@ -148,6 +162,7 @@ impl Shared {
             listeners: Listeners::default(),
             tunnels: Arc::default(),
             background: Handle::current(),
+            runtimes: Mutex::default(),
             retiring: Mutex::default(),
             draining: AtomicBool::new(false),
             reloads: Reloads::default(),

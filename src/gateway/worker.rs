@@ -3,9 +3,8 @@
 use std::{sync::Arc, thread::JoinHandle, time::Duration};
 
 use tokio::{
-    runtime::Builder,
+    runtime::{Builder, LocalOptions},
     sync::mpsc,
-    task::LocalSet,
     time::{MissedTickBehavior, interval},
 };
 
@@ -21,15 +20,23 @@ pub(super) fn spawn(
     shared: Arc<Shared>,
     commands: mpsc::Receiver<Command>,
 ) -> std::io::Result<JoinHandle<()>> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         observe::set_worker(index);
-        let local = LocalSet::new();
-        local.block_on(&runtime, work(shared, commands));
-        // Dropping the set drops what is still open: the drain's deadline has passed.
-        drop(local);
+        let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(tell.send(Err(error))),
+        };
+        shared.count_tasks_of(runtime.handle().clone());
+        drop(tell.send(Ok(())));
+        runtime.block_on(work(shared, commands));
+        // What is still open is dropped with the runtime: the drain's deadline has passed. What it leaves behind, such as a
+        // statement to be cancelled, is finished on the background.
+        observe::leave_worker();
         runtime.shutdown_background();
-    })
+    })?;
+    told.recv().map_err(std::io::Error::other)??;
+    Ok(thread)
 }
 
 async fn work(shared: Arc<Shared>, mut commands: mpsc::Receiver<Command>) {

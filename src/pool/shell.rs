@@ -16,7 +16,10 @@ use super::{
     steer::Steering,
     sync::Mutex,
 };
-use crate::policy::{Eviction, Sizing, SizingInput, Validation};
+use crate::{
+    observe,
+    policy::{Eviction, Sizing, SizingInput, Validation},
+};
 
 /// The policies that steer a pool.
 pub struct Policies {
@@ -196,11 +199,12 @@ impl<B: Backend> Pool<B> {
         }
     }
 
-    /// Runs a task on the current runtime, so that what it opens is at home where it is wanted; else on the background one.
+    /// Runs a task on the current runtime, so that what it opens is at home where it is wanted; on the background one, if
+    /// there is no other, or it is about to end.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         match Handle::try_current() {
-            Ok(current) => drop(current.spawn(task)),
-            Err(_) => drop(self.background.spawn(task)),
+            Ok(current) if !observe::is_leaving() => drop(current.spawn(task)),
+            _ => drop(self.background.spawn(task)),
         }
     }
 }
