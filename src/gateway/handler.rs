@@ -13,13 +13,11 @@ use super::{
 };
 use crate::{
     access::{ConsumerHandle, Denied},
-    backend::Database,
-    config::model::Query,
-    edge::{self, Body, Context, Handler, Request, Response, answer},
+    edge::{self, Body, Context, Handler, Request, RequestBody, Response, answer},
     limit::{Caller, Refused, Tally},
-    observe::access_log::Lines,
+    observe::{access_log::Lines, trace::TRACEPARENT},
     pool::Holder,
-    proxy::{self, Forward, Tunnels, Upstream},
+    proxy::{self, Forward},
     query,
     route::Found,
 };
@@ -41,65 +39,69 @@ struct Asked<'a> {
 }
 
 impl Handler for Walk {
-    async fn handle(&self, request: Request) -> Response {
-        let generation = self.shared.generation();
-        let Some(context) = Context::of(&request).cloned() else {
-            return answer::problem(StatusCode::INTERNAL_SERVER_ERROR, "Internal error", "the request has no context");
-        };
+    // Blocks that capture, here and below, not `async fn`: those would keep each argument twice.
+    fn handle(&self, mut request: Request) -> impl Future<Output = Response> {
+        async move {
+            let generation = self.shared.generation();
+            let Some(context) = Context::of(&request).cloned() else {
+                let detail = "the request has no context";
+                return answer::problem(StatusCode::INTERNAL_SERVER_ERROR, "Internal error", detail);
+            };
+            let asked = Asked::of(&context, &request, &generation);
+            let mut entry = Entry::begin(
+                self.lines.clone(),
+                Beginning {
+                    id: self.shared.request_id(),
+                    peer: &context.peer,
+                    client: asked.client,
+                    method: request.method(),
+                    target: context.original.as_ref().or(request.uri().path_and_query()),
+                    host: &context.authority.host,
+                    version: request.version(),
+                    headers: request.headers(),
+                },
+            );
+            let response = self.answer(&generation, &mut request, &asked, &mut entry).await;
+            drop(generation);
+            entry.answered(response.status().as_u16());
+            response.map(|body| body.observed(move |bytes, complete| entry.sent(bytes, complete)))
+        }
+    }
+}
+
+impl<'a> Asked<'a> {
+    fn of(context: &'a Context, request: &Request, generation: &Generation) -> Self {
         let socket = context.peer.socket.ip();
-        let trusted = &generation.config().server.trusted_proxies;
-        let client = edge::client_ip(socket, request.headers(), trusted);
-        let mut entry = Entry::begin(
-            self.lines.clone(),
-            Beginning {
-                id: self.shared.request_id(),
-                peer: &context.peer,
-                client,
-                method: request.method(),
-                target: context.original.as_ref().or(request.uri().path_and_query()),
-                host: &context.authority.host,
-                version: request.version(),
-                headers: request.headers(),
-            },
-        );
-        let is_trusted = trusted.iter().any(|network| network.contains(&socket));
-        let asked = Asked { context: &context, client, trusted: is_trusted, started: Instant::now() };
-        // Boxed, lest the connection's own future carry, and copy, the longest of all walks.
-        let response = Box::pin(self.walk(&generation, request, &asked, &mut entry)).await;
-        drop(generation);
-        entry.answered(response.status().as_u16());
-        response.map(|body| body.observed(move |bytes, complete| entry.sent(bytes, complete)))
+        let proxies = &generation.config().server.trusted_proxies;
+        Self {
+            context,
+            client: edge::client_ip(socket, request.headers(), proxies),
+            trusted: proxies.iter().any(|network| network.contains(&socket)),
+            started: Instant::now(),
+        }
     }
 }
 
 impl Walk {
-    async fn walk(&self, generation: &Generation, request: Request, asked: &Asked<'_>, entry: &mut Entry) -> Response {
-        if let Some(redirect) = &self.listening.config().https_redirect {
-            return edge::https_redirect(&request, redirect);
-        }
-        let found = generation.table.lookup(&asked.context.authority.host, request.uri().path(), request.method());
-        let route = match found {
-            Found::Route(index) => &generation.routes[index],
-            Found::MethodNotAllowed(allow) => match preflight(generation, &request, asked) {
-                Some(response) => return response,
-                None => return not_allowed(allow),
-            },
-            Found::NotFound => return answer::problem(StatusCode::NOT_FOUND, "Not found", "no route matches"),
+    /// All that can be said without waiting is said by plain functions; what waits is one boxed future, so that a request takes
+    /// no more room than its own target needs.
+    async fn answer(
+        &self,
+        generation: &Generation,
+        request: &mut Request,
+        asked: &Asked<'_>,
+        entry: &mut Entry,
+    ) -> Response {
+        let route = match self.find(generation, request, asked, entry) {
+            Ok(route) => route,
+            Err(response) => return *response,
         };
-        entry.routed(&route.name, &route.figures);
-        if asked.context.path.encoded_separator && !route.allow_encoded_separators {
-            entry.reason = Some("encoded-separator");
-            let detail = "the path holds an encoded slash, backslash or NUL";
-            return answer::problem(StatusCode::BAD_REQUEST, "Bad path", detail);
-        }
-        if let Some(cors) = &route.cors
-            && let Some(response) = query::preflight(cors, &request)
-        {
-            return response;
-        }
         let origin = request.headers().get(header::ORIGIN).cloned();
         let mut tally = Tally::default();
-        let mut response = self.admitted(generation, route, request, asked, entry, &mut tally).await;
+        let mut response = match self.admit(generation, route, request, asked, entry, &mut tally) {
+            Ok(consumer) => self.reach(route, request, asked, consumer, entry).await,
+            Err(refusal) => *refusal,
+        };
         if !route.limits.is_empty() {
             route.limits.render(tally, response.headers_mut());
         }
@@ -109,34 +111,68 @@ impl Walk {
         response
     }
 
+    /// The request's route, or the answer to a request that needs none.
+    fn find<'g>(
+        &self,
+        generation: &'g Generation,
+        request: &Request,
+        asked: &Asked<'_>,
+        entry: &mut Entry,
+    ) -> Result<&'g RouteEntry, Box<Response>> {
+        if let Some(redirect) = &self.listening.config().https_redirect {
+            return Err(edge::https_redirect(request, redirect).into());
+        }
+        let found = generation.table.lookup(&asked.context.authority.host, request.uri().path(), request.method());
+        let route = match found {
+            Found::Route(index) => &generation.routes[index],
+            Found::MethodNotAllowed(allow) => {
+                let preflight = preflight(generation, request, asked);
+                return Err(preflight.unwrap_or_else(|| not_allowed(allow)).into());
+            }
+            Found::NotFound => {
+                return Err(answer::problem(StatusCode::NOT_FOUND, "Not found", "no route matches").into());
+            }
+        };
+        entry.routed(&route.name, &route.figures);
+        if asked.context.path.encoded_separator && !route.allow_encoded_separators {
+            entry.reason = Some("encoded-separator");
+            let detail = "the path holds an encoded slash, backslash or NUL";
+            return Err(answer::problem(StatusCode::BAD_REQUEST, "Bad path", detail).into());
+        }
+        match route.cors.as_ref().and_then(|cors| query::preflight(cors, request)) {
+            Some(preflight) => Err(preflight.into()),
+            None => Ok(route),
+        }
+    }
+
     /// Past the limits and the door, or not.
-    async fn admitted(
+    fn admit(
         &self,
         generation: &Generation,
         route: &RouteEntry,
-        request: Request,
+        request: &Request,
         asked: &Asked<'_>,
         entry: &mut Entry,
         tally: &mut Tally,
-    ) -> Response {
+    ) -> Result<Option<Arc<ConsumerHandle>>, Box<Response>> {
         let mut caller = Caller { address: asked.client, consumer: None, headers: request.headers() };
         if let Err(refused) = route.limits.check_before_access(&caller, tally) {
             entry.reason = Some("rate-limit");
-            return too_many(&refused);
+            return Err(too_many(&refused).into());
         }
         let consumer = match route.admission.admit(&generation.consumers, request.headers()) {
             Ok(consumer) => consumer,
-            Err(denied) => return self.denied(denied, asked.client, entry),
+            Err(denied) => return Err(self.denied(denied, asked.client, entry).into()),
         };
         caller.consumer = consumer.as_ref().map(|consumer| consumer.id());
         if let Err(refused) = route.limits.check_after_access(&caller, tally) {
             entry.reason = Some("rate-limit");
-            return too_many(&refused);
+            return Err(too_many(&refused).into());
         }
         if let Some(consumer) = &consumer {
             entry.called_by(consumer.clone());
         }
-        self.reach(route, request, asked, consumer, entry).await
+        Ok(consumer)
     }
 
     fn denied(&self, denied: Denied, client: IpAddr, entry: &mut Entry) -> Response {
@@ -161,7 +197,7 @@ impl Walk {
     async fn reach(
         &self,
         route: &RouteEntry,
-        mut request: Request,
+        request: &mut Request,
         asked: &Asked<'_>,
         consumer: Option<Arc<ConsumerHandle>>,
         entry: &mut Entry,
@@ -172,43 +208,32 @@ impl Walk {
         match &route.target {
             Target::Query { database, settings } => {
                 let holder = Holder { route: route.name.clone(), request: entry.id };
-                Box::pin(answer_query(request, route, database, settings, asked, holder)).await
+                let deadline = asked.started + route.deadline;
+                let cors = route.cors.as_ref();
+                Box::pin(query::json(take(request), settings, cors, asked.context, database, deadline, holder)).await
             }
             Target::Proxy { upstream, strip } => {
-                forward(request, upstream, strip.as_deref(), asked, consumer, &self.shared.tunnels, entry).await
+                request.headers_mut().insert(TRACEPARENT, entry.trace.header());
+                let forward = Forward {
+                    context: asked.context,
+                    trusted: asked.trusted,
+                    strip_prefix: strip.as_deref(),
+                    consumer,
+                    tunnels: &self.shared.tunnels,
+                };
+                let (response, outcome) = Box::pin(proxy::forward(take(request), upstream, &forward)).await;
+                entry.forwarded = Some((upstream.name().clone(), outcome));
+                response
             }
             Target::Respond(fixed) => respond(fixed),
-            Target::Redirect(moved) => redirect(moved, &request),
+            Target::Redirect(moved) => redirect(moved, request),
         }
     }
 }
 
-async fn answer_query(
-    request: Request,
-    route: &RouteEntry,
-    database: &Database,
-    settings: &Query,
-    asked: &Asked<'_>,
-    holder: Holder,
-) -> Response {
-    query::json(request, settings, route.cors.as_ref(), asked.context, database, asked.started + route.deadline, holder)
-        .await
-}
-
-async fn forward(
-    mut request: Request,
-    upstream: &Arc<Upstream>,
-    strip: Option<&str>,
-    asked: &Asked<'_>,
-    consumer: Option<Arc<ConsumerHandle>>,
-    tunnels: &Arc<Tunnels>,
-    entry: &mut Entry,
-) -> Response {
-    request.headers_mut().insert(crate::observe::trace::TRACEPARENT, entry.trace.header());
-    let forward = Forward { context: asked.context, trusted: asked.trusted, strip_prefix: strip, consumer, tunnels };
-    let (response, outcome) = proxy::forward(request, upstream, &forward).await;
-    entry.forwarded = Some((upstream.name().clone(), outcome));
-    response
+/// Leaves an empty request behind: its owner is a future that would otherwise grow by the room of another.
+fn take(request: &mut Request) -> Request {
+    std::mem::replace(request, Request::new(RequestBody::empty()))
 }
 
 fn respond(fixed: &Fixed) -> Response {

@@ -234,6 +234,25 @@ async fn a_client_that_leaves_cancels_its_statement() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_statement_that_outlives_the_drain_is_cancelled_though_its_worker_has_stopped() {
+    let postgres = Postgres::start(0, &[]).await;
+    let admin = postgres.admin().await;
+    let config = config(&postgres.url(), "size = { min = 0, max = 2 }")
+        .replace("workers = 2", "workers = 2\ndrain_delay = \"0s\"\ndrain_deadline = \"500ms\"")
+        .replace("deadline = \"4s\"", "deadline = \"60s\"");
+    let mut gateway = Gateway::start(&config).await;
+    let mut client = gateway.h1().await;
+    let query = tokio::spawn(async move { client.query("select pg_sleep(50)", json!([])).await.map(drop) });
+    let running = "select count(*) from pg_stat_activity where state = 'active' and query like '%pg_sleep(50)%' \
+                   and pid <> pg_backend_pid()";
+    let count = || async { admin.query_one(running, &[]).await.unwrap().get::<_, i64>(0) };
+    eventually("the statement runs", count, |seen| *seen == 1).await;
+    assert_eq!(gateway.terminate().await.code(), Some(0));
+    eventually("the statement is cancelled", count, |seen| *seen == 0).await;
+    assert!(query.await.unwrap().is_err(), "the client was cut off");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_transaction_left_open_is_rolled_back_at_once() {
     let postgres = Postgres::start(0, &[]).await;
     let gateway = gateway(&postgres.url(), "size = { min = 1, max = 1 }").await;
