@@ -30,7 +30,7 @@
 //!
 //! # What is changed on the way
 //!
-//! Hop-by-hop fields go in both directions; `X-Forwarded-*` and `Forwarded` are written; framing is made anew; nothing is said
+//! Hop-by-hop fields go in both directions; the key of an authenticated consumer goes, as it is the gateway's secret; `X-Forwarded-*` and `Forwarded` are written; framing is made anew; nothing is said
 //! about `Via`, and `Location` is not touched. `Expect: 100-continue` is not passed on: the edge answers it when the upstream's
 //! connection is there and the body is wanted. Interim answers (1xx) of the upstream are dropped.
 //!
@@ -74,7 +74,7 @@ pub struct Forward<'a> {
     pub trusted: bool,
     /// Taken off the front of the path, on a segment boundary.
     pub strip_prefix: Option<&'a str>,
-    /// Who calls; a tunnel ends when the key is revoked.
+    /// Who calls: the key is taken out of the request, and a tunnel ends when it is revoked.
     pub consumer: Option<Arc<ConsumerHandle>>,
     /// Where a tunnel is registered.
     pub tunnels: &'a Arc<Tunnels>,

@@ -29,6 +29,7 @@ use super::{
     upstream::Live,
 };
 use crate::{
+    access,
     config::model::HostHeader,
     edge::{Body, Request, Response, Shape},
 };
@@ -41,7 +42,10 @@ pub(super) type Answer = http::Response<Incoming>;
 /// Forwards a request, and says what became of it. There is always an answer: the upstream's, or a problem document.
 ///
 /// Cancel safe: dropping the future cuts the connection that is in use. The same goes for the answer's body.
-pub async fn forward(request: Request, upstream: &Arc<Upstream>, context: &Forward<'_>) -> (Response, Outcome) {
+pub async fn forward(mut request: Request, upstream: &Arc<Upstream>, context: &Forward<'_>) -> (Response, Outcome) {
+    if context.consumer.is_some() {
+        access::conceal(request.headers_mut());
+    }
     let found = Found::scan(request.headers());
     let shape = if found.has(Found::CONTENT_TYPE) { Shape::of(request.headers()) } else { Shape::Problem };
     let mut exchange = Exchange::new(upstream);
