@@ -42,6 +42,7 @@ mod pace;
 mod request_body;
 mod service;
 mod settings;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod watch;

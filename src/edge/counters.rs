@@ -71,7 +71,7 @@ counters! {
     timeout_request_body,
     /// Connections whose client accepted no bytes in time.
     timeout_write,
-    /// HTTP/2 connections on which every answer waited for the client's window.
+    /// HTTP/2 answers, and connections all of whose answers, waited too long for the client's window.
     timeout_window,
     /// Connections cut because they did not end after they were asked to.
     timeout_closing,

@@ -5,10 +5,10 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 use super::{
     counters::EdgeCounters,
@@ -29,7 +29,19 @@ pub(super) struct Watch {
     blocked_since: AtomicU64,
     written: AtomicU64,
     unread: AtomicBool,
+    /// What an answer said last, as a [`Said`].
+    said: AtomicU8,
     pub(super) counters: Arc<EdgeCounters>,
+}
+
+/// What an answer told while it was polled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    Nothing,
+    /// The client is the one to act.
+    Offered,
+    /// We are.
+    Asked,
 }
 
 impl Watch {
@@ -46,6 +58,7 @@ impl Watch {
             blocked_since: AtomicU64::new(NEVER),
             written: AtomicU64::new(0),
             unread: AtomicBool::new(false),
+            said: AtomicU8::new(Said::Nothing as u8),
             counters,
         }
     }
@@ -76,6 +89,36 @@ impl Watch {
 
     pub(super) fn is_http2(&self) -> bool {
         self.http2.load(Relaxed)
+    }
+
+    // === answers ===
+
+    /// Forgets what was said, before an answer is polled: others may have been dropped meanwhile.
+    pub(super) fn hush(&self) {
+        self.say(Said::Nothing);
+    }
+
+    /// What the answer that was just polled has said last.
+    pub(super) fn said(&self) -> Said {
+        match self.said.load(Relaxed) {
+            said if said == Said::Offered as u8 => Said::Offered,
+            said if said == Said::Asked as u8 => Said::Asked,
+            _ => Said::Nothing,
+        }
+    }
+
+    fn say(&self, said: Said) {
+        self.said.store(said as u8, Relaxed);
+    }
+
+    /// When the last answer began to wait for its client.
+    pub(super) fn waiting_since(&self) -> Instant {
+        self.base + Duration::from_millis(self.waiting_since.load(Relaxed))
+    }
+
+    /// Whether every request has an answer that waits for its client.
+    pub(super) fn all_wait(&self) -> bool {
+        self.waiting.load(Relaxed) == self.open.load(Relaxed)
     }
 
     // === the socket ===
@@ -147,6 +190,7 @@ impl Flight {
             self.waiting = true;
             self.watch.waiting.fetch_add(1, Relaxed);
             self.watch.waiting_since.store(self.watch.now(), Relaxed);
+            self.watch.say(Said::Offered);
         }
     }
 
@@ -155,6 +199,7 @@ impl Flight {
         if self.waiting {
             self.waiting = false;
             self.watch.waiting.fetch_sub(1, Relaxed);
+            self.watch.say(Said::Asked);
         }
     }
 }
