@@ -10,7 +10,8 @@
 //!
 //! A worker keeps the connections it opened on a stack of its own, newest first. `max_connections` counts all that are open,
 //! from before the dial until the server, too, has closed; at the cap a request takes an idle connection of another worker,
-//! else it waits its turn in a bounded queue. An answer that is cut short costs its connection.
+//! else it waits its turn in a bounded queue. A request with a body asks for one when the first piece of the body has come. An
+//! answer that is cut short costs its connection.
 //!
 //! # When things go wrong
 //!
@@ -31,8 +32,8 @@
 //! # What is changed on the way
 //!
 //! Hop-by-hop fields go in both directions; the key of an authenticated consumer goes, as it is the gateway's secret; `X-Forwarded-*` and `Forwarded` are written; framing is made anew; nothing is said
-//! about `Via`, and `Location` is not touched. `Expect: 100-continue` is not passed on: the edge answers it when the upstream's
-//! connection is there and the body is wanted. Interim answers (1xx) of the upstream are dropped.
+//! about `Via`, and `Location` is not touched. `Expect: 100-continue` is not passed on: the edge answers it when the body is
+//! wanted, which is before there is a connection. Interim answers (1xx) of the upstream are dropped.
 //!
 //! Left out: HTTP/2 to upstreams, active health checks, weights, sticky sessions, caching.
 

@@ -140,6 +140,21 @@ async fn the_queue_is_bounded_in_length_and_time() {
 }
 
 #[tokio::test]
+async fn an_upload_that_sends_nothing_keeps_no_connection_from_others() {
+    let origin = Origin::answering(OK).await;
+    let upstream = upstream(&[&origin], "max_connections = 1\nqueue = 0");
+    let (mut client, body) = streaming().await;
+    let mut upload = Box::pin(send(&upstream, request(Method::POST, "/", body)));
+    assert!(futures_util::poll!(&mut upload).is_pending());
+    let (status, _, outcome) = fetch(&upstream, get("/")).await;
+    assert_eq!((status, outcome.reason), (StatusCode::OK, None));
+    client.send("x").await;
+    client.finish().await;
+    assert_eq!(upload.await.0.status(), StatusCode::OK);
+    assert_eq!(origin.accepted(), 1);
+}
+
+#[tokio::test]
 async fn who_waits_is_served_in_order_and_by_hand_off() {
     let go = Arc::new(Notify::new());
     let origin = gated(&go).await;

@@ -74,6 +74,19 @@ async fn a_body_is_framed_once_whatever_the_client_said() {
 }
 
 #[tokio::test]
+async fn a_body_that_ends_at_once_is_none() {
+    let origin = Origin::answering(OK).await;
+    let upstream = upstream(&[&origin], "");
+    let (mut client, body) = streaming().await;
+    client.finish().await;
+    assert_eq!(fetch(&upstream, request(Method::POST, "/", body)).await.0, StatusCode::OK);
+    let head = &origin.requests()[0].head;
+    assert!(has(head, "content-length: 0") && field(head, "transfer-encoding").is_none(), "{head}");
+    assert_eq!(fetch(&upstream, get("/")).await.0, StatusCode::OK);
+    assert_eq!(origin.accepted(), 1, "nothing was left over on the connection");
+}
+
+#[tokio::test]
 async fn host_can_be_the_endpoints_own() {
     let origin = Origin::answering(OK).await;
     let upstream = upstream(&[&origin], "host = \"endpoint\"");
@@ -101,10 +114,13 @@ async fn bodies_stream_in_both_directions_without_being_gathered() {
     .await;
     let upstream = upstream(&[&origin], "");
     let (mut client, body) = streaming().await;
+    client.send("a").await;
     let (response, _) = send(&upstream, request(Method::POST, "/", body)).await;
     let mut answer = response.into_body();
-    for (piece, expected) in [("a", "A"), ("b", "B")] {
-        client.send(piece).await;
+    for expected in ["A", "B"] {
+        if expected == "B" {
+            client.send("b").await;
+        }
         let frame = within(answer.frame()).await.unwrap().unwrap();
         assert_eq!(frame.into_data().unwrap(), expected);
     }
@@ -202,7 +218,8 @@ async fn an_early_answer_does_not_wait_for_the_request() {
     })
     .await;
     let upstream = upstream(&[&origin], "");
-    let (client, body) = streaming().await;
+    let (mut client, body) = streaming().await;
+    client.send("a").await;
     let (status, body, outcome) = fetch(&upstream, request(Method::POST, "/", body)).await;
     assert_eq!((status.as_u16(), &*body, outcome.reason), (413, &b"big!"[..], None));
     // The request was never finished: no other may follow on that connection.
