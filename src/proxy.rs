@@ -56,7 +56,7 @@ mod tunnel;
 mod tunnels;
 mod upstream;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 pub use body::AnswerError;
 pub use exchange::forward;
@@ -71,6 +71,8 @@ use crate::{access::ConsumerHandle, edge::Context};
 pub struct Forward<'a> {
     /// How the request came: its socket's other end is appended to `X-Forwarded-For`.
     pub context: &'a Context,
+    /// The client's address, as found behind trusted proxies.
+    pub client: IpAddr,
     /// Whether that other end is a proxy that is believed about those before it.
     pub trusted: bool,
     /// Taken off the front of the path, on a segment boundary.

@@ -205,7 +205,14 @@ async fn forward(
     entry: &mut Entry,
 ) -> Response {
     request.headers_mut().insert(crate::observe::trace::TRACEPARENT, entry.trace.header());
-    let forward = Forward { context: asked.context, trusted: asked.trusted, strip_prefix: strip, consumer, tunnels };
+    let forward = Forward {
+        context: asked.context,
+        client: asked.client,
+        trusted: asked.trusted,
+        strip_prefix: strip,
+        consumer,
+        tunnels,
+    };
     let (response, outcome) = proxy::forward(request, upstream, &forward).await;
     entry.forwarded = Some((upstream.name().clone(), outcome));
     response

@@ -15,7 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Duration, Instant};
 
-use super::lease::Lease;
+use super::{fields, lease::Lease};
 use crate::edge::{BodyError, RequestBody};
 
 /// A request's body, as hyper reads it.
@@ -117,10 +117,13 @@ impl Body for SendBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let polled = match self.first.take() {
+        let mut polled = match self.first.take() {
             Some(first) => Poll::Ready(Some(Ok(first))),
             None => Pin::new(&mut self.body).poll_frame(cx),
         };
+        if let Poll::Ready(Some(Ok(frame))) = &mut polled {
+            strip_trailers(frame);
+        }
         match &polled {
             Poll::Pending => self.note(Stage::Client),
             Poll::Ready(Some(Ok(_))) if !self.body.is_end_stream() => self.note(Stage::Upstream),
@@ -135,6 +138,12 @@ impl Body for SendBody {
 
     fn size_hint(&self) -> SizeHint {
         with_first(self.first.as_ref(), &self.body.size_hint())
+    }
+}
+
+fn strip_trailers(frame: &mut Frame<Bytes>) {
+    if let Some(trailers) = frame.trailers_mut() {
+        fields::strip_trailers(trailers);
     }
 }
 
@@ -197,12 +206,14 @@ impl Body for AnswerBody {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if let Some(first) = self.first.take() {
+        if let Some(mut first) = self.first.take() {
+            strip_trailers(&mut first);
             self.settle();
             return Poll::Ready(Some(Ok(first)));
         }
         match Pin::new(&mut self.body).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
+                strip_trailers(&mut frame);
                 self.waiting_since = None;
                 self.settle();
                 Poll::Ready(Some(Ok(frame)))

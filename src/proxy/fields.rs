@@ -31,10 +31,12 @@ impl Found {
     pub(super) const CONTENT_LENGTH: Self = Self(1 << 8);
     pub(super) const COOKIE: Self = Self(1 << 9);
     pub(super) const FORWARDED: Self = Self(1 << 10);
-    /// Whatever [`tells_who`].
+    /// `X-Forwarded-…`.
     pub(super) const X_FORWARDED: Self = Self(1 << 11);
     pub(super) const HOST: Self = Self(1 << 12);
     pub(super) const CONTENT_TYPE: Self = Self(1 << 13);
+    /// What also speaks of the client, and is believed from nobody: `X-Real-IP`, and anything of the kind with underscores.
+    pub(super) const ALIAS: Self = Self(1 << 14);
 
     /// Looks through a message's fields.
     pub(super) fn scan(headers: &HeaderMap) -> Self {
@@ -58,7 +60,7 @@ impl Found {
             // `Proxy` would become the variable HTTP_PROXY of a CGI program (CVE-2016-5385).
             "proxy" => Self::PROXY,
             _ => match name.as_bytes().first() {
-                Some(b'x') if tells_who(name) => Self::X_FORWARDED,
+                Some(b'x') => tells_who(name),
                 Some(b'p') if name.starts_with("proxy-") => Self::PROXY,
                 _ => Self::default(),
             },
@@ -70,15 +72,21 @@ impl Found {
     }
 }
 
-/// Whether a field speaks of the client in place of the socket: `X-Forwarded-…` and `X-Real-IP`, also with underscores, which
-/// CGI and its heirs do not tell from hyphens.
-fn tells_who(name: &str) -> bool {
+/// Whether a field speaks of the client in place of the socket: `X-Forwarded-…` and `X-Real-IP`. With underscores it is an
+/// alias: CGI and its heirs do not tell them from hyphens, but a proxy before us does, and lets them pass.
+fn tells_who(name: &str) -> Found {
     let alike = |wanted: &str| {
         let front = name.as_bytes().get(..wanted.len()).unwrap_or_default();
         front.len() == wanted.len()
             && front.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).eq(wanted.bytes())
     };
-    alike("x-forwarded-") || (name.len() == 9 && alike("x-real-ip"))
+    if alike("x-forwarded-") {
+        if name.contains('_') { Found::ALIAS } else { Found::X_FORWARDED }
+    } else if name.len() == 9 && alike("x-real-ip") {
+        Found::ALIAS
+    } else {
+        Found::default()
+    }
 }
 
 /// Removes what is meant for one connection only (RFC 9110, section 7.6.1): the fields that `Connection` names, and those that
@@ -132,6 +140,22 @@ fn is_end_to_end(name: &str) -> bool {
         || name.starts_with("content-")
 }
 
+/// Removes from trailers what belongs in the head (RFC 9110, section 6.5.1): framing, routing, credentials, and what is said
+/// of the client. Some servers merge trailers into the head, after all that was checked there.
+pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
+    let names: Vec<HeaderName> = trailers.keys().filter(|name| !may_trail(name.as_str())).cloned().collect();
+    for name in names {
+        trailers.remove(name);
+    }
+}
+
+fn may_trail(name: &str) -> bool {
+    let name = &*name.replace('_', "-");
+    Found::of(name) == Found::default()
+        && !is_end_to_end(name)
+        && !matches!(name, "trailer" | "traceparent" | "tracestate")
+}
+
 /// The comma-separated tokens of a field, over all its lines.
 fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
     let lines = headers.get_all(name).iter();
@@ -169,23 +193,22 @@ fn joined(headers: &HeaderMap, name: &HeaderName, separator: &[u8], last: &[u8])
 
 // === who the client is ===
 
-/// Writes `X-Forwarded-For`, `-Proto`, `-Host`, `-Port` and `Forwarded` (RFC 7239). What a trusted peer says of those before it
-/// is kept and continued; what anyone else says is replaced, or removed.
+/// Writes `X-Forwarded-For`, `-Proto`, `-Host`, `-Port` and `Forwarded` (RFC 7239). The `X-Forwarded-…` of a trusted peer are
+/// kept, and its `-For` is continued; anyone else's are replaced, or removed. `Forwarded` is always our own word, and all
+/// other names for the same are removed: a proxy that writes the one lets a client's own claim in the other pass.
 pub(super) fn write_forwarded(headers: &mut HeaderMap, found: Found, context: &Forward<'_>) {
     let peer = context.context.peer.socket.ip().to_canonical();
     let mut room = [0; ADDRESS];
     let address = address(peer, &mut room);
     let host = headers.get(header::HOST).cloned();
-    let element = forwarded_element(peer, address, host.as_ref(), context.scheme());
+    let chain = forwarded(context.client.to_canonical(), (peer, address), host.as_ref(), context.scheme());
+    if found.has(Found::ALIAS) {
+        remove_all(headers, Found::ALIAS);
+    }
     if found.has(Found::X_FORWARDED) && !context.trusted {
         remove_all(headers, Found::X_FORWARDED);
     }
-    if context.trusted && found.has(Found::FORWARDED) {
-        let chain = joined(headers, &header::FORWARDED, b", ", &element);
-        set(headers, header::FORWARDED, chain);
-    } else {
-        set(headers, header::FORWARDED, HeaderValue::from_maybe_shared(Bytes::from(element)).ok());
-    }
+    set(headers, header::FORWARDED, HeaderValue::from_maybe_shared(Bytes::from(chain)).ok());
     let (scheme, port) = (HeaderValue::from_static(context.scheme()), port(context.context.peer.local.port()));
     if context.trusted && found.has(Found::X_FORWARDED) {
         let chain = joined(headers, &FORWARDED_FOR, b", ", address);
@@ -244,14 +267,38 @@ fn address(address: IpAddr, room: &mut [u8; ADDRESS]) -> &[u8] {
     &room[..ADDRESS - left]
 }
 
-/// `for=192.0.2.60;host="example.com";proto=https`.
-fn forwarded_element(peer: IpAddr, address: &[u8], host: Option<&HeaderValue>, scheme: &str) -> Vec<u8> {
+/// `for=192.0.2.60;host="example.com";proto=https`, of the peer; after `for=198.51.100.7, ` of the client, where that is
+/// another.
+fn forwarded(
+    client: IpAddr,
+    (peer, address_of_peer): (IpAddr, &[u8]),
+    host: Option<&HeaderValue>,
+    scheme: &str,
+) -> Vec<u8> {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:[]%".contains(byte);
     let host = host.map(HeaderValue::as_bytes).filter(|host| !host.is_empty() && host.iter().all(plain));
-    // An IPv6 address is put in brackets and, as it has colons, in quotes (section 6).
-    let (open, close): (&[u8], &[u8]) = if peer.is_ipv6() { (b"for=\"[", b"]\"") } else { (b"for=", b"") };
-    let (before, host, after): (&[u8], &[u8], &[u8]) = host.map_or((b"", b"", b""), |host| (b";host=\"", host, b"\""));
-    [open, address, close, before, host, after, b";proto=", scheme.as_bytes()].concat()
+    let mut text = Vec::with_capacity(128);
+    if client != peer {
+        put_for(&mut text, client, address(client, &mut [0; ADDRESS]));
+        text.extend_from_slice(b", ");
+    }
+    put_for(&mut text, peer, address_of_peer);
+    if let Some(host) = host {
+        for part in [b";host=\"", host, b"\""] {
+            text.extend_from_slice(part);
+        }
+    }
+    text.extend_from_slice(b";proto=");
+    text.extend_from_slice(scheme.as_bytes());
+    text
+}
+
+/// An IPv6 address is put in brackets and, as it has colons, in quotes (RFC 7239, section 6).
+fn put_for(text: &mut Vec<u8>, of: IpAddr, address: &[u8]) {
+    let (open, close): (&[u8], &[u8]) = if of.is_ipv6() { (b"for=\"[", b"]\"") } else { (b"for=", b"") };
+    for part in [open, address, close] {
+        text.extend_from_slice(part);
+    }
 }
 
 #[cfg(test)]
@@ -327,6 +374,10 @@ mod tests {
     }
 
     fn forwarded(peer: &str, trusted: bool, fields: &[(&'static str, &str)]) -> HeaderMap {
+        forwarded_for(peer, peer, trusted, fields)
+    }
+
+    fn forwarded_for(client: &str, peer: &str, trusted: bool, fields: &[(&'static str, &str)]) -> HeaderMap {
         let mut map = headers(fields);
         let mut at = Context::for_host(Authority::none());
         let tls = TlsInfo { sni: None, version: "1.3", cipher: "any", alpn: None, resumed: false };
@@ -336,7 +387,14 @@ mod tests {
             tls: Some(Arc::new(tls)),
             ..(*at.peer).clone()
         });
-        let context = Forward { context: &at, trusted, strip_prefix: None, consumer: None, tunnels: &Arc::default() };
+        let context = Forward {
+            context: &at,
+            client: client.parse().unwrap(),
+            trusted,
+            strip_prefix: None,
+            consumer: None,
+            tunnels: &Arc::default(),
+        };
         let found = Found::scan(&map);
         write_forwarded(&mut map, found, &context);
         map
@@ -374,7 +432,8 @@ mod tests {
 
     #[test]
     fn a_trusted_proxy_is_believed_and_continued() {
-        let map = forwarded(
+        let map = forwarded_for(
+            "5.6.7.8",
             "10.0.0.9",
             true,
             &[
@@ -382,17 +441,67 @@ mod tests {
                 ("x-forwarded-for", "1.2.3.4"),
                 ("x-forwarded-for", "5.6.7.8"),
                 ("x-forwarded-host", "www.example.com"),
-                ("forwarded", "for=1.2.3.4"),
             ],
         );
         assert_eq!(map["x-forwarded-for"], "1.2.3.4, 5.6.7.8, 10.0.0.9");
         assert_eq!(map["x-forwarded-host"], "www.example.com");
         assert_eq!(map["x-forwarded-proto"], "https");
-        assert_eq!(map["forwarded"], "for=1.2.3.4, for=10.0.0.9;host=\"internal\";proto=https");
+        assert_eq!(map["forwarded"], "for=5.6.7.8, for=10.0.0.9;host=\"internal\";proto=https");
         let first = forwarded("10.0.0.9", true, &[("x-forwarded-proto", "http")]);
         assert_eq!(
             (&first["x-forwarded-for"], &first["x-forwarded-proto"]),
             (&"10.0.0.9".parse().unwrap(), &"http".parse().unwrap())
         );
+        let v6 = forwarded_for("2001:db8::1", "10.0.0.9", true, &[]);
+        assert_eq!(v6["forwarded"], "for=\"[2001:db8::1]\", for=10.0.0.9;proto=https");
+    }
+
+    #[test]
+    fn what_a_client_claims_does_not_pass_behind_a_trusted_proxy_either() {
+        let map = forwarded_for(
+            "5.6.7.8",
+            "10.0.0.9",
+            true,
+            &[
+                ("x-forwarded-for", "5.6.7.8"),
+                ("x_forwarded_for", "127.0.0.1"),
+                ("x-forwarded_for", "127.0.0.1"),
+                ("x_forwarded_proto", "https"),
+                ("x-real-ip", "127.0.0.1"),
+                ("x_real_ip", "127.0.0.1"),
+                ("forwarded", "for=127.0.0.1"),
+            ],
+        );
+        let mut names: Vec<&str> = map.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["forwarded", "x-forwarded-for", "x-forwarded-port", "x-forwarded-proto"]);
+        assert!(!map.values().any(|value| value.to_str().unwrap().contains("127.0.0.1")), "{map:?}");
+    }
+
+    #[test]
+    fn trailers_hold_nothing_that_belongs_in_the_head() {
+        let mut map = headers(&[
+            ("grpc-status", "0"),
+            ("grpc-message", "fine"),
+            ("x-sum", "7"),
+            ("x-forwarded-for", "127.0.0.1"),
+            ("x_forwarded_for", "127.0.0.1"),
+            ("x-real-ip", "127.0.0.1"),
+            ("forwarded", "for=127.0.0.1"),
+            ("host", "evil"),
+            ("content-length", "5"),
+            ("transfer-encoding", "chunked"),
+            ("connection", "close"),
+            ("authorization", "Bearer x"),
+            ("proxy-authorization", "Basic x"),
+            ("cookie", "a=1"),
+            ("set-cookie", "a=1"),
+            ("x-api-key", "x"),
+            ("x_api_key", "x"),
+            ("traceparent", "00-x"),
+            ("trailer", "x"),
+        ]);
+        strip_trailers(&mut map);
+        assert_eq!(map.keys().collect::<Vec<_>>(), ["grpc-status", "grpc-message", "x-sum"]);
     }
 }

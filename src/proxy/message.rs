@@ -138,9 +138,18 @@ mod tests {
     use super::*;
     use crate::edge::{Authority, Context};
 
+    const LOOPBACK: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
     fn rewritten(request: request::Builder, body: RequestBody, strip: Option<&str>) -> request::Parts {
         let (at, tunnels) = (Context::for_host(Authority::none()), Arc::default());
-        let context = Forward { context: &at, trusted: false, strip_prefix: strip, consumer: None, tunnels: &tunnels };
+        let context = Forward {
+            context: &at,
+            client: LOOPBACK,
+            trusted: false,
+            strip_prefix: strip,
+            consumer: None,
+            tunnels: &tunnels,
+        };
         let mut request = request.body(body).unwrap();
         let found = Found::scan(request.headers());
         rewrite_request(&mut request, found, &context, false);

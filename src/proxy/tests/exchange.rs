@@ -87,6 +87,30 @@ async fn a_body_that_ends_at_once_is_none() {
 }
 
 #[tokio::test]
+async fn trailers_pass_without_claims() {
+    let origin = Origin::serve(|mut socket, _| async move {
+        let _ = socket.head().await;
+        let head = socket.head().await.unwrap();
+        socket.seen.requests.lock().push(origin::Seized { head, body: Vec::new() });
+        let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum, x-api-key\r\n\r\n";
+        socket.send(&format!("{answer}1\r\na\r\n0\r\nx-api-key: k\r\nx-sum: 7\r\n\r\n")).await;
+        socket.request().await;
+    })
+    .await;
+    let upstream = upstream(&[&origin], "");
+    let (mut client, body) = streaming().await;
+    client.send("abc").await;
+    client.finish_with("x-forwarded-for: 127.0.0.1\r\nx-sum: 7\r\n").await;
+    let mut one = request(Method::POST, "/", body);
+    one.headers_mut().insert("trailer", "x-forwarded-for, x-sum".parse().unwrap());
+    let (response, _) = send(&upstream, one).await;
+    let answer = within(response.into_body().collect()).await.unwrap();
+    assert_eq!(answer.trailers().unwrap().keys().collect::<Vec<_>>(), ["x-sum"]);
+    let sent = &origin.requests()[0].head;
+    assert!(sent.ends_with("0\r\nx-sum: 7\r\n\r\n"), "{sent}");
+}
+
+#[tokio::test]
 async fn host_can_be_the_endpoints_own() {
     let origin = Origin::answering(OK).await;
     let upstream = upstream(&[&origin], "host = \"endpoint\"");
@@ -308,7 +332,14 @@ async fn a_consumers_key_stays_here_and_a_strangers_passes() {
             let mut one = get("/");
             one.headers_mut().insert(name, value.parse().unwrap());
             let known = consumer.is_some();
-            let context = Forward { context: &at, trusted: false, strip_prefix: None, consumer, tunnels: &tunnels };
+            let context = Forward {
+                context: &at,
+                client: LOOPBACK,
+                trusted: false,
+                strip_prefix: None,
+                consumer,
+                tunnels: &tunnels,
+            };
             let (response, _) = within(forward(one, &upstream, &context)).await;
             assert_eq!(response.status(), StatusCode::OK);
             let head = origin.requests().pop().unwrap().head;

@@ -65,6 +65,7 @@ impl Handler for Forwarding {
         let context = request.extensions_mut().remove::<Context>().unwrap();
         let context = Forward {
             context: &context,
+            client: context.peer.socket.ip(),
             trusted: false,
             strip_prefix: None,
             consumer: self.consumer.clone(),
@@ -92,7 +93,12 @@ impl Feeder {
 
     /// Ends the request; the client waits for its answer.
     pub(super) async fn finish(&mut self) {
-        self.client.write_all(b"0\r\n\r\n").await.unwrap();
+        self.finish_with("").await;
+    }
+
+    /// Ends the request with trailers, each a line.
+    pub(super) async fn finish_with(&mut self, trailers: &str) {
+        self.client.write_all(format!("0\r\n{trailers}\r\n").as_bytes()).await.unwrap();
     }
 }
 

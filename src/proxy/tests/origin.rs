@@ -39,7 +39,7 @@ pub(super) struct Seized {
 pub(super) struct Socket {
     pub(super) stream: TcpStream,
     buffer: Vec<u8>,
-    seen: Arc<Seen>,
+    pub(super) seen: Arc<Seen>,
 }
 
 impl Origin {
