@@ -74,6 +74,10 @@ impl<H: Handler> Desk<H> {
                 head.headers.insert(CONTENT_LENGTH, length.into());
             }
         }
+        if head.status.is_informational() || head.status == StatusCode::NO_CONTENT {
+            // RFC 9110, section 8.6. HTTP/2 clients take it for a promise of bytes.
+            head.headers.remove(CONTENT_LENGTH);
+        }
         if without_body || is_bodiless(head.status) {
             body = body.without_bytes();
         }

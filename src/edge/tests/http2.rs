@@ -136,6 +136,24 @@ fn answers_without_a_body_have_none() {
 }
 
 #[test]
+fn no_content_has_no_length() {
+    run(async {
+        let lengthy = |_: Request| async {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = http::StatusCode::NO_CONTENT;
+            response.headers_mut().insert("content-length", 5.into());
+            response
+        };
+        for edge in [Edge::tls(&listener(), lengthy), Edge::plain(&listener(), lengthy)] {
+            let answer = edge.http2().await.get("https://localhost/").await.unwrap();
+            assert_eq!(answer.status(), 204);
+            assert!(!answer.headers().contains_key("content-length"));
+            assert!(answer.into_body().collect().await.unwrap().to_bytes().is_empty());
+        }
+    });
+}
+
+#[test]
 fn an_answer_that_is_cut_short_resets_its_stream_only() {
     run(async {
         let half = |request: Request| async move {
