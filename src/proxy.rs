@@ -40,6 +40,7 @@
 mod body;
 mod checkout;
 mod connection;
+mod dial;
 mod endpoint;
 mod exchange;
 mod failure;

@@ -5,6 +5,7 @@ use std::{
     thread,
 };
 
+use futures_util::FutureExt;
 use tokio::{sync::Notify, task::LocalSet, time::Instant};
 
 use super::{origin::OK, *};
@@ -214,6 +215,40 @@ async fn a_client_that_leaves_cuts_its_connection_and_frees_its_place() {
     until("cut in the middle of the body", || origin.open() == 0).await;
     assert_eq!(fetch(&upstream, get("/")).await.0, StatusCode::OK);
     assert_eq!(origin.accepted(), 3);
+}
+
+#[tokio::test]
+async fn what_a_client_leaves_counts_until_the_server_has_closed_it() {
+    let origin = Origin::serve(|mut socket, _| async move {
+        while socket.request().await.is_some() {}
+        // In no hurry.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    })
+    .await;
+    let upstream = upstream(&[&origin], "max_connections = 1");
+    for round in 1..=3 {
+        let leaving = spawn_fetch(&upstream);
+        until("taken", || origin.requests().len() == round).await;
+        leaving.abort();
+    }
+    assert_eq!(origin.seen.peak.load(Ordering::SeqCst), 1, "as the server counts");
+}
+
+#[tokio::test]
+async fn a_dial_that_nobody_waits_for_counts_until_the_server_has_closed_it() {
+    let origin = Origin::serve(|mut socket, _| async move {
+        while socket.request().await.is_some() {}
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    })
+    .await;
+    let upstream = upstream(&[&origin], "max_connections = 1");
+    // It dials when it is first looked at, and is left before it hears of the outcome.
+    assert!(send(&upstream, get("/")).now_or_never().is_none());
+    let second = spawn_fetch(&upstream);
+    until("another is there", || origin.requests().len() == 1).await;
+    second.abort();
+    assert_eq!(origin.accepted(), 2);
+    assert_eq!(origin.seen.peak.load(Ordering::SeqCst), 1, "as the server counts");
 }
 
 #[tokio::test]
