@@ -128,9 +128,7 @@ async fn bodies_stream_in_both_directions_without_being_gathered() {
         socket.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
         // Each piece is answered before the next is sent.
         for piece in ["1\r\na\r\n", "1\r\nb\r\n", "0\r\n\r\n"] {
-            let mut got = vec![0; piece.len()];
-            tokio::io::AsyncReadExt::read_exact(&mut socket.stream, &mut got).await.unwrap();
-            assert_eq!(String::from_utf8(got).unwrap(), piece);
+            assert_eq!(String::from_utf8(socket.bytes(piece.len()).await.unwrap()).unwrap(), piece);
             socket.send(&piece.to_uppercase()).await;
         }
         socket.request().await;
