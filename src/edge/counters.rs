@@ -73,6 +73,8 @@ counters! {
     timeout_write,
     /// HTTP/2 answers, and connections all of whose answers, waited too long for the client's window.
     timeout_window,
+    /// HTTP/2 connections asked to end because their client gave up too many answers.
+    abandoned,
     /// Connections cut because they did not end after they were asked to.
     timeout_closing,
     /// Requests that the edge answered itself: malformed, misdirected, too large a head.

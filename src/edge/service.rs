@@ -61,7 +61,7 @@ impl<H: Handler> Desk<H> {
     }
 
     fn request(&self, head: Parts, body: Incoming, flight: &Flight) -> Request {
-        let body = RequestBody::incoming(body, self.pace, || Flight::new(flight.watch()));
+        let body = RequestBody::incoming(body, self.pace, || Flight::body(flight.watch()));
         Request::from_parts(head, body)
     }
 
@@ -107,7 +107,11 @@ impl http_body::Body for Outgoing {
         match &polled {
             // HTTP/1 drops a body with its last piece; HTTP/2 keeps it until the client's window lets the piece go.
             Some(Ok(_)) if self.http2 || !self.body.is_end_stream() => self.flight.offered(),
-            Some(Err(error)) => tracing::debug!(%error, "answer cut short"),
+            Some(Err(error)) => {
+                tracing::debug!(%error, "answer cut short");
+                self.flight.done();
+            }
+            None => self.flight.done(),
             _ => {}
         }
         Poll::Ready(polled)
@@ -117,7 +121,16 @@ impl http_body::Body for Outgoing {
         self.body.is_end_stream()
     }
 
+            Some(Ok(frame)) if frame.is_trailers() => self.flight.done(),
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if self.body.is_end_stream() {
+            self.flight.done();
+        }
     }
 }

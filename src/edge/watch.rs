@@ -29,6 +29,8 @@ pub(super) struct Watch {
     blocked_since: AtomicU64,
     written: AtomicU64,
     unread: AtomicBool,
+    completed: AtomicU32,
+    abandoned: AtomicU32,
     /// What an answer said last, as a [`Said`].
     said: AtomicU8,
     pub(super) counters: Arc<EdgeCounters>,
@@ -58,6 +60,8 @@ impl Watch {
             blocked_since: AtomicU64::new(NEVER),
             written: AtomicU64::new(0),
             unread: AtomicBool::new(false),
+            completed: AtomicU32::new(0),
+            abandoned: AtomicU32::new(0),
             said: AtomicU8::new(Said::Nothing as u8),
             counters,
         }
@@ -121,6 +125,11 @@ impl Watch {
         self.waiting.load(Relaxed) == self.open.load(Relaxed)
     }
 
+    /// Answers that were given up before their end, less half of those that came to it.
+    pub(super) fn excess(&self) -> u32 {
+        self.abandoned.load(Relaxed).saturating_sub(self.completed.load(Relaxed) / 2)
+    }
+
     // === the socket ===
 
     /// Bytes came from the client. Between HTTP/1 requests they begin a head.
@@ -169,19 +178,35 @@ impl Watch {
 pub(super) struct Flight {
     watch: Arc<Watch>,
     waiting: bool,
+    /// Whether the answer is still owed.
+    owed: bool,
 }
 
 impl Flight {
     /// A request has begun.
     pub(super) fn new(watch: &Arc<Watch>) -> Self {
+        let mut flight = Self::body(watch);
+        flight.owed = true;
+        flight
+    }
+
+    /// A request's body is being read.
+    pub(super) fn body(watch: &Arc<Watch>) -> Self {
         watch.open.fetch_add(1, Relaxed);
         watch.served.store(true, Relaxed);
         watch.head_since.store(NEVER, Relaxed);
-        Self { watch: watch.clone(), waiting: false }
+        Self { watch: watch.clone(), waiting: false, owed: false }
     }
 
     pub(super) fn watch(&self) -> &Arc<Watch> {
         &self.watch
+    }
+
+    /// All of the answer was handed over, or we have given it up ourselves.
+    pub(super) fn done(&mut self) {
+        if std::mem::take(&mut self.owed) {
+            self.watch.completed.fetch_add(1, Relaxed);
+        }
     }
 
     /// A piece of the answer was handed over; until the next is asked for, the client is the one to act.
@@ -207,6 +232,9 @@ impl Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         self.asked();
+        if self.owed {
+            self.watch.abandoned.fetch_add(1, Relaxed);
+        }
         if self.watch.open.fetch_sub(1, Relaxed) == 1 {
             self.watch.idle_since.store(self.watch.now(), Relaxed);
         }
