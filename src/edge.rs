@@ -141,6 +141,8 @@ impl Context {
             local: loopback(80),
             tls: None,
             listener: "test".into(),
+    /// A segment has parameters (`;…`), which some servers cut off before they look where a path leads.
+    pub parameters: bool,
             drain: Drain::new(),
         };
         Self { peer: Arc::new(peer), authority, path: PathFlags::default(), original: None }

@@ -87,9 +87,8 @@ impl Walk {
             Found::NotFound => return answer::problem(StatusCode::NOT_FOUND, "Not found", "no route matches"),
         };
         entry.routed(&route.name, &route.figures);
-        if asked.context.path.encoded_separator && !route.allow_encoded_separators {
-            entry.reason = Some("encoded-separator");
-            let detail = "the path holds an encoded slash, backslash or NUL";
+        if let Some((reason, detail)) = bad_path(generation, route, &request, asked.context) {
+            entry.reason = Some(reason);
             return answer::problem(StatusCode::BAD_REQUEST, "Bad path", detail);
         }
         if let Some(cors) = &route.cors
@@ -190,6 +189,25 @@ async fn answer_query(
     settings: &Query,
     asked: &Asked<'_>,
     holder: Holder,
+/// Why a path is refused that others might read otherwise than the routes do: a word for the log, and a text.
+fn bad_path(
+    generation: &Generation,
+    route: &RouteEntry,
+    request: &Request,
+    context: &Context,
+) -> Option<(&'static str, &'static str)> {
+    let (flags, path) = (context.path, request.uri().path());
+    if route.allow_encoded_separators {
+        None
+    } else if flags.encoded_separator {
+        Some(("encoded-separator", "the path holds an encoded slash, backslash or NUL"))
+    } else if flags.parameters && generation.table.is_ambiguous(&context.authority.host, path, request.method()) {
+        Some(("path-parameters", "the path is routed otherwise without its parameters"))
+    } else {
+        None
+    }
+}
+
 ) -> Response {
     query::json(request, settings, route.cors.as_ref(), asked.context, database, asked.started + route.deadline, holder)
         .await
