@@ -52,7 +52,7 @@ pub mod normalise;
 
 use std::{net::SocketAddr, sync::Arc};
 
-use http::uri::PathAndQuery;
+use http::{request::Parts, uri::PathAndQuery};
 
 pub use accept::{Service, serve};
 pub use address::client_ip;
@@ -80,6 +80,22 @@ pub trait Handler: Clone + 'static {
     /// Answers one. The future is dropped when the client leaves before the answer has begun; the answer's body, when it
     /// leaves later. It runs on the worker that accepted the connection.
     fn handle(&self, request: Request) -> impl Future<Output = Response>;
+
+    /// Is told of a request that the edge has answered by itself. For logs; by default nothing is done.
+    fn refused(&self, _refusal: &Refusal<'_>) {}
+}
+
+/// A request that never reached the handler.
+#[derive(Clone, Copy, Debug)]
+pub struct Refusal<'a> {
+    /// Its head, as far as it was brought into form.
+    pub head: &'a Parts,
+    /// The connection.
+    pub peer: &'a Arc<Peer>,
+    /// Why, in a word.
+    pub reason: &'static str,
+    /// What it was answered.
+    pub response: &'a Response,
 }
 
 impl<F, A> Handler for F
@@ -125,6 +141,8 @@ pub struct Context {
 pub struct PathFlags {
     /// It holds an encoded slash, backslash or NUL, or a bare backslash. Answer 400 unless the route allows it.
     pub encoded_separator: bool,
+    /// A segment has parameters (`;…`), which some servers cut off before they look where a path leads.
+    pub parameters: bool,
 }
 
 impl Context {
@@ -141,8 +159,6 @@ impl Context {
             local: loopback(80),
             tls: None,
             listener: "test".into(),
-    /// A segment has parameters (`;…`), which some servers cut off before they look where a path leads.
-    pub parameters: bool,
             drain: Drain::new(),
         };
         Self { peer: Arc::new(peer), authority, path: PathFlags::default(), original: None }

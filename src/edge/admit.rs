@@ -37,7 +37,7 @@ impl Admission {
         Self { peer, max_headers, http2, known: RefCell::new(None) }
     }
 
-    pub(super) fn peer(&self) -> &Peer {
+    pub(super) fn peer(&self) -> &Arc<Peer> {
         &self.peer
     }
 

@@ -17,8 +17,12 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{
-    Body, BoxError, Handler, Request, RequestBody, Response, admit::Admission, answer::Shape, counters::EdgeCounters,
-    pace::Pace, watch::Flight,
+    Body, BoxError, Handler, Refusal, Request, RequestBody, Response,
+    admit::Admission,
+    answer::{Rejection, Shape},
+    counters::EdgeCounters,
+    pace::Pace,
+    watch::Flight,
 };
 
 /// What serves the requests of one connection.
@@ -49,15 +53,22 @@ impl<H: Handler> Desk<H> {
         let response = match self.admission.admit(&mut head) {
             Ok(()) => self.handler.handle(self.request(head, body, &flight)).await,
             Err(rejection) => {
-                EdgeCounters::bump(&flight.watch().counters.rejected);
-                tracing::debug!(?rejection, "request refused");
                 if !body.is_end_stream() {
                     flight.watch().left_unread();
                 }
-                rejection.answer(Shape::of(&head.headers))
+                self.refuse(&head, rejection, &flight)
             }
         };
         Ok(self.finish(response, without_body, flight))
+    }
+
+    fn refuse(&self, head: &Parts, rejection: Rejection, flight: &Flight) -> Response {
+        EdgeCounters::bump(&flight.watch().counters.rejected);
+        tracing::debug!(?rejection, "request refused");
+        let response = rejection.answer(Shape::of(&head.headers));
+        let (peer, reason) = (self.admission.peer(), rejection.reason());
+        self.handler.refused(&Refusal { head, peer, reason, response: &response });
+        response
     }
 
     fn request(&self, head: Parts, body: Incoming, flight: &Flight) -> Request {
@@ -106,6 +117,7 @@ impl http_body::Body for Outgoing {
         let polled = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &polled {
             // HTTP/1 drops a body with its last piece; HTTP/2 keeps it until the client's window lets the piece go.
+            Some(Ok(frame)) if frame.is_trailers() => self.flight.done(),
             Some(Ok(_)) if self.http2 || !self.body.is_end_stream() => self.flight.offered(),
             Some(Err(error)) => {
                 tracing::debug!(%error, "answer cut short");
@@ -121,7 +133,6 @@ impl http_body::Body for Outgoing {
         self.body.is_end_stream()
     }
 
-            Some(Ok(frame)) if frame.is_trailers() => self.flight.done(),
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }

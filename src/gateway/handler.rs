@@ -15,7 +15,7 @@ use crate::{
     access::{ConsumerHandle, Denied},
     backend::Database,
     config::model::Query,
-    edge::{self, Body, Context, Handler, Request, Response, answer},
+    edge::{self, Body, Context, Handler, Refusal, Request, Response, answer},
     limit::{Caller, Refused, Tally},
     observe::access_log::Lines,
     pool::Holder,
@@ -69,6 +69,13 @@ impl Handler for Walk {
         drop(generation);
         entry.answered(response.status().as_u16());
         response.map(|body| body.observed(move |bytes, complete| entry.sent(bytes, complete)))
+    }
+
+    fn refused(&self, refusal: &Refusal<'_>) {
+        let generation = self.shared.generation();
+        let trusted = &generation.config().server.trusted_proxies;
+        let client = edge::client_ip(refusal.peer.socket.ip(), &refusal.head.headers, trusted);
+        Entry::refused(self.lines.clone(), self.shared.request_id(), client, refusal);
     }
 }
 
@@ -182,13 +189,6 @@ impl Walk {
     }
 }
 
-async fn answer_query(
-    request: Request,
-    route: &RouteEntry,
-    database: &Database,
-    settings: &Query,
-    asked: &Asked<'_>,
-    holder: Holder,
 /// Why a path is refused that others might read otherwise than the routes do: a word for the log, and a text.
 fn bad_path(
     generation: &Generation,
@@ -208,6 +208,13 @@ fn bad_path(
     }
 }
 
+async fn answer_query(
+    request: Request,
+    route: &RouteEntry,
+    database: &Database,
+    settings: &Query,
+    asked: &Asked<'_>,
+    holder: Holder,
 ) -> Response {
     query::json(request, settings, route.cors.as_ref(), asked.context, database, asked.started + route.deadline, holder)
         .await
