@@ -7,7 +7,10 @@
 //!
 //! What a connection may cost is bounded: its number ([`ConnectionLimits`]), the size and count of its headers, its streams
 //! and windows, and its time. Deadlines are for progress, not for completion: a large upload may take an hour as long as it
-//! moves. One timer a connection watches them (`deadline`).
+//! moves. One timer a connection watches them (`deadline`), and one for each HTTP/2 answer that stalls (`streams`). A client that
+//! keeps asking and giving up is asked to leave.
+//!
+//! What the edge refuses by itself, the handler is told of, for its log.
 //!
 //! When things go wrong: what is malformed is answered with 400 and the connection closed, when where the next request
 //! begins is in doubt; nothing a client sends can panic or stop the accept loop. A handler's future is dropped when its client
