@@ -45,6 +45,7 @@ mod endpoint;
 mod exchange;
 mod failure;
 mod fields;
+mod forwarded;
 mod gate;
 mod idle;
 mod lease;

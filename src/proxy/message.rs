@@ -9,6 +9,7 @@ use http_body::Body;
 use super::{
     Forward,
     fields::{self, Found},
+    forwarded,
 };
 use crate::edge::{Request, RequestBody};
 
@@ -41,7 +42,7 @@ pub(super) fn rewrite_request(request: &mut Request, found: Found, context: &For
         fields::join(headers, &header::COOKIE, b"; ");
     }
     framing.write(headers, found);
-    fields::write_forwarded(headers, found, context);
+    forwarded::write(headers, found, context);
     rewrite_target(request.uri_mut(), context.strip_prefix);
     *request.version_mut() = Version::HTTP_11;
     // What the edge attached is not for hyper to keep.
