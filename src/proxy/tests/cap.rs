@@ -6,9 +6,19 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use tokio::{sync::Notify, task::LocalSet, time::Instant};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::Notify,
+    task::LocalSet,
+    time::Instant,
+};
 
-use super::{origin::OK, *};
+use super::{
+    front::{Forwarding, Front},
+    origin::OK,
+    *,
+};
 use crate::observe;
 
 /// Answers when it is told to.
@@ -153,6 +163,19 @@ async fn an_upload_that_sends_nothing_keeps_no_connection_from_others() {
     client.finish().await;
     assert_eq!(upload.await.0.status(), StatusCode::OK);
     assert_eq!(origin.accepted(), 1);
+}
+
+#[tokio::test]
+async fn an_upload_that_never_comes_is_told_so_and_costs_no_connection() {
+    let origin = Origin::answering(OK).await;
+    let forwarding = Forwarding { upstream: upstream(&[&origin], ""), tunnels: Arc::default(), consumer: None };
+    let front = Front::start_with(forwarding, "progress_timeout = \"100ms\"");
+    let mut client = TcpStream::connect(front.address).await.unwrap();
+    client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\n").await.unwrap();
+    let mut answer = vec![0; 12];
+    within(client.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(answer, b"HTTP/1.1 408");
+    assert_eq!(origin.accepted(), 0);
 }
 
 #[tokio::test]

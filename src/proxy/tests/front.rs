@@ -27,6 +27,11 @@ pub(super) struct Front {
 
 impl Front {
     pub(super) fn start<H: Handler + Send>(handler: H) -> Self {
+        Self::start_with(handler, "")
+    }
+
+    /// With settings for the listener.
+    pub(super) fn start_with<H: Handler + Send>(handler: H, settings: &'static str) -> Self {
         let (tell, told) = std::sync::mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         thread::spawn(move || {
@@ -34,7 +39,7 @@ impl Front {
             LocalSet::new().block_on(&runtime, async move {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 tell.send(listener.local_addr().unwrap()).unwrap();
-                let listening = toml_edit::de::from_str("address = \"127.0.0.1:0\"").unwrap();
+                let listening = toml_edit::de::from_str(&format!("address = \"127.0.0.1:0\"\n{settings}")).unwrap();
                 let service = Service {
                     settings: Arc::new(ArcSwap::from_pointee(Settings::new("test", &listening, None))),
                     handler,
