@@ -20,8 +20,8 @@ use crate::edge::{BodyError, RequestBody};
 
 /// A request's body, as hyper reads it.
 pub(super) struct SendBody {
-    /// A piece that came before there was a connection.
-    first: Option<Frame<Bytes>>,
+    /// A piece that came before there was a connection. Boxed, because every request is moved with its body, and few have one.
+    first: Option<Box<Frame<Bytes>>>,
     body: RequestBody,
     /// None for a request without a body.
     progress: Option<Arc<Progress>>,
@@ -83,7 +83,7 @@ impl SendBody {
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
                 Some(Ok(frame)) => {
-                    self.first = Some(frame);
+                    self.first = Some(Box::new(frame));
                     self.note(Stage::Upstream);
                 }
                 Some(Err(error)) => return Poll::Ready(Err(error)),
@@ -118,7 +118,7 @@ impl Body for SendBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let mut polled = match self.first.take() {
-            Some(first) => Poll::Ready(Some(Ok(first))),
+            Some(first) => Poll::Ready(Some(Ok(*first))),
             None => Pin::new(&mut self.body).poll_frame(cx),
         };
         if let Poll::Ready(Some(Ok(frame))) = &mut polled {
@@ -137,7 +137,7 @@ impl Body for SendBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        with_first(self.first.as_ref(), &self.body.size_hint())
+        with_first(self.first.as_deref(), &self.body.size_hint())
     }
 }
 
