@@ -7,7 +7,10 @@
 //!
 //! What a connection may cost is bounded: its number ([`ConnectionLimits`]), the size and count of its headers, its streams
 //! and windows, and its time. Deadlines are for progress, not for completion: a large upload may take an hour as long as it
-//! moves. One timer a connection watches them (`deadline`).
+//! moves. One timer a connection watches them (`deadline`), and one for each HTTP/2 answer that stalls (`streams`). A client that
+//! keeps asking and giving up is asked to leave.
+//!
+//! What the edge refuses by itself, the handler is told of, for its log.
 //!
 //! When things go wrong: what is malformed is answered with 400 and the connection closed, when where the next request
 //! begins is in doubt; nothing a client sends can panic or stop the accept loop. A handler's future is dropped when its client
@@ -42,6 +45,7 @@ mod pace;
 mod request_body;
 mod service;
 mod settings;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -51,7 +55,7 @@ pub mod normalise;
 
 use std::{net::SocketAddr, sync::Arc};
 
-use http::uri::PathAndQuery;
+use http::{request::Parts, uri::PathAndQuery};
 
 pub use accept::{Service, serve};
 pub use address::client_ip;
@@ -79,6 +83,22 @@ pub trait Handler: Clone + 'static {
     /// Answers one. The future is dropped when the client leaves before the answer has begun; the answer's body, when it
     /// leaves later. It runs on the worker that accepted the connection.
     fn handle(&self, request: Request) -> impl Future<Output = Response>;
+
+    /// Is told of a request that the edge has answered by itself. For logs; by default nothing is done.
+    fn refused(&self, _refusal: &Refusal<'_>) {}
+}
+
+/// A request that never reached the handler.
+#[derive(Clone, Copy, Debug)]
+pub struct Refusal<'a> {
+    /// Its head, as far as it was brought into form.
+    pub head: &'a Parts,
+    /// The connection.
+    pub peer: &'a Arc<Peer>,
+    /// Why, in a word.
+    pub reason: &'static str,
+    /// What it was answered.
+    pub response: &'a Response,
 }
 
 impl<F, A> Handler for F
@@ -124,6 +144,8 @@ pub struct Context {
 pub struct PathFlags {
     /// It holds an encoded slash, backslash or NUL, or a bare backslash. Answer 400 unless the route allows it.
     pub encoded_separator: bool,
+    /// A segment has parameters (`;…`), which some servers cut off before they look where a path leads.
+    pub parameters: bool,
 }
 
 impl Context {

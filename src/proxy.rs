@@ -10,7 +10,8 @@
 //!
 //! A worker keeps the connections it opened on a stack of its own, newest first. `max_connections` counts all that are open,
 //! from before the dial until the server, too, has closed; at the cap a request takes an idle connection of another worker,
-//! else it waits its turn in a bounded queue. An answer that is cut short costs its connection.
+//! else it waits its turn in a bounded queue. A request with a body asks for one when the first piece of the body has come. An
+//! answer that is cut short costs its connection.
 //!
 //! # When things go wrong
 //!
@@ -30,19 +31,21 @@
 //!
 //! # What is changed on the way
 //!
-//! Hop-by-hop fields go in both directions; `X-Forwarded-*` and `Forwarded` are written; framing is made anew; nothing is said
-//! about `Via`, and `Location` is not touched. `Expect: 100-continue` is not passed on: the edge answers it when the upstream's
-//! connection is there and the body is wanted. Interim answers (1xx) of the upstream are dropped.
+//! Hop-by-hop fields go in both directions; the key of an authenticated consumer goes, as it is the gateway's secret; `X-Forwarded-*` and `Forwarded` are written; framing is made anew; nothing is said
+//! about `Via`, and `Location` is not touched. `Expect: 100-continue` is not passed on: the edge answers it when the body is
+//! wanted, which is before there is a connection. Interim answers (1xx) of the upstream are dropped.
 //!
 //! Left out: HTTP/2 to upstreams, active health checks, weights, sticky sessions, caching.
 
 mod body;
 mod checkout;
 mod connection;
+mod dial;
 mod endpoint;
 mod exchange;
 mod failure;
 mod fields;
+mod forwarded;
 mod gate;
 mod idle;
 mod lease;
@@ -55,7 +58,7 @@ mod tunnel;
 mod tunnels;
 mod upstream;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 pub use body::AnswerError;
 pub use exchange::forward;
@@ -70,11 +73,13 @@ use crate::{access::ConsumerHandle, edge::Context};
 pub struct Forward<'a> {
     /// How the request came: its socket's other end is appended to `X-Forwarded-For`.
     pub context: &'a Context,
+    /// The client's address, as found behind trusted proxies.
+    pub client: IpAddr,
     /// Whether that other end is a proxy that is believed about those before it.
     pub trusted: bool,
     /// Taken off the front of the path, on a segment boundary.
     pub strip_prefix: Option<&'a str>,
-    /// Who calls; a tunnel ends when the key is revoked.
+    /// Who calls: the key is taken out of the request, and a tunnel ends when it is revoked.
     pub consumer: Option<Arc<ConsumerHandle>>,
     /// Where a tunnel is registered.
     pub tunnels: &'a Arc<Tunnels>,

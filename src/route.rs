@@ -21,6 +21,9 @@
 //! **Ambiguity is an error, not a precedence puzzle.** Two routes for the same host, the same path and a common method, or
 //! both for any method, are refused; the order of routes in the file means nothing.
 //!
+//! A path with parameters (`/a;x=1/b`) is compared with them. As some servers cut them off, [`RouteTable::is_ambiguous`] tells
+//! whether such a server would see another route's path.
+//!
 //! Left out: regular expressions, headers and query strings in matches.
 
 mod host;
@@ -33,7 +36,7 @@ use std::collections::BTreeMap;
 
 use http::{HeaderValue, Method};
 
-use crate::config::model::Route;
+use crate::{config::model::Route, edge::normalise};
 use host::{Hosts, Pattern};
 use tree::{Clash, Tree};
 
@@ -91,6 +94,18 @@ impl RouteTable {
     /// Finds the route for a request. `host` is the `Host` field or the authority, with or without a port.
     pub fn lookup(&self, host: &str, path: &str, method: &Method) -> Found<'_> {
         self.hosts.find(host, |tree| tree.find(path)).map_or(Found::NotFound, |leaf| leaf.choose(method))
+    }
+}
+
+impl RouteTable {
+    /// Whether whoever cuts the parameters (`;…`) off a path finds it routed otherwise: then what guards that route would be
+    /// walked around.
+    pub fn is_ambiguous(&self, host: &str, path: &str, method: &Method) -> bool {
+        let Ok(bare) = normalise::without_parameters(path) else { return true };
+        match self.lookup(host, &bare, method) {
+            Found::NotFound => false,
+            found => found != self.lookup(host, path, method),
+        }
     }
 }
 

@@ -37,7 +37,7 @@ impl Admission {
         Self { peer, max_headers, http2, known: RefCell::new(None) }
     }
 
-    pub(super) fn peer(&self) -> &Peer {
+    pub(super) fn peer(&self) -> &Arc<Peer> {
         &self.peer
     }
 
@@ -126,7 +126,7 @@ fn rewrite(head: &mut Parts) -> Result<(PathFlags, Option<PathAndQuery>), Reject
         return Ok((PathFlags::default(), None));
     }
     let normal = normalise::normalise(path).map_err(Rejection::Path)?;
-    let flags = PathFlags { encoded_separator: normal.encoded_separator };
+    let flags = PathFlags { encoded_separator: normal.encoded_separator, parameters: normal.parameters };
     if normal.path == path {
         if head.uri.scheme().is_some() || head.uri.authority().is_some() {
             let target = std::mem::take(&mut head.uri).into_parts().path_and_query;

@@ -158,6 +158,21 @@ impl Rejection {
         }
     }
 
+    /// A word for the log.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::NoHost => "no-host",
+            Self::ManyHosts => "many-hosts",
+            Self::BadHost => "bad-host",
+            Self::HostsDiffer => "hosts-differ",
+            Self::Misdirected => "misdirected",
+            Self::Connect => "connect",
+            Self::Path(_) => "bad-path",
+            Self::TransferEncoding => "transfer-encoding",
+            Self::TooManyHeaders => "too-many-headers",
+        }
+    }
+
     /// Whether what follows on an HTTP/1 connection cannot be trusted to be the next request.
     fn ends_connection(self) -> bool {
         matches!(self, Self::Connect | Self::TransferEncoding | Self::ManyHosts | Self::NoHost | Self::BadHost)

@@ -190,7 +190,7 @@ async fn run_http1<H: Handler>(io: Io, desk: Rc<Desk<H>>, settings: &Settings, w
 async fn run_http2<H: Handler>(io: Io, desk: Rc<Desk<H>>, settings: &Settings, watch: &Arc<Watch>, keeper: Keeper<'_>) {
     let arrivals = watch.clone();
     let answer = service_fn(move |request| desk.clone().serve(request, Flight::new(&arrivals)));
-    let mut connection = gather(io, |io| settings.http2.serve_connection(TokioIo::new(io), answer));
+    let mut connection = gather(io, |io| settings.http2(watch).serve_connection(TokioIo::new(io), answer));
     let outcome =
         keeper.keep(Pin::new(&mut connection), |sending| sending.get_mut().connection().graceful_shutdown()).await;
     settle(&outcome, watch);

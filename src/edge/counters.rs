@@ -71,8 +71,10 @@ counters! {
     timeout_request_body,
     /// Connections whose client accepted no bytes in time.
     timeout_write,
-    /// HTTP/2 connections on which every answer waited for the client's window.
+    /// HTTP/2 answers, and connections all of whose answers, waited too long for the client's window.
     timeout_window,
+    /// HTTP/2 connections asked to end because their client gave up too many answers.
+    abandoned,
     /// Connections cut because they did not end after they were asked to.
     timeout_closing,
     /// Requests that the edge answered itself: malformed, misdirected, too large a head.

@@ -15,6 +15,11 @@ use super::{
     watch::Watch,
 };
 
+/// Answers that a client of HTTP/2 may give up, above half as many as it took, before its connection is asked to end; at twice
+/// as many it is cut. Each costs it two small frames, and us a request to an upstream, or a query. A page that is left gives up
+/// what it had asked for, some dozens.
+const ABANDONED: u32 = 100;
+
 /// The deadlines of one connection, kept.
 pub(super) struct Keeper<'a> {
     watch: &'a Watch,
@@ -90,6 +95,11 @@ impl<'a> Keeper<'a> {
         if matches!(self.ending, Ending::Waiting { .. }) && (view.open > 0 || !head_is_coming) {
             return self.ask();
         }
+        if self.watch.is_http2()
+            && let Some(step) = self.abandoned()
+        {
+            return step;
+        }
         let (at, cause) = due(&view, &self.deadlines, self.ending);
         let elapsed = timer.is_elapsed();
         if !elapsed && at >= self.armed {
@@ -105,6 +115,19 @@ impl<'a> Keeper<'a> {
             Poll::Ready(()) => Step::Again,
             Poll::Pending => Step::Wait,
         }
+    }
+
+    /// What the answers that the client gave up ask for.
+    fn abandoned(&mut self) -> Option<Step> {
+        let excess = self.watch.excess();
+        if excess > 2 * ABANDONED {
+            return Some(Step::Cut(Cause::Closing));
+        }
+        let asked = matches!(self.ending, Ending::Asked { .. });
+        (excess > ABANDONED && !asked).then(|| {
+            EdgeCounters::bump(&self.watch.counters.abandoned);
+            self.ask()
+        })
     }
 
     fn act(&mut self, cause: Cause, now: u64) -> Step {

@@ -9,6 +9,9 @@
 //! unless the route lets them through. Where such a separator hides a dot segment (`..%2Fadmin`), or path parameters do
 //! (`..;/admin`), the path is refused, whatever the route says: what it leads to depends on who reads it.
 //!
+//! Path parameters (`/a;x=1/b`) stay, and set a flag: there are servers that route by them and servers that cut them off, and the
+//! gateway answers 400 where that would lead past a route ([`without_parameters`]).
+//!
 //! The query is never touched.
 
 use std::borrow::Cow;
@@ -20,6 +23,8 @@ pub struct Normal<'a> {
     pub path: Cow<'a, str>,
     /// It holds an encoded slash, backslash or NUL, or a bare backslash.
     pub encoded_separator: bool,
+    /// A segment has parameters (`;…`).
+    pub parameters: bool,
 }
 
 /// Why a path has no spelling.
@@ -45,12 +50,26 @@ pub fn normalise(path: &str) -> Result<Normal<'_>, BadPath> {
         return Err(BadPath::Relative);
     }
     if is_plain(path.as_bytes()) {
-        return Ok(Normal { path: Cow::Borrowed(path), encoded_separator: false });
+        return Ok(Normal { path: Cow::Borrowed(path), encoded_separator: false, parameters: false });
     }
     let (decoded, encoded_separator) = decode(path)?;
     let joined = join(&decoded)?;
+    let parameters = joined.contains(';');
     let path = if joined == path { Cow::Borrowed(path) } else { Cow::Owned(joined) };
-    Ok(Normal { path, encoded_separator })
+    Ok(Normal { path, encoded_separator, parameters })
+}
+
+/// A normal path as servers read it that cut the parameters off each segment (Tomcat, Jetty, and what stands on them).
+///
+/// # Errors
+/// What is left hides a dot segment.
+pub fn without_parameters(path: &str) -> Result<String, BadPath> {
+    let mut bare = String::with_capacity(path.len());
+    for segment in path.split('/').skip(1) {
+        bare.push('/');
+        bare.push_str(segment.split(';').next().unwrap_or_default());
+    }
+    join(&bare)
 }
 
 /// Nothing in it that could need work: no escape, backslash, empty or dot-led segment.
@@ -191,6 +210,23 @@ mod tests {
         assert_eq!(flagged("/a\\b"), "/a\\b");
         assert_eq!(flagged("/a%00"), "/a%00");
         assert_eq!(flagged("/x%2Fy/../b"), "/b");
+    }
+
+    #[test]
+    fn parameters_are_flagged_kept_and_can_be_cut_off() {
+        for (path, bare) in [
+            ("/sec;x/echo", "/sec/echo"),
+            ("/sec;", "/sec"),
+            ("/;x/sec", "/sec"),
+            ("/;", "/"),
+            ("/a;b;c=/d;/", "/a/d/"),
+            ("/a;v=1", "/a"),
+        ] {
+            let flagged = normalise(path).unwrap();
+            assert!(flagged.parameters && flagged.path == path, "{path}");
+            assert_eq!(without_parameters(path).as_deref(), Ok(bare), "{path}");
+        }
+        assert!(!normalise("/a%3Bb").unwrap().parameters);
     }
 
     #[test]

@@ -17,8 +17,12 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{
-    Body, BoxError, Handler, Request, RequestBody, Response, admit::Admission, answer::Shape, counters::EdgeCounters,
-    pace::Pace, watch::Flight,
+    Body, BoxError, Handler, Refusal, Request, RequestBody, Response,
+    admit::Admission,
+    answer::{Rejection, Shape},
+    counters::EdgeCounters,
+    pace::Pace,
+    watch::Flight,
 };
 
 /// What serves the requests of one connection.
@@ -49,19 +53,26 @@ impl<H: Handler> Desk<H> {
         let response = match self.admission.admit(&mut head) {
             Ok(()) => self.handler.handle(self.request(head, body, &flight)).await,
             Err(rejection) => {
-                EdgeCounters::bump(&flight.watch().counters.rejected);
-                tracing::debug!(?rejection, "request refused");
                 if !body.is_end_stream() {
                     flight.watch().left_unread();
                 }
-                rejection.answer(Shape::of(&head.headers))
+                self.refuse(&head, rejection, &flight)
             }
         };
         Ok(self.finish(response, without_body, flight))
     }
 
+    fn refuse(&self, head: &Parts, rejection: Rejection, flight: &Flight) -> Response {
+        EdgeCounters::bump(&flight.watch().counters.rejected);
+        tracing::debug!(?rejection, "request refused");
+        let response = rejection.answer(Shape::of(&head.headers));
+        let (peer, reason) = (self.admission.peer(), rejection.reason());
+        self.handler.refused(&Refusal { head, peer, reason, response: &response });
+        response
+    }
+
     fn request(&self, head: Parts, body: Incoming, flight: &Flight) -> Request {
-        let body = RequestBody::incoming(body, self.pace, || Flight::new(flight.watch()));
+        let body = RequestBody::incoming(body, self.pace, || Flight::body(flight.watch()));
         Request::from_parts(head, body)
     }
 
@@ -73,6 +84,10 @@ impl<H: Handler> Desk<H> {
             if let Some(length) = body.len().filter(|length| *length > 0) {
                 head.headers.insert(CONTENT_LENGTH, length.into());
             }
+        }
+        if head.status.is_informational() || head.status == StatusCode::NO_CONTENT {
+            // RFC 9110, section 8.6. HTTP/2 clients take it for a promise of bytes.
+            head.headers.remove(CONTENT_LENGTH);
         }
         if without_body || is_bodiless(head.status) {
             body = body.without_bytes();
@@ -102,8 +117,13 @@ impl http_body::Body for Outgoing {
         let polled = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &polled {
             // HTTP/1 drops a body with its last piece; HTTP/2 keeps it until the client's window lets the piece go.
+            Some(Ok(frame)) if frame.is_trailers() => self.flight.done(),
             Some(Ok(_)) if self.http2 || !self.body.is_end_stream() => self.flight.offered(),
-            Some(Err(error)) => tracing::debug!(%error, "answer cut short"),
+            Some(Err(error)) => {
+                tracing::debug!(%error, "answer cut short");
+                self.flight.done();
+            }
+            None => self.flight.done(),
             _ => {}
         }
         Poll::Ready(polled)
@@ -115,5 +135,13 @@ impl http_body::Body for Outgoing {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if self.body.is_end_stream() {
+            self.flight.done();
+        }
     }
 }

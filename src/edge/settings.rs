@@ -2,14 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
-use hyper::{
-    rt::Executor,
-    server::conn::{http1, http2},
-};
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioTimer;
 
-use super::{deadline::Deadlines, pace::Pace};
+use super::{deadline::Deadlines, pace::Pace, streams::Streams, watch::Watch};
 use crate::{
     config::model::{Http2, Listener},
     net::ServerTls,
@@ -31,23 +27,13 @@ pub struct Settings {
     pub(super) handshake_timeout: Duration,
     pub(super) max_headers: usize,
     pub(super) http1: http1::Builder,
-    pub(super) http2: http2::Builder<LocalExecutor>,
+    http2: Http2,
+    max_header_bytes: usize,
     header: Duration,
     idle: Duration,
     progress: Duration,
     max_age: Duration,
     min_body_rate: u64,
-}
-
-/// Spawns on the current thread.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct LocalExecutor;
-
-impl<F: Future + 'static> Executor<F> for LocalExecutor {
-    fn execute(&self, future: F) {
-        // Into a box at once: an async block would hold a large future twice, and copy it when it is first polled.
-        tokio::task::spawn_local(Box::pin(future).map(drop));
-    }
 }
 
 impl Settings {
@@ -60,7 +46,8 @@ impl Settings {
             handshake_timeout: listener.handshake_timeout.0,
             max_headers: listener.max_headers,
             http1: http1(listener),
-            http2: http2(&listener.http2, listener.max_header_bytes.as_usize()),
+            http2: listener.http2.clone(),
+            max_header_bytes: listener.max_header_bytes.as_usize(),
             header: listener.header_timeout.0,
             idle: listener.idle_timeout.0,
             progress: listener.progress_timeout.0,
@@ -85,6 +72,11 @@ impl Settings {
         self.header
     }
 
+    /// HTTP/2 for the connection that `watch` observes.
+    pub(super) fn http2(&self, watch: &Arc<Watch>) -> http2::Builder<Streams> {
+        http2(&self.http2, self.max_header_bytes, Streams::new(watch, self.progress))
+    }
+
     pub(super) fn pace(&self) -> Pace {
         Pace::new(self.progress, self.min_body_rate)
     }
@@ -106,8 +98,8 @@ fn http1(listener: &Listener) -> http1::Builder {
     builder
 }
 
-fn http2(settings: &Http2, header_bytes: usize) -> http2::Builder<LocalExecutor> {
-    let mut builder = http2::Builder::new(LocalExecutor);
+fn http2(settings: &Http2, header_bytes: usize, streams: Streams) -> http2::Builder<Streams> {
+    let mut builder = http2::Builder::new(streams);
     let window = |size: u64| u32::try_from(size).unwrap_or(u32::MAX).min(i32::MAX as u32);
     builder
         .timer(TokioTimer::new())

@@ -5,10 +5,10 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 use super::{
     counters::EdgeCounters,
@@ -29,7 +29,21 @@ pub(super) struct Watch {
     blocked_since: AtomicU64,
     written: AtomicU64,
     unread: AtomicBool,
+    completed: AtomicU32,
+    abandoned: AtomicU32,
+    /// What an answer said last, as a [`Said`].
+    said: AtomicU8,
     pub(super) counters: Arc<EdgeCounters>,
+}
+
+/// What an answer told while it was polled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    Nothing,
+    /// The client is the one to act.
+    Offered,
+    /// We are.
+    Asked,
 }
 
 impl Watch {
@@ -46,6 +60,9 @@ impl Watch {
             blocked_since: AtomicU64::new(NEVER),
             written: AtomicU64::new(0),
             unread: AtomicBool::new(false),
+            completed: AtomicU32::new(0),
+            abandoned: AtomicU32::new(0),
+            said: AtomicU8::new(Said::Nothing as u8),
             counters,
         }
     }
@@ -76,6 +93,41 @@ impl Watch {
 
     pub(super) fn is_http2(&self) -> bool {
         self.http2.load(Relaxed)
+    }
+
+    // === answers ===
+
+    /// Forgets what was said, before an answer is polled: others may have been dropped meanwhile.
+    pub(super) fn hush(&self) {
+        self.say(Said::Nothing);
+    }
+
+    /// What the answer that was just polled has said last.
+    pub(super) fn said(&self) -> Said {
+        match self.said.load(Relaxed) {
+            said if said == Said::Offered as u8 => Said::Offered,
+            said if said == Said::Asked as u8 => Said::Asked,
+            _ => Said::Nothing,
+        }
+    }
+
+    fn say(&self, said: Said) {
+        self.said.store(said as u8, Relaxed);
+    }
+
+    /// When the last answer began to wait for its client.
+    pub(super) fn waiting_since(&self) -> Instant {
+        self.base + Duration::from_millis(self.waiting_since.load(Relaxed))
+    }
+
+    /// Whether every request has an answer that waits for its client.
+    pub(super) fn all_wait(&self) -> bool {
+        self.waiting.load(Relaxed) == self.open.load(Relaxed)
+    }
+
+    /// Answers that were given up before their end, less half of those that came to it.
+    pub(super) fn excess(&self) -> u32 {
+        self.abandoned.load(Relaxed).saturating_sub(self.completed.load(Relaxed) / 2)
     }
 
     // === the socket ===
@@ -126,19 +178,35 @@ impl Watch {
 pub(super) struct Flight {
     watch: Arc<Watch>,
     waiting: bool,
+    /// Whether the answer is still owed.
+    owed: bool,
 }
 
 impl Flight {
     /// A request has begun.
     pub(super) fn new(watch: &Arc<Watch>) -> Self {
+        let mut flight = Self::body(watch);
+        flight.owed = true;
+        flight
+    }
+
+    /// A request's body is being read.
+    pub(super) fn body(watch: &Arc<Watch>) -> Self {
         watch.open.fetch_add(1, Relaxed);
         watch.served.store(true, Relaxed);
         watch.head_since.store(NEVER, Relaxed);
-        Self { watch: watch.clone(), waiting: false }
+        Self { watch: watch.clone(), waiting: false, owed: false }
     }
 
     pub(super) fn watch(&self) -> &Arc<Watch> {
         &self.watch
+    }
+
+    /// All of the answer was handed over, or we have given it up ourselves.
+    pub(super) fn done(&mut self) {
+        if std::mem::take(&mut self.owed) {
+            self.watch.completed.fetch_add(1, Relaxed);
+        }
     }
 
     /// A piece of the answer was handed over; until the next is asked for, the client is the one to act.
@@ -147,6 +215,7 @@ impl Flight {
             self.waiting = true;
             self.watch.waiting.fetch_add(1, Relaxed);
             self.watch.waiting_since.store(self.watch.now(), Relaxed);
+            self.watch.say(Said::Offered);
         }
     }
 
@@ -155,6 +224,7 @@ impl Flight {
         if self.waiting {
             self.waiting = false;
             self.watch.waiting.fetch_sub(1, Relaxed);
+            self.watch.say(Said::Asked);
         }
     }
 }
@@ -162,6 +232,9 @@ impl Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         self.asked();
+        if self.owed {
+            self.watch.abandoned.fetch_add(1, Relaxed);
+        }
         if self.watch.open.fetch_sub(1, Relaxed) == 1 {
             self.watch.idle_since.store(self.watch.now(), Relaxed);
         }

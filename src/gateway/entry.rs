@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::{
     access::ConsumerHandle,
-    edge::Peer,
+    edge::{Peer, Refusal},
     observe::{
         access_log::{Line, Lines},
         figures::RouteFigures,
@@ -88,6 +88,27 @@ impl Entry {
             bytes: 0,
             complete: false,
         })
+    }
+
+    /// Writes the line of a request that the edge has answered by itself.
+    pub(super) fn refused(lines: Arc<Lines>, id: u64, client: IpAddr, refusal: &Refusal<'_>) {
+        let head = refusal.head;
+        let written = head.headers.get(header::HOST).map(|host| String::from_utf8_lossy(host.as_bytes()));
+        let host = head.uri.authority().map(|authority| authority.as_str().into()).or(written).unwrap_or_default();
+        let beginning = Beginning {
+            id,
+            peer: refusal.peer,
+            client,
+            method: &head.method,
+            target: head.uri.path_and_query(),
+            host: &Arc::from(host),
+            version: head.version,
+            headers: &head.headers,
+        };
+        let mut entry = Self::begin(lines, beginning);
+        entry.reason = Some(refusal.reason);
+        entry.answered(refusal.response.status().as_u16());
+        entry.sent(refusal.response.body().len().unwrap_or(0), true);
     }
 
     /// The route is known: its figures count from now on.
@@ -200,5 +221,34 @@ fn protocol(version: Version) -> &'static str {
         Version::HTTP_11 => "HTTP/1.1",
         Version::HTTP_10 => "HTTP/1.0",
         _ => "HTTP",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        edge::{Authority, Context, problem},
+        observe::access_log::AccessLog,
+    };
+
+    #[test]
+    fn what_the_edge_refuses_has_a_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("access.log");
+        let writer = AccessLog::open(file.to_str().unwrap()).unwrap();
+        let request = http::Request::get("/a?b").header("host", "other.test").header("user-agent", "probe");
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        let context = Context::for_host(Authority::none());
+        let response = problem(http::StatusCode::MISDIRECTED_REQUEST, "", "elsewhere");
+        let refusal = Refusal { head: &head, peer: &context.peer, reason: "misdirected", response: &response };
+        Entry::refused(Arc::new(writer.log().lines()), 7, context.peer.socket.ip(), &refusal);
+        writer.finish();
+        let line: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+        let said = |key: &str| line[key].as_str().unwrap().to_owned();
+        assert_eq!((line["status"].as_u64(), line["request"].as_u64()), (Some(421), Some(7)));
+        assert_eq!([said("reason"), said("host"), said("path")], ["misdirected", "other.test", "/a?b"]);
+        assert_eq!([said("method"), said("client"), said("user_agent")], ["GET", "127.0.0.1", "probe"]);
+        assert_eq!(line["bytes"].as_u64(), response.body().len());
     }
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     access::{ConsumerHandle, Denied},
-    edge::{self, Body, Context, Handler, Request, RequestBody, Response, answer},
+    edge::{self, Body, Context, Handler, Refusal, Request, RequestBody, Response, answer},
     limit::{Caller, Refused, Tally},
     observe::{access_log::Lines, trace::TRACEPARENT},
     pool::Holder,
@@ -66,6 +66,13 @@ impl Handler for Walk {
             entry.answered(response.status().as_u16());
             response.map(|body| body.observed(move |bytes, complete| entry.sent(bytes, complete)))
         }
+    }
+
+    fn refused(&self, refusal: &Refusal<'_>) {
+        let generation = self.shared.generation();
+        let trusted = &generation.config().server.trusted_proxies;
+        let client = edge::client_ip(refusal.peer.socket.ip(), &refusal.head.headers, trusted);
+        Entry::refused(self.lines.clone(), self.shared.request_id(), client, refusal);
     }
 }
 
@@ -134,9 +141,8 @@ impl Walk {
             }
         };
         entry.routed(&route.name, &route.figures);
-        if asked.context.path.encoded_separator && !route.allow_encoded_separators {
-            entry.reason = Some("encoded-separator");
-            let detail = "the path holds an encoded slash, backslash or NUL";
+        if let Some((reason, detail)) = bad_path(generation, route, request, asked.context) {
+            entry.reason = Some(reason);
             return Err(answer::problem(StatusCode::BAD_REQUEST, "Bad path", detail).into());
         }
         match route.cors.as_ref().and_then(|cors| query::preflight(cors, request)) {
@@ -216,6 +222,7 @@ impl Walk {
                 request.headers_mut().insert(TRACEPARENT, entry.trace.header());
                 let forward = Forward {
                     context: asked.context,
+                    client: asked.client,
                     trusted: asked.trusted,
                     strip_prefix: strip.as_deref(),
                     consumer,
@@ -234,6 +241,25 @@ impl Walk {
 /// Leaves an empty request behind: its owner is a future that would otherwise grow by the room of another.
 fn take(request: &mut Request) -> Request {
     std::mem::replace(request, Request::new(RequestBody::empty()))
+}
+
+/// Why a path is refused that others might read otherwise than the routes do: a word for the log, and a text.
+fn bad_path(
+    generation: &Generation,
+    route: &RouteEntry,
+    request: &Request,
+    context: &Context,
+) -> Option<(&'static str, &'static str)> {
+    let (flags, path) = (context.path, request.uri().path());
+    if route.allow_encoded_separators {
+        None
+    } else if flags.encoded_separator {
+        Some(("encoded-separator", "the path holds an encoded slash, backslash or NUL"))
+    } else if flags.parameters && generation.table.is_ambiguous(&context.authority.host, path, request.method()) {
+        Some(("path-parameters", "the path is routed otherwise without its parameters"))
+    } else {
+        None
+    }
 }
 
 fn respond(fixed: &Fixed) -> Response {

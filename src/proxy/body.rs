@@ -15,11 +15,13 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Duration, Instant};
 
-use super::lease::Lease;
+use super::{fields, lease::Lease};
 use crate::edge::{BodyError, RequestBody};
 
 /// A request's body, as hyper reads it.
 pub(super) struct SendBody {
+    /// A piece that came before there was a connection. Boxed, because every request is moved with its body, and few have one.
+    first: Option<Box<Frame<Bytes>>>,
     body: RequestBody,
     /// None for a request without a body.
     progress: Option<Arc<Progress>>,
@@ -72,7 +74,23 @@ impl SendBody {
     pub(super) fn new(body: RequestBody, now: Instant) -> Self {
         let progress = (!body.is_end_stream())
             .then(|| Arc::new(Progress { start: now, word: AtomicU64::new(Stage::Upstream as u64) }));
-        Self { body, progress }
+        Self { first: None, body, progress }
+    }
+
+    /// Ready when the first piece is there, or the body has ended without one: then it is empty.
+    pub(super) fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        while self.progress.is_some() && self.first.is_none() {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
+                Some(Ok(frame)) => {
+                    self.first = Some(Box::new(frame));
+                    self.note(Stage::Upstream);
+                }
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+                None => self.progress = None,
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     pub(super) fn progress(&self) -> Option<Arc<Progress>> {
@@ -84,7 +102,7 @@ impl SendBody {
     }
 
     pub(super) fn empty() -> Self {
-        Self { body: RequestBody::empty(), progress: None }
+        Self { first: None, body: RequestBody::empty(), progress: None }
     }
 
     fn note(&self, stage: Stage) {
@@ -99,7 +117,13 @@ impl Body for SendBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let mut polled = match self.first.take() {
+            Some(first) => Poll::Ready(Some(Ok(*first))),
+            None => Pin::new(&mut self.body).poll_frame(cx),
+        };
+        if let Poll::Ready(Some(Ok(frame))) = &mut polled {
+            strip_trailers(frame);
+        }
         match &polled {
             Poll::Pending => self.note(Stage::Client),
             Poll::Ready(Some(Ok(_))) if !self.body.is_end_stream() => self.note(Stage::Upstream),
@@ -109,12 +133,24 @@ impl Body for SendBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.first.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        with_first(self.first.as_deref(), &self.body.size_hint())
     }
+}
+
+fn strip_trailers(frame: &mut Frame<Bytes>) {
+    if let Some(trailers) = frame.trailers_mut() {
+        fields::strip_trailers(trailers);
+    }
+}
+
+/// The size of a body of which one piece was taken out before.
+fn with_first(first: Option<&Frame<Bytes>>, rest: &SizeHint) -> SizeHint {
+    let first = first.and_then(Frame::data_ref).map_or(0, |bytes| bytes.len() as u64);
+    rest.exact().map_or_else(SizeHint::default, |rest| SizeHint::with_exact(first + rest))
 }
 
 // === impl Progress ===
@@ -170,12 +206,14 @@ impl Body for AnswerBody {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if let Some(first) = self.first.take() {
+        if let Some(mut first) = self.first.take() {
+            strip_trailers(&mut first);
             self.settle();
             return Poll::Ready(Some(Ok(first)));
         }
         match Pin::new(&mut self.body).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
+                strip_trailers(&mut frame);
                 self.waiting_since = None;
                 self.settle();
                 Poll::Ready(Some(Ok(frame)))
@@ -202,10 +240,6 @@ impl Body for AnswerBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let first = self.first.as_ref().and_then(Frame::data_ref).map_or(0, |bytes| bytes.len() as u64);
-        match self.body.size_hint().exact() {
-            Some(rest) => SizeHint::with_exact(first + rest),
-            None => SizeHint::default(),
-        }
+        with_first(self.first.as_ref(), &self.body.size_hint())
     }
 }

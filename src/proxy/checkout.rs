@@ -6,7 +6,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Upstream,
-    connection::{self, Connection, Permit},
+    connection::{Connection, Permit},
+    dial::Dial,
     endpoint::choose,
     failure::Failure,
     gate::{Entry, Grant},
@@ -145,12 +146,12 @@ impl Upstream {
     ) -> Result<(Stream, Permit), (Failure, Permit)> {
         let place = &self.endpoints[endpoint];
         let until = deadline.min(Instant::now() + live.connect_timeout);
-        match connection::open(place, self.tls.as_ref(), until).await {
-            Ok(stream) => {
+        match Dial::new(place, self.tls.as_ref(), until, permit).await {
+            (Ok(stream), permit) => {
                 place.recover();
                 Ok((stream, permit))
             }
-            Err(error) => {
+            (Err(error), permit) => {
                 tried.0.push(endpoint);
                 let failure = Failure::Connect(error);
                 self.blame(endpoint, &failure, live);

@@ -1,7 +1,8 @@
 //! One connection to an endpoint: opened, driven by a task of its own, given up.
 
 use std::{
-    io,
+    future::poll_fn,
+    io, mem,
     pin::Pin,
     sync::{
         Arc,
@@ -15,15 +16,13 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    sync::oneshot,
     task::JoinHandle,
     time::{Duration, Instant, Sleep, sleep_until, timeout},
 };
 
 use super::{body::SendBody, endpoint::Endpoint, gate, idle::Parked, spare::Spare};
-use crate::{
-    net::{ClientConfig, DialError, Stream, connect_tls, dial_host},
-    observe,
-};
+use crate::{net::Stream, observe};
 
 /// After we have closed our half of a connection, how long we wait for the server to close its own before the connection no
 /// longer counts. Nobody waits for it but a request that needs the permit.
@@ -73,6 +72,9 @@ struct Alarm {
 struct Driver {
     task: JoinHandle<Ended>,
     busy: bool,
+    signs: Arc<Signs>,
+    /// Wakes the task when the connection is cut.
+    wake: Option<oneshot::Sender<()>>,
 }
 
 /// What the task and the request tell each other.
@@ -82,6 +84,8 @@ struct Signs {
     answered: AtomicBool,
     /// The request may turn the connection into a tunnel: the task then gives the stream back instead of closing it.
     tunnel: AtomicBool,
+    /// The request was given up: nothing more is sent, and what comes is waste.
+    cut: AtomicBool,
 }
 
 /// What is left of a connection when HTTP is over.
@@ -98,19 +102,6 @@ struct Watched {
 
 // === opening ===
 
-/// Dials an endpoint, with TLS where it is spoken.
-pub(super) async fn open(
-    endpoint: &Endpoint,
-    tls: Option<&Arc<ClientConfig>>,
-    deadline: Instant,
-) -> Result<Stream, DialError> {
-    let stream = dial_host(&endpoint.host, None, deadline).await?;
-    match (&endpoint.tls_name, tls) {
-        (Some(name), Some(config)) => connect_tls(stream, config.clone(), name, deadline).await,
-        _ => Ok(stream),
-    }
-}
-
 impl Link {
     /// Starts HTTP on a stream. The task that drives it belongs to the current thread's runtime.
     pub(super) async fn start(
@@ -125,7 +116,9 @@ impl Link {
         let mut builder = http1::Builder::new();
         builder.max_header_size(MAX_HEAD);
         let (sender, connection) = builder.handshake(io).await?;
-        let driver = Driver { task: tokio::spawn(drive(connection, held, signs.clone())), busy: false };
+        let (wake, woken) = oneshot::channel();
+        let task = tokio::spawn(drive(connection, held, signs.clone(), woken));
+        let driver = Driver { task, busy: false, signs: signs.clone(), wake: Some(wake) };
         Ok(Box::new(Self {
             sender,
             driver,
@@ -199,12 +192,29 @@ impl Link {
     }
 }
 
-/// Runs a connection to its end, and lets the server close it first if it will.
-async fn drive(connection: http1::Connection<TokioIo<Watched>, SendBody>, held: Held, signs: Arc<Signs>) -> Ended {
-    // An error is told to the request in transit; without one there is nobody to tell.
-    let Ok(parts) = connection.without_shutdown().await else { return Ended { held, stream: None } };
+/// Runs a connection until it ends or is cut, and lets the server close it first if it will.
+async fn drive(
+    mut connection: http1::Connection<TokioIo<Watched>, SendBody>,
+    held: Held,
+    signs: Arc<Signs>,
+    mut cut: oneshot::Receiver<()>,
+) -> Ended {
+    let mut fresh = true;
+    let ended = poll_fn(|cx| {
+        // Polled once, which leaves the task's waker there; after that only the sign is looked at.
+        if mem::take(&mut fresh) {
+            _ = Pin::new(&mut cut).poll(cx);
+        }
+        if signs.cut.load(Ordering::Acquire) {
+            return Poll::Ready(None);
+        }
+        connection.poll_without_shutdown(cx).map(Some)
+    })
+    .await;
+    let parts = connection.into_parts();
     let stream = parts.io.into_inner().stream;
-    if signs.tunnel.load(Ordering::Relaxed) {
+    // An error is told to the request in transit; without one there is nobody to tell.
+    if matches!(ended, Some(Ok(()))) && signs.tunnel.load(Ordering::Relaxed) {
         return Ended { held, stream: Some((stream, parts.read_buf)) };
     }
     linger(stream).await;
@@ -213,7 +223,7 @@ async fn drive(connection: http1::Connection<TokioIo<Watched>, SendBody>, held: 
 
 /// Closes our half, and waits for the server to close its own. The cap is the server's: a connection counts until it is gone
 /// there, too.
-async fn linger(mut stream: Stream) {
+pub(super) async fn linger(mut stream: Stream) {
     let goodbye = async {
         stream.shutdown().await?;
         let mut waste = [0_u8; 1024];
@@ -235,7 +245,10 @@ async fn linger(mut stream: Stream) {
 impl Drop for Driver {
     fn drop(&mut self) {
         if self.busy {
-            self.task.abort();
+            self.signs.cut.store(true, Ordering::Release);
+            if let Some(wake) = self.wake.take() {
+                _ = wake.send(());
+            }
         }
     }
 }

@@ -29,6 +29,7 @@ use super::{
     upstream::Live,
 };
 use crate::{
+    access,
     config::model::HostHeader,
     edge::{Body, Request, Response, Shape},
 };
@@ -41,7 +42,10 @@ pub(super) type Answer = http::Response<Incoming>;
 /// Forwards a request, and says what became of it. There is always an answer: the upstream's, or a problem document.
 ///
 /// Cancel safe: dropping the future cuts the connection that is in use. The same goes for the answer's body.
-pub async fn forward(request: Request, upstream: &Arc<Upstream>, context: &Forward<'_>) -> (Response, Outcome) {
+pub async fn forward(mut request: Request, upstream: &Arc<Upstream>, context: &Forward<'_>) -> (Response, Outcome) {
+    if context.consumer.is_some() {
+        access::conceal(request.headers_mut());
+    }
     let found = Found::scan(request.headers());
     let shape = if found.has(Found::CONTENT_TYPE) { Shape::of(request.headers()) } else { Shape::Problem };
     let mut exchange = Exchange::new(upstream);
@@ -100,6 +104,9 @@ impl<'a> Exchange<'a> {
     }
 
     async fn forward(&mut self) -> Result<Response, Failure> {
+        if self.request.as_ref().is_some_and(|request| !request.body().is_empty()) {
+            self.first_piece().await?;
+        }
         let line = match self.upstream.checkout_kept(self.now, &self.tried) {
             Ok(connection) => Line::Kept(connection),
             Err(endpoint) => Box::pin(self.upstream.checkout(endpoint, self.now, &self.live)).await?,
@@ -117,6 +124,20 @@ impl<'a> Exchange<'a> {
             Err(lost) if kept => Box::pin(self.retry(lost)).await,
             Err(lost) => Err(self.give_up(lost)),
         }
+    }
+
+    /// Waits for the first piece of the request's body, within the edge's deadlines for it: a client that has sent nothing
+    /// keeps no connection from others.
+    async fn first_piece(&mut self) -> Result<(), Failure> {
+        let Some(request) = &mut self.request else { return Ok(()) };
+        poll_fn(|cx| request.body_mut().poll_first(cx)).await.map_err(Failure::Unsent)?;
+        if request.body().is_empty() {
+            // It ended at once: there are no chunks to come.
+            request.headers_mut().remove(header::TRANSFER_ENCODING);
+            request.headers_mut().insert(header::CONTENT_LENGTH, 0.into());
+        }
+        self.now = Instant::now();
+        Ok(())
     }
 
     /// Sends a request a second time, on a fresh connection, if it is known not to have been sent, or may be sent again.

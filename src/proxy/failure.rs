@@ -49,6 +49,8 @@ pub(super) enum Failure {
     HeadTimeout,
     #[error("the client's body failed: {0}")]
     Client(hyper::Error),
+    #[error("the client's body failed before its first piece: {0}")]
+    Unsent(#[source] BodyError),
 }
 
 impl Failure {
@@ -79,7 +81,7 @@ impl Failure {
             Self::Switched => "upstream_switched",
             Self::SendTimeout => "upstream_send_timeout",
             Self::HeadTimeout => "upstream_head_timeout",
-            Self::Client(_) => "client_body",
+            Self::Client(_) | Self::Unsent(_) => "client_body",
         }
     }
 
@@ -100,6 +102,7 @@ impl Failure {
                 StatusCode::BAD_GATEWAY
             }
             Self::Client(error) => client_error(error).map_or(StatusCode::BAD_REQUEST, BodyError::status),
+            Self::Unsent(error) => error.status(),
         }
     }
 
@@ -114,7 +117,7 @@ impl Failure {
             Self::Garbage(_) | Self::Switched => "the service's answer was not valid HTTP",
             Self::SendTimeout => "the service stopped reading the request",
             Self::HeadTimeout => "the service did not answer in time",
-            Self::Client(_) => "the request's body did not arrive in full",
+            Self::Client(_) | Self::Unsent(_) => "the request's body did not arrive in full",
         }
     }
 

@@ -1,18 +1,10 @@
-//! Header fields that do not pass a proxy, and those that it writes.
+//! Header fields that do not pass a proxy.
 //!
 //! One pass over the names finds everything that needs a look; a typical request has only one such field or none.
 
-use std::{io::Write as _, net::IpAddr};
-
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::Forward;
-
-pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// Fields of one message that need a look, as bits.
@@ -31,10 +23,12 @@ impl Found {
     pub(super) const CONTENT_LENGTH: Self = Self(1 << 8);
     pub(super) const COOKIE: Self = Self(1 << 9);
     pub(super) const FORWARDED: Self = Self(1 << 10);
-    /// Whatever [`tells_who`].
+    /// `X-Forwarded-…`.
     pub(super) const X_FORWARDED: Self = Self(1 << 11);
     pub(super) const HOST: Self = Self(1 << 12);
     pub(super) const CONTENT_TYPE: Self = Self(1 << 13);
+    /// What also speaks of the client, and is believed from nobody: `X-Real-IP`, and anything of the kind with underscores.
+    pub(super) const ALIAS: Self = Self(1 << 14);
 
     /// Looks through a message's fields.
     pub(super) fn scan(headers: &HeaderMap) -> Self {
@@ -58,7 +52,7 @@ impl Found {
             // `Proxy` would become the variable HTTP_PROXY of a CGI program (CVE-2016-5385).
             "proxy" => Self::PROXY,
             _ => match name.as_bytes().first() {
-                Some(b'x') if tells_who(name) => Self::X_FORWARDED,
+                Some(b'x') => tells_who(name),
                 Some(b'p') if name.starts_with("proxy-") => Self::PROXY,
                 _ => Self::default(),
             },
@@ -70,15 +64,21 @@ impl Found {
     }
 }
 
-/// Whether a field speaks of the client in place of the socket: `X-Forwarded-…` and `X-Real-IP`, also with underscores, which
-/// CGI and its heirs do not tell from hyphens.
-fn tells_who(name: &str) -> bool {
+/// Whether a field speaks of the client in place of the socket: `X-Forwarded-…` and `X-Real-IP`. With underscores it is an
+/// alias: CGI and its heirs do not tell them from hyphens, but a proxy before us does, and lets them pass.
+fn tells_who(name: &str) -> Found {
     let alike = |wanted: &str| {
         let front = name.as_bytes().get(..wanted.len()).unwrap_or_default();
         front.len() == wanted.len()
             && front.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).eq(wanted.bytes())
     };
-    alike("x-forwarded-") || (name.len() == 9 && alike("x-real-ip"))
+    if alike("x-forwarded-") {
+        if name.contains('_') { Found::ALIAS } else { Found::X_FORWARDED }
+    } else if name.len() == 9 && alike("x-real-ip") {
+        Found::ALIAS
+    } else {
+        Found::default()
+    }
 }
 
 /// Removes what is meant for one connection only (RFC 9110, section 7.6.1): the fields that `Connection` names, and those that
@@ -109,7 +109,7 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, found: Found) {
     }
 }
 
-fn remove_all(headers: &mut HeaderMap, kind: Found) {
+pub(super) fn remove_all(headers: &mut HeaderMap, kind: Found) {
     let names: Vec<HeaderName> = headers.keys().filter(|name| Found::of(name.as_str()) == kind).cloned().collect();
     for name in names {
         headers.remove(name);
@@ -130,6 +130,22 @@ fn is_end_to_end(name: &str) -> bool {
     matches!(name, "host" | "authorization" | "cookie" | "forwarded" | "x-api-key" | "set-cookie" | "cache-control")
         || name.starts_with("x-forwarded-")
         || name.starts_with("content-")
+}
+
+/// Removes from trailers what belongs in the head (RFC 9110, section 6.5.1): framing, routing, credentials, and what is said
+/// of the client. Some servers merge trailers into the head, after all that was checked there.
+pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
+    let names: Vec<HeaderName> = trailers.keys().filter(|name| !may_trail(name.as_str())).cloned().collect();
+    for name in names {
+        trailers.remove(name);
+    }
+}
+
+fn may_trail(name: &str) -> bool {
+    let name = &*name.replace('_', "-");
+    Found::of(name) == Found::default()
+        && !is_end_to_end(name)
+        && !matches!(name, "trailer" | "traceparent" | "tracestate")
 }
 
 /// The comma-separated tokens of a field, over all its lines.
@@ -155,7 +171,7 @@ pub(super) fn join(headers: &mut HeaderMap, name: &HeaderName, separator: &[u8])
 }
 
 /// All lines of a field, and `last` behind them.
-fn joined(headers: &HeaderMap, name: &HeaderName, separator: &[u8], last: &[u8]) -> Option<HeaderValue> {
+pub(super) fn joined(headers: &HeaderMap, name: &HeaderName, separator: &[u8], last: &[u8]) -> Option<HeaderValue> {
     let mut text = BytesMut::new();
     let lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
     for line in lines.chain([last]).filter(|line| !line.is_empty()) {
@@ -167,99 +183,9 @@ fn joined(headers: &HeaderMap, name: &HeaderName, separator: &[u8], last: &[u8])
     HeaderValue::from_maybe_shared(text.freeze()).ok()
 }
 
-// === who the client is ===
-
-/// Writes `X-Forwarded-For`, `-Proto`, `-Host`, `-Port` and `Forwarded` (RFC 7239). What a trusted peer says of those before it
-/// is kept and continued; what anyone else says is replaced, or removed.
-pub(super) fn write_forwarded(headers: &mut HeaderMap, found: Found, context: &Forward<'_>) {
-    let peer = context.context.peer.socket.ip().to_canonical();
-    let mut room = [0; ADDRESS];
-    let address = address(peer, &mut room);
-    let host = headers.get(header::HOST).cloned();
-    let element = forwarded_element(peer, address, host.as_ref(), context.scheme());
-    if found.has(Found::X_FORWARDED) && !context.trusted {
-        remove_all(headers, Found::X_FORWARDED);
-    }
-    if context.trusted && found.has(Found::FORWARDED) {
-        let chain = joined(headers, &header::FORWARDED, b", ", &element);
-        set(headers, header::FORWARDED, chain);
-    } else {
-        set(headers, header::FORWARDED, HeaderValue::from_maybe_shared(Bytes::from(element)).ok());
-    }
-    let (scheme, port) = (HeaderValue::from_static(context.scheme()), port(context.context.peer.local.port()));
-    if context.trusted && found.has(Found::X_FORWARDED) {
-        let chain = joined(headers, &FORWARDED_FOR, b", ", address);
-        set(headers, FORWARDED_FOR, chain);
-        for (name, value) in [(FORWARDED_PROTO, Some(scheme)), (FORWARDED_HOST, host), (FORWARDED_PORT, Some(port))] {
-            if let (false, Some(value)) = (headers.contains_key(&name), value) {
-                headers.insert(name, value);
-            }
-        }
-    } else {
-        set(headers, FORWARDED_FOR, HeaderValue::from_bytes(address).ok());
-        set(headers, FORWARDED_PROTO, Some(scheme));
-        set(headers, FORWARDED_HOST, host);
-        set(headers, FORWARDED_PORT, Some(port));
-    }
-}
-
-/// Sets a field, or removes it: never leaves what the client sent.
-fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
-    match value {
-        Some(value) => _ = headers.insert(name, value),
-        None => _ = headers.remove(name),
-    }
-}
-
-fn port(number: u16) -> HeaderValue {
-    match number {
-        80 => HeaderValue::from_static("80"),
-        443 => HeaderValue::from_static("443"),
-        8080 => HeaderValue::from_static("8080"),
-        8443 => HeaderValue::from_static("8443"),
-        _ => number.into(),
-    }
-}
-
-/// Room for the longest address as text, an IPv6 one.
-const ADDRESS: usize = 46;
-
-/// An address as text. The formatting machinery costs ten times this for IPv4.
-fn address(address: IpAddr, room: &mut [u8; ADDRESS]) -> &[u8] {
-    let mut rest = &mut room[..];
-    // There is room for either; a write that found none would be cut.
-    match address {
-        IpAddr::V4(v4) => {
-            let mut digits = itoa::Buffer::new();
-            for (index, octet) in v4.octets().into_iter().enumerate() {
-                if index > 0 {
-                    _ = rest.write_all(b".");
-                }
-                _ = rest.write_all(digits.format(octet).as_bytes());
-            }
-        }
-        IpAddr::V6(v6) => _ = write!(rest, "{v6}"),
-    }
-    let left = rest.len();
-    &room[..ADDRESS - left]
-}
-
-/// `for=192.0.2.60;host="example.com";proto=https`.
-fn forwarded_element(peer: IpAddr, address: &[u8], host: Option<&HeaderValue>, scheme: &str) -> Vec<u8> {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:[]%".contains(byte);
-    let host = host.map(HeaderValue::as_bytes).filter(|host| !host.is_empty() && host.iter().all(plain));
-    // An IPv6 address is put in brackets and, as it has colons, in quotes (section 6).
-    let (open, close): (&[u8], &[u8]) = if peer.is_ipv6() { (b"for=\"[", b"]\"") } else { (b"for=", b"") };
-    let (before, host, after): (&[u8], &[u8], &[u8]) = host.map_or((b"", b"", b""), |host| (b";host=\"", host, b"\""));
-    [open, address, close, before, host, after, b";proto=", scheme.as_bytes()].concat()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::edge::{Authority, Context, Peer, TlsInfo};
 
     fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
@@ -326,73 +252,30 @@ mod tests {
         assert_eq!(map.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
     }
 
-    fn forwarded(peer: &str, trusted: bool, fields: &[(&'static str, &str)]) -> HeaderMap {
-        let mut map = headers(fields);
-        let mut at = Context::for_host(Authority::none());
-        let tls = TlsInfo { sni: None, version: "1.3", cipher: "any", alpn: None, resumed: false };
-        at.peer = Arc::new(Peer {
-            socket: (peer.parse::<IpAddr>().unwrap(), 40_000).into(),
-            local: ([127, 0, 0, 1], 8443).into(),
-            tls: Some(Arc::new(tls)),
-            ..(*at.peer).clone()
-        });
-        let context = Forward { context: &at, trusted, strip_prefix: None, consumer: None, tunnels: &Arc::default() };
-        let found = Found::scan(&map);
-        write_forwarded(&mut map, found, &context);
-        map
-    }
-
     #[test]
-    fn a_stranger_cannot_say_who_it_is() {
-        let map = forwarded(
-            "::ffff:10.0.0.9",
-            false,
-            &[
-                ("host", "example.com:8443"),
-                ("x-forwarded-for", "1.2.3.4"),
-                ("x-forwarded-for", "5.6.7.8"),
-                ("x-forwarded-proto", "http"),
-                ("x-forwarded-host", "evil"),
-                ("x-forwarded-port", "1"),
-                ("forwarded", "for=1.2.3.4"),
-                ("x_forwarded_for", "1.2.3.4"),
-                ("x-forwarded-user", "root"),
-                ("x-real-ip", "1.2.3.4"),
-                ("x-forward", "is another field"),
-            ],
-        );
-        assert_eq!(map.keys().filter(|name| name.as_str().starts_with('x')).count(), 5, "{map:?}");
-        assert_eq!(map.get_all("x-forwarded-for").iter().collect::<Vec<_>>(), ["10.0.0.9"]);
-        assert_eq!(map["x-forwarded-proto"], "https");
-        assert_eq!(map["x-forwarded-host"], "example.com:8443");
-        assert_eq!(map["x-forwarded-port"], "8443");
-        assert_eq!(map["forwarded"], "for=10.0.0.9;host=\"example.com:8443\";proto=https");
-        let bare = forwarded("2001:db8::1", false, &[("x-forwarded-host", "evil"), ("host", "a\"b")]);
-        assert_eq!(bare["forwarded"], "for=\"[2001:db8::1]\";proto=https", "nothing is quoted that could break out");
-        assert!(!forwarded("10.0.0.9", false, &[("x-forwarded-host", "evil")]).contains_key("x-forwarded-host"));
-    }
-
-    #[test]
-    fn a_trusted_proxy_is_believed_and_continued() {
-        let map = forwarded(
-            "10.0.0.9",
-            true,
-            &[
-                ("host", "internal"),
-                ("x-forwarded-for", "1.2.3.4"),
-                ("x-forwarded-for", "5.6.7.8"),
-                ("x-forwarded-host", "www.example.com"),
-                ("forwarded", "for=1.2.3.4"),
-            ],
-        );
-        assert_eq!(map["x-forwarded-for"], "1.2.3.4, 5.6.7.8, 10.0.0.9");
-        assert_eq!(map["x-forwarded-host"], "www.example.com");
-        assert_eq!(map["x-forwarded-proto"], "https");
-        assert_eq!(map["forwarded"], "for=1.2.3.4, for=10.0.0.9;host=\"internal\";proto=https");
-        let first = forwarded("10.0.0.9", true, &[("x-forwarded-proto", "http")]);
-        assert_eq!(
-            (&first["x-forwarded-for"], &first["x-forwarded-proto"]),
-            (&"10.0.0.9".parse().unwrap(), &"http".parse().unwrap())
-        );
+    fn trailers_hold_nothing_that_belongs_in_the_head() {
+        let mut map = headers(&[
+            ("grpc-status", "0"),
+            ("grpc-message", "fine"),
+            ("x-sum", "7"),
+            ("x-forwarded-for", "127.0.0.1"),
+            ("x_forwarded_for", "127.0.0.1"),
+            ("x-real-ip", "127.0.0.1"),
+            ("forwarded", "for=127.0.0.1"),
+            ("host", "evil"),
+            ("content-length", "5"),
+            ("transfer-encoding", "chunked"),
+            ("connection", "close"),
+            ("authorization", "Bearer x"),
+            ("proxy-authorization", "Basic x"),
+            ("cookie", "a=1"),
+            ("set-cookie", "a=1"),
+            ("x-api-key", "x"),
+            ("x_api_key", "x"),
+            ("traceparent", "00-x"),
+            ("trailer", "x"),
+        ]);
+        strip_trailers(&mut map);
+        assert_eq!(map.keys().collect::<Vec<_>>(), ["grpc-status", "grpc-message", "x-sum"]);
     }
 }

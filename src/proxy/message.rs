@@ -9,6 +9,7 @@ use http_body::Body;
 use super::{
     Forward,
     fields::{self, Found},
+    forwarded,
 };
 use crate::edge::{Request, RequestBody};
 
@@ -41,7 +42,7 @@ pub(super) fn rewrite_request(request: &mut Request, found: Found, context: &For
         fields::join(headers, &header::COOKIE, b"; ");
     }
     framing.write(headers, found);
-    fields::write_forwarded(headers, found, context);
+    forwarded::write(headers, found, context);
     rewrite_target(request.uri_mut(), context.strip_prefix);
     *request.version_mut() = Version::HTTP_11;
     // What the edge attached is not for hyper to keep.
@@ -138,9 +139,18 @@ mod tests {
     use super::*;
     use crate::edge::{Authority, Context};
 
+    const LOOPBACK: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
     fn rewritten(request: request::Builder, body: RequestBody, strip: Option<&str>) -> request::Parts {
         let (at, tunnels) = (Context::for_host(Authority::none()), Arc::default());
-        let context = Forward { context: &at, trusted: false, strip_prefix: strip, consumer: None, tunnels: &tunnels };
+        let context = Forward {
+            context: &at,
+            client: LOOPBACK,
+            trusted: false,
+            strip_prefix: strip,
+            consumer: None,
+            tunnels: &tunnels,
+        };
         let mut request = request.body(body).unwrap();
         let found = Found::scan(request.headers());
         rewrite_request(&mut request, found, &context, false);

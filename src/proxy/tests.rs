@@ -19,6 +19,9 @@ use crate::edge::{self, Authority, RequestBody};
 use front::streaming;
 use origin::Origin;
 
+/// Where requests come from.
+const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
 /// No test waits longer for anything.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -52,7 +55,14 @@ async fn fetch(upstream: &Arc<Upstream>, request: edge::Request) -> (StatusCode,
 
 async fn send(upstream: &Arc<Upstream>, request: edge::Request) -> (edge::Response, Outcome) {
     let (context, tunnels) = (Context::for_host(Authority::none()), Arc::default());
-    let context = Forward { context: &context, trusted: false, strip_prefix: None, consumer: None, tunnels: &tunnels };
+    let context = Forward {
+        context: &context,
+        client: LOOPBACK,
+        trusted: false,
+        strip_prefix: None,
+        consumer: None,
+        tunnels: &tunnels,
+    };
     within(forward(request, upstream, &context)).await
 }
 

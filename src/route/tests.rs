@@ -73,6 +73,28 @@ fn a_prefix_ends_on_a_segment_boundary() {
 }
 
 #[test]
+fn parameters_lead_around_no_route() {
+    let table = table(&[
+        r#"path = "/""#,
+        r#"path = "/sec""#,
+        r#"path = "/read"
+methods = ["GET"]"#,
+        r#"exact = "/v;1""#,
+    ]);
+    let ambiguous = |path: &str, method: Method| table.is_ambiguous("h", path, &method);
+    for path in ["/sec;x/echo", "/sec;", "/;x/sec/echo", "/;/sec", "/read;x"] {
+        assert!(ambiguous(path, Method::GET), "{path}");
+    }
+    assert!(ambiguous("/read;x", Method::POST), "the bare path is not routed for the method");
+    for path in ["/sec/a;x", "/other;x/sec", "/a;b", "/sec"] {
+        assert!(!ambiguous(path, Method::GET), "{path}");
+    }
+    assert!(ambiguous("/v;1", Method::GET), "without its parameter it is the first route's");
+    let alone = self::table(&[r#"exact = "/v;1""#]);
+    assert!(!alone.is_ambiguous("h", "/v;1", &Method::GET), "nothing is walked around");
+}
+
+#[test]
 fn methods_come_last_and_head_follows_get() {
     let table = table(&[
         r#"path = "/x"

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
     http2,
-    support::{Client, Edge, count, hello, listener, millis, read, run, status},
+    support::{Bell, Client, Edge, PATIENCE, count, hello, listener, millis, read, run, status},
 };
 use crate::{
     config::{model::Listener, value::Size},
@@ -266,6 +266,40 @@ fn an_http2_client_that_gives_no_window_is_let_go() {
         let _stalled = client.get("https://localhost/").await.unwrap();
         let slow = client.get("https://localhost/slow").await.unwrap();
         assert_eq!(slow.into_body().collect().await.unwrap().to_bytes(), "done");
+    });
+}
+
+#[test]
+fn an_http2_stream_that_moves_shields_none_that_stalls() {
+    run(async {
+        let (bell, dropped) = Bell::new();
+        let bell = std::rc::Rc::new(std::cell::RefCell::new(Some(bell)));
+        let mixed = move |request: Request| {
+            let bell = bell.borrow_mut().take();
+            async move {
+                if request.uri().path() == "/open" {
+                    return std::future::pending().await;
+                }
+                let (mut sender, body) = Body::channel(1);
+                let piece = Bytes::from(vec![0; 65_536]);
+                tokio::task::spawn_local(async move {
+                    let _bell = bell;
+                    while sender.send(piece.clone()).await.is_ok() {}
+                });
+                Response::new(body)
+            }
+        };
+        let config = short(|config| config.progress_timeout = millis(150));
+        let edge = Edge::tls(&config, mixed);
+        let mut client = edge.http2().await;
+        let stalled = client.get("https://localhost/").await.unwrap();
+        client.sender.ready().await.unwrap();
+        let open = http::Request::get("https://localhost/open").body(BodyExt::boxed_unsync(Body::empty())).unwrap();
+        let open = tokio::task::spawn_local(client.sender.send_request(open));
+        tokio::time::timeout(PATIENCE, dropped).await.expect("the stalled answer lives on").unwrap();
+        assert!(stalled.into_body().collect().await.is_err(), "reset, not ended");
+        assert!(!open.is_finished(), "no other stream is touched");
+        assert_eq!((read(&edge.counters.timeout_window), read(&edge.counters.active)), (1, 1));
     });
 }
 

@@ -1,10 +1,12 @@
 //! HTTP/1.1 as bytes.
 
+use std::{cell::RefCell, rc::Rc};
+
 use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
 
 use super::support::{Edge, count, hello, listener, read, run, status};
-use crate::edge::{Body, Context, Request, Response};
+use crate::edge::{Body, Context, Handler, Refusal, Request, Response};
 
 #[test]
 fn requests_follow_each_other_on_one_connection() {
@@ -354,5 +356,38 @@ fn connections_over_a_cap_are_closed_at_once() {
         drop(first);
         edge.until("there is room again", |figures| figures.active == 1).await;
         assert_eq!(status(&edge.connect().await.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await), 200);
+    });
+}
+
+/// Answers, and notes what never came to it.
+#[derive(Clone, Default)]
+struct Noting(Rc<RefCell<Vec<(u16, &'static str)>>>);
+
+impl Handler for Noting {
+    async fn handle(&self, request: Request) -> Response {
+        hello(request).await
+    }
+
+    fn refused(&self, refusal: &Refusal<'_>) {
+        self.0.borrow_mut().push((refusal.response.status().as_u16(), refusal.reason));
+    }
+}
+
+#[test]
+fn the_handler_is_told_of_what_the_edge_refuses() {
+    run(async {
+        let noting = Noting::default();
+        let edge = Edge::tls(&listener(), noting.clone());
+        for request in [
+            "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n",
+            "GET / HTTP/1.1\r\nhost: other.test\r\n\r\n",
+            "CONNECT a:80 HTTP/1.1\r\nhost: a:80\r\n\r\n",
+            "GET / HTTP/1.1\r\nhost: localhost\r\nhost: localhost\r\n\r\n",
+            "GET /% HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        ] {
+            edge.http1().await.ask(request).await;
+        }
+        let refused = [(421, "misdirected"), (405, "connect"), (400, "many-hosts"), (400, "bad-path")];
+        assert_eq!(*noting.0.borrow(), refused);
     });
 }

@@ -1,5 +1,7 @@
 //! HTTP/2: limits, and the attacks they are for.
 
+use std::{cell::Cell, rc::Rc};
+
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -136,6 +138,24 @@ fn answers_without_a_body_have_none() {
 }
 
 #[test]
+fn no_content_has_no_length() {
+    run(async {
+        let lengthy = |_: Request| async {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = http::StatusCode::NO_CONTENT;
+            response.headers_mut().insert("content-length", 5.into());
+            response
+        };
+        for edge in [Edge::tls(&listener(), lengthy), Edge::plain(&listener(), lengthy)] {
+            let answer = edge.http2().await.get("https://localhost/").await.unwrap();
+            assert_eq!(answer.status(), 204);
+            assert!(!answer.headers().contains_key("content-length"));
+            assert!(answer.into_body().collect().await.unwrap().to_bytes().is_empty());
+        }
+    });
+}
+
+#[test]
 fn an_answer_that_is_cut_short_resets_its_stream_only() {
     run(async {
         let half = |request: Request| async move {
@@ -182,6 +202,48 @@ fn rapid_resets_end_the_connection() {
         let _ = client.0.write_all(&flood).await;
         assert_eq!(goaway(&mut client).await, Some(ENHANCE_YOUR_CALM));
         edge.until("the connection is given back", |figures| figures.active == 0).await;
+    });
+}
+
+/// The same, but each stream is given up only when its request is being answered.
+#[test]
+fn answers_that_are_given_up_end_the_connection() {
+    run(async {
+        let began = Rc::new(Cell::new(0));
+        let stuck = {
+            let began = began.clone();
+            move |_: Request| {
+                began.set(began.get() + 1);
+                std::future::pending::<Response>()
+            }
+        };
+        let edge = Edge::plain(&listener(), stuck);
+        let mut client = raw(&edge).await;
+        edge.until("it is accepted", |figures| figures.active == 1).await;
+        let mut streams = (1..).step_by(2);
+        let mut give_up = async |count: u32| {
+            for _ in 0..count {
+                let (stream, before) = (streams.next().unwrap(), began.get());
+                if client.0.write_all(&get(stream)).await.is_err() {
+                    return;
+                }
+                let seen = async {
+                    while began.get() == before && read(&edge.counters.active) == 1 {
+                        tokio::task::yield_now().await;
+                    }
+                };
+                tokio::time::timeout(PATIENCE, seen).await.expect("a request or an end");
+                _ = client.0.write_all(&frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())).await;
+            }
+        };
+        give_up(100).await;
+        assert_eq!(read(&edge.counters.abandoned), 0);
+        give_up(2).await;
+        edge.until("it is asked to end", |figures| figures.abandoned == 1 && figures.active == 1).await;
+        // Nothing ends without the client's help, and it goes on.
+        give_up(200).await;
+        edge.until("it is cut", |figures| figures.active == 0).await;
+        assert!(began.get() < 250, "{}", began.get());
     });
 }
 

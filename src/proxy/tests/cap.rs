@@ -5,9 +5,20 @@ use std::{
     thread,
 };
 
-use tokio::{sync::Notify, task::LocalSet, time::Instant};
+use futures_util::FutureExt;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::Notify,
+    task::LocalSet,
+    time::Instant,
+};
 
-use super::{origin::OK, *};
+use super::{
+    front::{Forwarding, Front},
+    origin::OK,
+    *,
+};
 use crate::observe;
 
 /// Answers when it is told to.
@@ -140,6 +151,34 @@ async fn the_queue_is_bounded_in_length_and_time() {
 }
 
 #[tokio::test]
+async fn an_upload_that_sends_nothing_keeps_no_connection_from_others() {
+    let origin = Origin::answering(OK).await;
+    let upstream = upstream(&[&origin], "max_connections = 1\nqueue = 0");
+    let (mut client, body) = streaming().await;
+    let mut upload = Box::pin(send(&upstream, request(Method::POST, "/", body)));
+    assert!(futures_util::poll!(&mut upload).is_pending());
+    let (status, _, outcome) = fetch(&upstream, get("/")).await;
+    assert_eq!((status, outcome.reason), (StatusCode::OK, None));
+    client.send("x").await;
+    client.finish().await;
+    assert_eq!(upload.await.0.status(), StatusCode::OK);
+    assert_eq!(origin.accepted(), 1);
+}
+
+#[tokio::test]
+async fn an_upload_that_never_comes_is_told_so_and_costs_no_connection() {
+    let origin = Origin::answering(OK).await;
+    let forwarding = Forwarding { upstream: upstream(&[&origin], ""), tunnels: Arc::default(), consumer: None };
+    let front = Front::start_with(forwarding, "progress_timeout = \"100ms\"");
+    let mut client = TcpStream::connect(front.address).await.unwrap();
+    client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\n").await.unwrap();
+    let mut answer = vec![0; 12];
+    within(client.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(answer, b"HTTP/1.1 408");
+    assert_eq!(origin.accepted(), 0);
+}
+
+#[tokio::test]
 async fn who_waits_is_served_in_order_and_by_hand_off() {
     let go = Arc::new(Notify::new());
     let origin = gated(&go).await;
@@ -199,6 +238,40 @@ async fn a_client_that_leaves_cuts_its_connection_and_frees_its_place() {
     until("cut in the middle of the body", || origin.open() == 0).await;
     assert_eq!(fetch(&upstream, get("/")).await.0, StatusCode::OK);
     assert_eq!(origin.accepted(), 3);
+}
+
+#[tokio::test]
+async fn what_a_client_leaves_counts_until_the_server_has_closed_it() {
+    let origin = Origin::serve(|mut socket, _| async move {
+        while socket.request().await.is_some() {}
+        // In no hurry.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    })
+    .await;
+    let upstream = upstream(&[&origin], "max_connections = 1");
+    for round in 1..=3 {
+        let leaving = spawn_fetch(&upstream);
+        until("taken", || origin.requests().len() == round).await;
+        leaving.abort();
+    }
+    assert_eq!(origin.seen.peak.load(Ordering::SeqCst), 1, "as the server counts");
+}
+
+#[tokio::test]
+async fn a_dial_that_nobody_waits_for_counts_until_the_server_has_closed_it() {
+    let origin = Origin::serve(|mut socket, _| async move {
+        while socket.request().await.is_some() {}
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    })
+    .await;
+    let upstream = upstream(&[&origin], "max_connections = 1");
+    // It dials when it is first looked at, and is left before it hears of the outcome.
+    assert!(send(&upstream, get("/")).now_or_never().is_none());
+    let second = spawn_fetch(&upstream);
+    until("another is there", || origin.requests().len() == 1).await;
+    second.abort();
+    assert_eq!(origin.accepted(), 2);
+    assert_eq!(origin.seen.peak.load(Ordering::SeqCst), 1, "as the server counts");
 }
 
 #[tokio::test]

@@ -74,6 +74,43 @@ async fn a_body_is_framed_once_whatever_the_client_said() {
 }
 
 #[tokio::test]
+async fn a_body_that_ends_at_once_is_none() {
+    let origin = Origin::answering(OK).await;
+    let upstream = upstream(&[&origin], "");
+    let (mut client, body) = streaming().await;
+    client.finish().await;
+    assert_eq!(fetch(&upstream, request(Method::POST, "/", body)).await.0, StatusCode::OK);
+    let head = &origin.requests()[0].head;
+    assert!(has(head, "content-length: 0") && field(head, "transfer-encoding").is_none(), "{head}");
+    assert_eq!(fetch(&upstream, get("/")).await.0, StatusCode::OK);
+    assert_eq!(origin.accepted(), 1, "nothing was left over on the connection");
+}
+
+#[tokio::test]
+async fn trailers_pass_without_claims() {
+    let origin = Origin::serve(|mut socket, _| async move {
+        let _ = socket.head().await;
+        let head = socket.head().await.unwrap();
+        socket.seen.requests.lock().push(origin::Seized { head, body: Vec::new() });
+        let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum, x-api-key\r\n\r\n";
+        socket.send(&format!("{answer}1\r\na\r\n0\r\nx-api-key: k\r\nx-sum: 7\r\n\r\n")).await;
+        socket.request().await;
+    })
+    .await;
+    let upstream = upstream(&[&origin], "");
+    let (mut client, body) = streaming().await;
+    client.send("abc").await;
+    client.finish_with("x-forwarded-for: 127.0.0.1\r\nx-sum: 7\r\n").await;
+    let mut one = request(Method::POST, "/", body);
+    one.headers_mut().insert("trailer", "x-forwarded-for, x-sum".parse().unwrap());
+    let (response, _) = send(&upstream, one).await;
+    let answer = within(response.into_body().collect()).await.unwrap();
+    assert_eq!(answer.trailers().unwrap().keys().collect::<Vec<_>>(), ["x-sum"]);
+    let sent = &origin.requests()[0].head;
+    assert!(sent.ends_with("0\r\nx-sum: 7\r\n\r\n"), "{sent}");
+}
+
+#[tokio::test]
 async fn host_can_be_the_endpoints_own() {
     let origin = Origin::answering(OK).await;
     let upstream = upstream(&[&origin], "host = \"endpoint\"");
@@ -91,9 +128,7 @@ async fn bodies_stream_in_both_directions_without_being_gathered() {
         socket.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
         // Each piece is answered before the next is sent.
         for piece in ["1\r\na\r\n", "1\r\nb\r\n", "0\r\n\r\n"] {
-            let mut got = vec![0; piece.len()];
-            tokio::io::AsyncReadExt::read_exact(&mut socket.stream, &mut got).await.unwrap();
-            assert_eq!(String::from_utf8(got).unwrap(), piece);
+            assert_eq!(String::from_utf8(socket.bytes(piece.len()).await.unwrap()).unwrap(), piece);
             socket.send(&piece.to_uppercase()).await;
         }
         socket.request().await;
@@ -101,10 +136,13 @@ async fn bodies_stream_in_both_directions_without_being_gathered() {
     .await;
     let upstream = upstream(&[&origin], "");
     let (mut client, body) = streaming().await;
+    client.send("a").await;
     let (response, _) = send(&upstream, request(Method::POST, "/", body)).await;
     let mut answer = response.into_body();
-    for (piece, expected) in [("a", "A"), ("b", "B")] {
-        client.send(piece).await;
+    for expected in ["A", "B"] {
+        if expected == "B" {
+            client.send("b").await;
+        }
         let frame = within(answer.frame()).await.unwrap().unwrap();
         assert_eq!(frame.into_data().unwrap(), expected);
     }
@@ -202,7 +240,8 @@ async fn an_early_answer_does_not_wait_for_the_request() {
     })
     .await;
     let upstream = upstream(&[&origin], "");
-    let (client, body) = streaming().await;
+    let (mut client, body) = streaming().await;
+    client.send("a").await;
     let (status, body, outcome) = fetch(&upstream, request(Method::POST, "/", body)).await;
     assert_eq!((status.as_u16(), &*body, outcome.reason), (413, &b"big!"[..], None));
     // The request was never finished: no other may follow on that connection.
@@ -270,4 +309,39 @@ async fn tls_is_spoken_and_verified() {
         assert_eq!((status, outcome.reason), (StatusCode::BAD_GATEWAY, Some("upstream_tls")));
     }
     assert!(received.try_recv().is_err(), "nothing is sent to a server that is not the one");
+}
+
+#[tokio::test]
+async fn a_consumers_key_stays_here_and_a_strangers_passes() {
+    let origin = Origin::answering(OK).await;
+    let upstream = upstream(&[&origin], "");
+    let key = crate::access::new_key().unwrap();
+    let text = format!("key_sha256 = [\"{}\"]", key.sha256);
+    let configured = std::collections::BTreeMap::from([("who".to_owned(), toml_edit::de::from_str(&text).unwrap())]);
+    let consumers = crate::access::Consumers::build(&configured).unwrap();
+    let (at, tunnels) = (Context::for_host(Authority::none()), Arc::default());
+    for name in ["authorization", "x-api-key"] {
+        let value = if name == "x-api-key" { key.text.clone() } else { format!("Bearer {}", key.text) };
+        let mut one = get("/");
+        one.headers_mut().insert(name, value.parse().unwrap());
+        let consumer = consumers.authenticate(one.headers()).unwrap();
+        assert!(consumer.is_some());
+        for consumer in [consumer, None] {
+            let mut one = get("/");
+            one.headers_mut().insert(name, value.parse().unwrap());
+            let known = consumer.is_some();
+            let context = Forward {
+                context: &at,
+                client: LOOPBACK,
+                trusted: false,
+                strip_prefix: None,
+                consumer,
+                tunnels: &tunnels,
+            };
+            let (response, _) = within(forward(one, &upstream, &context)).await;
+            assert_eq!(response.status(), StatusCode::OK);
+            let head = origin.requests().pop().unwrap().head;
+            assert_eq!(field(&head, name), (!known).then_some(value.as_str()), "{head}");
+        }
+    }
 }

@@ -27,6 +27,11 @@ pub(super) struct Front {
 
 impl Front {
     pub(super) fn start<H: Handler + Send>(handler: H) -> Self {
+        Self::start_with(handler, "")
+    }
+
+    /// With settings for the listener.
+    pub(super) fn start_with<H: Handler + Send>(handler: H, settings: &'static str) -> Self {
         let (tell, told) = std::sync::mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         thread::spawn(move || {
@@ -34,7 +39,7 @@ impl Front {
             LocalSet::new().block_on(&runtime, async move {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 tell.send(listener.local_addr().unwrap()).unwrap();
-                let listening = toml_edit::de::from_str("address = \"127.0.0.1:0\"").unwrap();
+                let listening = toml_edit::de::from_str(&format!("address = \"127.0.0.1:0\"\n{settings}")).unwrap();
                 let service = Service {
                     settings: Arc::new(ArcSwap::from_pointee(Settings::new("test", &listening, None))),
                     handler,
@@ -65,6 +70,7 @@ impl Handler for Forwarding {
         let context = request.extensions_mut().remove::<Context>().unwrap();
         let context = Forward {
             context: &context,
+            client: context.peer.socket.ip(),
             trusted: false,
             strip_prefix: None,
             consumer: self.consumer.clone(),
@@ -92,7 +98,12 @@ impl Feeder {
 
     /// Ends the request; the client waits for its answer.
     pub(super) async fn finish(&mut self) {
-        self.client.write_all(b"0\r\n\r\n").await.unwrap();
+        self.finish_with("").await;
+    }
+
+    /// Ends the request with trailers, each a line.
+    pub(super) async fn finish_with(&mut self, trailers: &str) {
+        self.client.write_all(format!("0\r\n{trailers}\r\n").as_bytes()).await.unwrap();
     }
 }
 

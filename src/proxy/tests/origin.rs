@@ -39,7 +39,7 @@ pub(super) struct Seized {
 pub(super) struct Socket {
     pub(super) stream: TcpStream,
     buffer: Vec<u8>,
-    seen: Arc<Seen>,
+    pub(super) seen: Arc<Seen>,
 }
 
 impl Origin {
@@ -100,10 +100,7 @@ impl Socket {
             self.buffer.drain(..end).collect()
         } else {
             let length = field(&head, "content-length").map_or(0, |length| length.parse().unwrap());
-            while self.buffer.len() < length {
-                self.more().await?;
-            }
-            self.buffer.drain(..length).collect()
+            self.bytes(length).await?
         };
         let seized = Seized { head, body };
         self.seen.requests.lock().push(seized.clone());
@@ -114,6 +111,14 @@ impl Socket {
     pub(super) async fn head(&mut self) -> Option<String> {
         let end = self.until(b"\r\n\r\n").await?;
         Some(String::from_utf8(self.buffer.drain(..end).collect()).unwrap())
+    }
+
+    /// So many bytes of what comes next.
+    pub(super) async fn bytes(&mut self, length: usize) -> Option<Vec<u8>> {
+        while self.buffer.len() < length {
+            self.more().await?;
+        }
+        Some(self.buffer.drain(..length).collect())
     }
 
     pub(super) async fn send(&mut self, bytes: &str) {
