@@ -111,7 +111,7 @@ impl<B: Backend> Pool<B> {
             state.breaker.set_thresholds(settings.thresholds);
             if old.session != settings.session {
                 state.breaker.reset();
-                state.ceiling = super::breaker::Ceiling::default();
+                state.ceiling = super::ceiling::Ceiling::default();
                 state.core.bump_epoch(now, todo);
             }
             state.tell_core(now);
