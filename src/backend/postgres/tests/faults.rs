@@ -52,6 +52,26 @@ async fn a_statement_that_nobody_waits_for_is_cancelled() {
 }
 
 #[tokio::test]
+async fn a_statement_is_cancelled_although_its_line_is_cut() {
+    let cluster = Cluster::start();
+    let mut conn = cluster.connect().await;
+    leave(&mut conn, "select pg_sleep(60)").await;
+    runs(&cluster, conn.process()).await;
+    let (stream, peer) = pair().await;
+    // The server's process hears nothing of it.
+    let _kept = std::mem::replace(&mut conn.stream, stream);
+    reset(peer);
+    assert!(conn.recover().await.is_err());
+    assert_eq!(conn.hygiene(), Hygiene::Broken);
+    let admin = cluster.admin().await;
+    let active = "select 1 from pg_stat_activity where pid = $1 and state = 'active'";
+    let until = soon();
+    while !admin.query(active, &[&conn.process()]).await.unwrap().is_empty() {
+        assert!(Instant::now() < until);
+    }
+}
+
+#[tokio::test]
 async fn a_late_cancel_never_hits_the_next_statement() {
     let cluster = Cluster::start();
     let mut conn = cluster.connect().await;
@@ -184,9 +204,7 @@ async fn what_was_never_sent_says_so() {
     let mut conn = cluster.connect().await;
     let (stream, peer) = pair().await;
     conn.stream = stream;
-    // With nothing to linger for, a close is a reset.
-    socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
-    drop(peer);
+    reset(peer);
     let outcome = query(&mut conn, "select 1").await;
     assert!(matches!(outcome, Err(BackendError::Lost { sent: false, outcome_unknown: false, .. })), "{outcome:?}");
     assert_eq!(conn.hygiene(), Hygiene::Broken);
@@ -246,6 +264,12 @@ async fn pair() -> (net::Stream, tokio::net::TcpStream) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     (stream.into(), listener.accept().await.unwrap().0)
+}
+
+/// With nothing to linger for, a close is a reset.
+fn reset(peer: tokio::net::TcpStream) {
+    socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(peer);
 }
 
 #[tokio::test]
