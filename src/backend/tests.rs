@@ -15,7 +15,7 @@ use super::{
     BackendError, Batch, Cell, Database, Event, Execution, Kind, Limits, Work,
     postgres::{
         Postgres,
-        testkit::{Cluster, batch, statement},
+        testkit::{Cluster, batch, leave, statement},
     },
     sqlite::Sqlite,
 };
@@ -217,6 +217,19 @@ async fn a_worker_that_stops_during_a_probe_tells_nothing_of_the_database() {
     drop(pool.checkout(Instant::now() + AMPLE, Holder::default()).await.unwrap());
     let counters = pool.status().counters;
     assert_eq!((counters.closes.abandoned, counters.validations_failed), (1, 0));
+}
+
+#[tokio::test]
+async fn a_connection_that_is_given_up_takes_its_statement_with_it() {
+    let cluster = Cluster::start();
+    let database = postgres(&cluster, json!({}));
+    let admin = cluster.admin().await;
+    let Kind::Postgres(pool) = database.kind() else { panic!("it is PostgreSQL") };
+    let mut lease = pool.checkout(Instant::now() + AMPLE, Holder::default()).await.unwrap();
+    leave(&mut lease, "select pg_sleep(60)").await;
+    lease.discard();
+    assert_eq!(ask(&database, "select 1").await.unwrap(), "1");
+    none_is(&admin, "active").await;
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 use super::{
-    backend::{Backend, Connection, Failure, FailureClass, Probe},
+    backend::{Backend, Connection, Failure, FailureClass, Hygiene, Probe},
     breaker::Reason,
     core::Newborn,
     record::{Held, Home},
@@ -110,12 +110,15 @@ async fn prove<B: Backend>(pool: &Pool<B>, backend: &B, conn: &mut B::Conn) -> R
 pub(super) async fn close<B: Backend>(ticket: CloseTicket<B>, mut held: Box<Held<B::Conn>>, cause: Cause) {
     let pool = Arc::clone(&ticket.pool);
     debug!(pool = %pool.name, connection = held.record.id, cause = cause.as_str(), uses = held.record.uses, "closing");
-    let linger = pool.settings.load().linger;
-    if held.record.home != Home::here() {
-        // Where that fails, the socket is of no use for a goodbye either, and closing it says so.
-        drop(held.conn.rehome());
-    }
+    let settings = pool.settings.load_full();
     let backend = pool.backend.load_full();
+    // Where that fails, the socket is of no use for a goodbye either, and closing it says so.
+    let reachable = held.come_home().is_ok();
+    // A server that runs a statement does not see a connection close. What could not be made clean was asked to stop before.
+    if reachable && cause != Cause::Unclean && held.conn.hygiene() == Hygiene::Busy {
+        let _ = timeout(settings.mend_timeout(), backend.recover(&mut held.conn)).await;
+    }
+    let linger = settings.linger;
     let confirmed = timeout(linger, backend.close(held.conn)).await.is_ok();
     ticket.done(confirmed);
 }

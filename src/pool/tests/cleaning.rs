@@ -45,6 +45,16 @@ async fn while_it_is_cleaned_its_permit_is_taken_and_the_next_gets_it_clean() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_runs_on_a_connection_that_is_given_up_is_stopped_first() {
+    let (pool, server) = pool(1);
+    let mut lease = take(&pool).await;
+    lease.hygiene = Hygiene::Busy;
+    lease.discard();
+    until(|| pool.status().closing == 0).await;
+    assert_eq!((server.seen().recoveries, server.seen().goodbyes), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_cannot_be_made_clean_is_closed() {
     let (pool, server) = pool(1);
     server.script.lock().stubborn = true;
