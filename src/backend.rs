@@ -136,8 +136,9 @@ async fn start_postgres(
     limits: Limits,
 ) -> Result<Kin, BackendError> {
     let mut tries = DEAD_CONNECTIONS;
+    let checkout_ends = pool.checkout_ends(deadline);
     loop {
-        let mut lease = pool.checkout(deadline, holder.clone()).await?;
+        let mut lease = pool.checkout(checkout_ends, holder.clone()).await?;
         let begun = timeout_at(deadline, Running::begin(&mut lease, work.clone(), limits)).await;
         match begun.map_err(|_| BackendError::Timeout)? {
             Ok(running) => return Ok(Kin::Postgres { lease, running: Box::new(running) }),

@@ -233,6 +233,26 @@ async fn a_connection_that_is_given_up_takes_its_statement_with_it() {
 }
 
 #[tokio::test]
+async fn dead_connections_do_not_prolong_the_checkout() {
+    let cluster = Cluster::start();
+    let database = postgres(&cluster, json!({"checkout_timeout": "2s"}));
+    let Kind::Postgres(pool) = database.kind() else { panic!("it is PostgreSQL") };
+    let mut lease = pool.checkout(Instant::now() + AMPLE, Holder::default()).await.unwrap();
+    let frozen = Pid::from_raw(lease.process()).unwrap();
+    kill_process(frozen, Signal::STOP).unwrap();
+    lease.go_mute().await;
+    let begun = Instant::now();
+    let (answer, ()) = tokio::join!(ask(&database, "select 1"), async {
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        drop(lease);
+    });
+    let took = begun.elapsed();
+    kill_process(frozen, Signal::CONT).unwrap();
+    assert!(matches!(answer, Err(BackendError::Checkout(_))), "{answer:?}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+#[tokio::test]
 async fn a_connection_that_takes_nothing_is_replaced_once() {
     let cluster = Cluster::start();
     let database = postgres(&cluster, json!({"size": {"max": 2}}));
