@@ -22,6 +22,13 @@ pub enum Work {
     Batch(Batch),
 }
 
+impl Work {
+    /// Whether it asked that writes be refused.
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, Self::Batch(batch) if batch.read_only)
+    }
+}
+
 /// Statements in one transaction.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {

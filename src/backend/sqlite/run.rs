@@ -291,8 +291,7 @@ impl<'a> Run<'a> {
                 let _ = self.conn.execute_batch("ROLLBACK");
             }
         }
-        let read_only = matches!(&*self.task.work, Work::Batch(batch) if batch.read_only);
-        let writable = !read_only || self.query_only(false).is_ok() || self.query_only(false).is_ok();
+        let writable = !self.task.work.is_read_only() || self.query_only(false).is_ok() || self.query_only(false).is_ok();
         writable && self.conn.is_autocommit()
     }
 

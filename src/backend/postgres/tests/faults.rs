@@ -259,6 +259,41 @@ async fn a_connection_that_breaks_before_the_last_word_leaves_the_outcome_unknow
     }
 }
 
+#[tokio::test]
+async fn a_commit_that_is_out_without_the_sync_behind_it_leaves_the_outcome_unknown() {
+    let cluster = Cluster::start();
+    for (unsent, unknown) in [(&b"S\0\0\0\x04"[..], true), (b"\0S\0\0\0\x04", false)] {
+        let mut conn = cluster.connect().await;
+        let work = Work::Batch(batch(&["select pg_sleep(60)"]));
+        let mut running = Running::begin(&mut conn, Arc::new(work), LIMITS).await.unwrap();
+        conn.outbox.extend_from_slice(unsent);
+        conn.go_mute().await;
+        let outcome = running.next(&mut conn).await;
+        assert!(
+            matches!(&outcome, Err(BackendError::Lost { sent: true, outcome_unknown, .. }) if *outcome_unknown == unknown),
+            "{outcome:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn code_that_commits_by_itself_may_have_done_so_when_its_session_is_ended() {
+    let cluster = Cluster::start();
+    let mut admin = cluster.connect().await;
+    query(&mut admin, "create procedure p() language plpgsql as 'begin commit; perform pg_sleep(60); end'")
+        .await
+        .unwrap();
+    for sql in ["call p()", "do 'begin commit; perform pg_sleep(60); end'"] {
+        let mut conn = cluster.connect().await;
+        let work = Work::Single(statement(sql, json!([])));
+        let mut running = Running::begin(&mut conn, Arc::new(work), LIMITS).await.unwrap();
+        runs(&cluster, conn.process()).await;
+        terminate(&cluster, conn.process()).await;
+        let outcome = running.next(&mut conn).await;
+        assert!(matches!(outcome, Err(BackendError::Lost { outcome_unknown: true, .. })), "{sql}: {outcome:?}");
+    }
+}
+
 /// A stream of ours, and what is at its other end.
 async fn pair() -> (net::Stream, tokio::net::TcpStream) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
