@@ -185,8 +185,9 @@ impl PostgresConnection {
             return Err(Violation("ready for a query that nobody sent"));
         };
         (self.pending, self.status) = (pending, status);
-        self.statements.settle();
+        // A look-up of types ends while a request's replies are held back.
         if pending == 0 {
+            self.statements.settle();
             self.relax();
         }
         Ok(())

@@ -70,8 +70,9 @@ fn keep(conn: &PostgresConnection) {
     let [Some(oid), Some(modifier), Some(name), element, delimiter] = &cells[..] else { return };
     let (Ok(oid), Ok(modifier)) = (oid.parse(), modifier.parse()) else { return };
     let element = element.as_ref().and_then(|oid| oid.parse().ok()).map(types::shape_of);
+    let delimiter = delimiter.as_ref().and_then(|text| text.bytes().next()).unwrap_or(b',');
     let shape = match element {
-        Some(element) => types::array_of(element, delimiter.as_ref().map_or(b',', |text| text.as_bytes()[0])),
+        Some(element) => types::array_of(element, delimiter),
         None => types::shape_of(oid),
     };
     conn.shared.types.insert(TypeId { oid, modifier }, TypeInfo { name: Cow::Owned(name.clone()), shape });
