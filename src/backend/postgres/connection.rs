@@ -221,14 +221,11 @@ impl PostgresConnection {
 
     // --- unasked messages ---
 
-    /// Reads what waits, without waiting. False: the server has gone.
+    /// Reads what waits, without waiting. False: the server has gone, or does not stop talking.
     fn absorb(&mut self) -> bool {
-        loop {
-            match self.inbox.fill_now(&mut self.stream) {
-                Ok(1..) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Ok(0) | Err(_) => return false,
-            }
+        let Self { inbox, stream, .. } = self;
+        if inbox.absorb(|chunk| stream.read_now(chunk)).is_err() {
+            return false;
         }
         loop {
             match self.message(0) {
