@@ -30,7 +30,7 @@ use std::{
 use tokio::time::{Instant, timeout_at};
 
 use self::{
-    postgres::{Postgres, Running},
+    postgres::{Postgres, PostgresConnection, Running},
     sqlite::Sqlite,
 };
 use crate::pool::{Holder, Lease, Pool, UseError};
@@ -178,7 +178,7 @@ impl Execution {
                 if let (false, Some(round_trip)) = (timed, running.round_trip()) {
                     lease.rtt(round_trip);
                 }
-                let step = watch.note(step)?;
+                let step = watch.note(step.map_err(|error| unwritable(error, &watch.work, lease)))?;
                 let event = running.event(lease, step);
                 if event.is_none() {
                     watch.end = Some("done");
@@ -211,13 +211,26 @@ impl Drop for Execution {
     }
 }
 
+/// A server that refuses to write, where neither the caller nor the pool asked for one that does, is not the one that is
+/// wanted: a failover has left us on a replica.
+fn unwritable(error: BackendError, work: &Work, conn: &PostgresConnection) -> BackendError {
+    match error {
+        BackendError::Database(said)
+            if said.sqlstate.as_deref() == Some("25006") && !work.is_read_only() && !conn.is_for_reading() =>
+        {
+            BackendError::ReadOnly(said)
+        }
+        other => other,
+    }
+}
+
 /// What an error says of the connection; nothing if it is the statement's own.
 fn blame(error: &BackendError) -> Option<UseError> {
     match error {
         BackendError::Lost { .. } => Some(UseError::Io),
         BackendError::Timeout => Some(UseError::Timeout),
+        BackendError::ReadOnly(_) => Some(UseError::ReadOnly),
         BackendError::Database(error) => match error.sqlstate.as_deref()? {
-            "25006" => Some(UseError::ReadOnly),
             state if state.starts_with("08") || state.starts_with("57P") => Some(UseError::Connection),
             state if state.starts_with("28") => Some(UseError::Authentication),
             _ => None,

@@ -253,6 +253,29 @@ async fn dead_connections_do_not_prolong_the_checkout() {
 }
 
 #[tokio::test]
+async fn only_a_server_that_takes_no_writes_is_held_against_its_connections() {
+    let cluster = Cluster::start();
+    let database = postgres(&cluster, json!({}));
+    let errors = || match database.kind() {
+        Kind::Postgres(pool) => pool.status().counters.errors,
+        Kind::Sqlite(_) => panic!("it is PostgreSQL"),
+    };
+    ask(&database, "create table t (a int)").await.unwrap();
+    let wanted = Work::Batch(Batch { read_only: true, ..batch(&["insert into t values (1)"]) });
+    let refused = last(start(&database, wanted, AMPLE).await.unwrap()).await;
+    assert!(matches!(refused, Err(BackendError::Database(_))), "{refused:?}");
+    assert_eq!(errors(), 0, "the caller asked for it");
+
+    let admin = cluster.admin().await;
+    admin.batch_execute("alter role app set default_transaction_read_only = on").await.unwrap();
+    let process: i32 = ask(&database, "select pg_backend_pid()").await.unwrap().parse().unwrap();
+    admin.execute("select pg_terminate_backend($1, 5000)", &[&process]).await.unwrap();
+    let refused = ask(&database, "insert into t values (1)").await;
+    assert!(matches!(refused, Err(BackendError::ReadOnly(_))), "{refused:?}");
+    assert_eq!(errors(), 1);
+}
+
+#[tokio::test]
 async fn a_connection_that_takes_nothing_is_replaced_once() {
     let cluster = Cluster::start();
     let database = postgres(&cluster, json!({"size": {"max": 2}}));

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::{Buf, BytesMut};
 use tokio::io::AsyncWrite;
-use tokio_postgres::CancelToken;
+use tokio_postgres::{CancelToken, config::TargetSessionAttrs};
 
 use super::{
     Shared,
@@ -96,6 +96,11 @@ impl PostgresConnection {
     /// The process id of the session at the server, as in `pg_stat_activity`.
     pub fn process(&self) -> i32 {
         self.process
+    }
+
+    /// Whether its pool wants servers that take no writes.
+    pub(crate) fn is_for_reading(&self) -> bool {
+        self.settings.session == TargetSessionAttrs::ReadOnly
     }
 
     /// Makes every later write fail, while the server and a look at the socket notice nothing yet.
