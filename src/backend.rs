@@ -14,6 +14,7 @@
 mod error;
 mod fingerprint;
 mod lex;
+mod param;
 mod work;
 
 pub mod postgres;
@@ -37,6 +38,7 @@ use crate::pool::{Holder, Lease, Pool, UseError};
 
 pub use error::{BackendError, DatabaseError};
 pub use fingerprint::fingerprint;
+pub use param::Param;
 pub use work::{Batch, Cell, Column, Event, Isolation, Limits, Row, Shape, Statement, Work};
 
 /// A pool of connections to a database of some kind, and what a dialect needs to use it.

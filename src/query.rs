@@ -16,7 +16,8 @@
 //!
 //! A page of another origin needs the route's leave; over plain HTTP, so does one of the gateway's own name (`cors.rs`).
 //!
-//! An answer is made as it is taken, in bounded memory. It stops its statement when the client leaves or the deadline passes.
+//! A request has 65,535 parameters at most; arrays and objects among them are held as text. An answer is made as it is taken, in
+//! bounded memory. It stops its statement when the client leaves or the deadline passes.
 //!
 //! **Left out**: compression, paging, named parameters, prepared queries.
 

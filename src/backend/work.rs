@@ -2,15 +2,15 @@
 
 use std::borrow::Cow;
 
-use serde_json::Value;
+use super::Param;
 
 /// One statement with its parameters, in the database's own placeholder syntax.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statement {
     /// The text.
     pub sql: String,
-    /// Parameters as they came: null, booleans, numbers, strings, arrays, objects. Each backend renders its own form.
-    pub params: Vec<Value>,
+    /// Its parameters.
+    pub params: Vec<Param>,
 }
 
 /// What a request asks for.
