@@ -194,6 +194,22 @@ async fn what_a_worker_leaves_when_it_stops_is_stopped_and_cleaned() {
 }
 
 #[tokio::test]
+async fn what_a_worker_was_cleaning_when_it_stopped_does_not_run_on() {
+    let cluster = Cluster::start();
+    let database = postgres(&cluster, json!({}));
+    let admin = cluster.admin().await;
+    let elsewhere = database.clone();
+    let worker = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let work = Work::Single(statement("select pg_sleep(60)", json!([])));
+        runtime.block_on(async { drop(start(&elsewhere, work, AMPLE).await.unwrap()) });
+    };
+    std::thread::spawn(worker).join().unwrap();
+    none_is(&admin, "active").await;
+    assert_eq!(ask(&database, "select 1").await.unwrap(), "1");
+}
+
+#[tokio::test]
 async fn a_worker_that_stops_during_a_probe_tells_nothing_of_the_database() {
     let cluster = Cluster::start();
     let config = cluster.pool("sslmode=disable", &json!({"size": {"max": 1}}));

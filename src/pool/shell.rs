@@ -185,7 +185,7 @@ impl<B: Backend> Pool<B> {
         for action in todo {
             match action {
                 Action::Create => self.spawn(super::make::create(CreateTicket::new(self))),
-                Action::Close(held, cause) => self.spawn(super::make::close(CloseTicket::new(self), held, cause)),
+                Action::Close(held, cause) => self.spawn(super::make::close(CloseTicket::new(self, held, cause))),
                 Action::Wake(waker) => waker.wake(),
                 Action::Freed => {
                     self.budget.ring();
@@ -200,7 +200,11 @@ impl<B: Backend> Pool<B> {
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         match Handle::try_current() {
             Ok(current) => drop(current.spawn(task)),
-            Err(_) => drop(self.background.spawn(task)),
+            Err(_) => self.spawn_in_background(task),
         }
+    }
+
+    pub(super) fn spawn_in_background(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(self.background.spawn(task));
     }
 }
