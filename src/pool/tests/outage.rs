@@ -231,7 +231,8 @@ async fn a_full_server_is_a_ceiling_not_an_outage() {
     assert!(server.seen().attempts - attempts <= 4, "{:?}", server.seen());
     assert!(status.counters.create_failures.server_full > 0);
     server.script.lock().capacity = u32::MAX;
-    sleep(MS(30_000)).await;
+    // Seven steps up, each after the longest pause at worst.
+    sleep(MS(120_000)).await;
     let all: Vec<_> = futures(&pool, 10).await;
     assert_eq!(all.len(), 10, "when it grants more again, more is used");
 }
