@@ -121,8 +121,10 @@ pub(super) async fn close<B: Backend>(mut ticket: CloseTicket<B>) {
     let backend = pool.backend.load_full();
     // Where that fails, the socket is of no use for a goodbye either, and closing it says so.
     let reachable = held.come_home().is_ok();
-    // A server that runs a statement does not see a connection close. What could not be made clean was asked to stop before.
-    if reachable && cause != Cause::Unclean && held.conn.hygiene() == Hygiene::Busy {
+    // A server that runs a statement does not see a connection close. What could not be made clean was asked to stop before, and
+    // where a probe had no answer, nothing else runs.
+    let left_running = held.conn.hygiene() == Hygiene::Busy && !matches!(cause, Cause::Unclean | Cause::Broken);
+    if reachable && left_running {
         let _ = timeout(settings.mend_timeout(), backend.recover(&mut held.conn)).await;
     }
     let Some(held) = ticket.held.take() else { return };
