@@ -14,6 +14,7 @@
 mod error;
 mod fingerprint;
 mod lex;
+mod param;
 mod work;
 
 pub mod postgres;
@@ -30,13 +31,14 @@ use std::{
 use tokio::time::{Instant, timeout_at};
 
 use self::{
-    postgres::{Postgres, Running},
+    postgres::{Postgres, PostgresConnection, Running},
     sqlite::Sqlite,
 };
 use crate::pool::{Holder, Lease, Pool, UseError};
 
 pub use error::{BackendError, DatabaseError};
 pub use fingerprint::fingerprint;
+pub use param::Param;
 pub use work::{Batch, Cell, Column, Event, Isolation, Limits, Row, Shape, Statement, Work};
 
 /// A pool of connections to a database of some kind, and what a dialect needs to use it.
@@ -136,8 +138,9 @@ async fn start_postgres(
     limits: Limits,
 ) -> Result<Kin, BackendError> {
     let mut tries = DEAD_CONNECTIONS;
+    let checkout_ends = pool.checkout_ends(deadline);
     loop {
-        let mut lease = pool.checkout(deadline, holder.clone()).await?;
+        let mut lease = pool.checkout(checkout_ends, holder.clone()).await?;
         let begun = timeout_at(deadline, Running::begin(&mut lease, work.clone(), limits)).await;
         match begun.map_err(|_| BackendError::Timeout)? {
             Ok(running) => return Ok(Kin::Postgres { lease, running: Box::new(running) }),
@@ -177,7 +180,7 @@ impl Execution {
                 if let (false, Some(round_trip)) = (timed, running.round_trip()) {
                     lease.rtt(round_trip);
                 }
-                let step = watch.note(step)?;
+                let step = watch.note(step.map_err(|error| unwritable(error, &watch.work, lease)))?;
                 let event = running.event(lease, step);
                 if event.is_none() {
                     watch.end = Some("done");
@@ -210,13 +213,26 @@ impl Drop for Execution {
     }
 }
 
+/// A server that refuses to write, where neither the caller nor the pool asked for one that does, is not the one that is
+/// wanted: a failover has left us on a replica.
+fn unwritable(error: BackendError, work: &Work, conn: &PostgresConnection) -> BackendError {
+    match error {
+        BackendError::Database(said)
+            if said.sqlstate.as_deref() == Some("25006") && !work.is_read_only() && !conn.is_for_reading() =>
+        {
+            BackendError::ReadOnly(said)
+        }
+        other => other,
+    }
+}
+
 /// What an error says of the connection; nothing if it is the statement's own.
 fn blame(error: &BackendError) -> Option<UseError> {
     match error {
         BackendError::Lost { .. } => Some(UseError::Io),
         BackendError::Timeout => Some(UseError::Timeout),
+        BackendError::ReadOnly(_) => Some(UseError::ReadOnly),
         BackendError::Database(error) => match error.sqlstate.as_deref()? {
-            "25006" => Some(UseError::ReadOnly),
             state if state.starts_with("08") || state.starts_with("57P") => Some(UseError::Connection),
             state if state.starts_with("28") => Some(UseError::Authentication),
             _ => None,

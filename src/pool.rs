@@ -21,7 +21,7 @@
 //! **How it is built.** `core` is the gate: a state machine without I/O or clock under the pool's one lock (`state`), which says
 //! what is left to do; `shell` does it. A caller's way is `checkout`, `vet`, `probe`, `lease`, and back through `mend`; `make` makes and
 //! closes. `drive` is the pool's own loop, with `steer` for the policies, `guards` for what holds whatever they say,
-//! `breaker` for what failures lead to. `view`, `explain`, `advice` and `status` tell of it.
+//! `breaker` and `ceiling` for what failures lead to. `view`, `explain`, `advice` and `status` tell of it.
 //!
 //! Workers are threads with a runtime each. Idle connections lie on the stack of the worker they belong to; another worker takes
 //! one only when it has none, and re-homes it ([`Connection::rehome`]). So do the connections of a worker that has stopped.
@@ -33,6 +33,7 @@ mod advice;
 pub mod backend;
 mod breaker;
 mod budget;
+mod ceiling;
 mod checkout;
 mod core;
 mod drive;

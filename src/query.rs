@@ -9,11 +9,15 @@
 //!
 //! **When things go wrong.** Up to 256 KiB of an answer are held back, so that an error has its status: 400 for what the caller
 //! or the statement got wrong, 409 for a conflict that is worth another try, 413, 502 for a lost connection, 503 for no
-//! connection, 504 for the deadline, 507 for an answer larger than the route allows. `"retryable": true` says that the same
-//! request may succeed, `"outcome": "unknown"` that nobody knows whether it was done. Behind the head, a JSON body breaks off,
-//! which is no JSON; lines end with `{"error": …}`, and without a last line the answer is cut short too.
+//! connection or a database that takes no writes, 504 for the deadline, 507 for an answer larger than the route allows.
+//! `"retryable": true` says that the same request may succeed, `"outcome": "unknown"` that nobody knows whether it was done.
+//! Behind the head, a JSON body breaks off, which is no JSON; lines end with `{"error": …}`, and without a last line the answer
+//! is cut short too.
 //!
-//! An answer is made as it is taken, in bounded memory. It stops its statement when the client leaves or the deadline passes.
+//! A page of another origin needs the route's leave; over plain HTTP, so does one of the gateway's own name (`cors.rs`).
+//!
+//! A request has 65,535 parameters at most; arrays and objects among them are held as text. An answer is made as it is taken, in
+//! bounded memory. It stops its statement when the client leaves or the deadline passes.
 //!
 //! **Left out**: compression, paging, named parameters, prepared queries.
 

@@ -10,6 +10,10 @@ pub enum BackendError {
     /// The database refused the statement.
     #[error("database error {}: {}", .0.sqlstate.as_deref().unwrap_or("-"), .0.message)]
     Database(Box<DatabaseError>),
+    /// The database takes no writes, although none but reads were not all that was asked for: a replica, or the server was
+    /// made one while we were connected (SQLSTATE 25006).
+    #[error("database takes no writes: {}", .0.message)]
+    ReadOnly(Box<DatabaseError>),
     /// No connection was to be had.
     #[error(transparent)]
     Checkout(#[from] CheckoutError),

@@ -15,7 +15,7 @@ use super::{
     BackendError, Batch, Cell, Database, Event, Execution, Kind, Limits, Work,
     postgres::{
         Postgres,
-        testkit::{Cluster, batch, statement},
+        testkit::{Cluster, batch, leave, statement},
     },
     sqlite::Sqlite,
 };
@@ -26,10 +26,14 @@ use crate::{
 };
 
 fn pool<B: Backend>(config: &model::Pool, backend: B) -> Arc<Pool<B>> {
+    validated(config, backend, NativeValidation::BypassWindow)
+}
+
+fn validated<B: Backend>(config: &model::Pool, backend: B, validation: NativeValidation) -> Arc<Pool<B>> {
     let policies = Policies {
         sizing: Sizing::Native(NativeSizing::Fixed),
         eviction: Eviction::Native(NativeEviction::Lifetime),
-        validation: Validation::Native(NativeValidation::BypassWindow),
+        validation: Validation::Native(validation),
     };
     let settings = PoolSettings::from_config(config, 1);
     Pool::new("main", settings, backend, policies, tokio::runtime::Handle::current(), None)
@@ -147,6 +151,144 @@ async fn a_dead_connection_is_noticed_on_another_worker_too() {
         });
         assert_eq!(answer.await.unwrap().unwrap(), "1");
     }
+}
+
+/// Runs `sql` on a worker of its own, up to its end or for as long as it takes to send it, and leaves it when that worker is
+/// no more.
+fn leave_with_a_worker(database: &Database, sql: &'static str, to_the_end: bool) {
+    let database = database.clone();
+    let worker = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let execution = runtime.block_on(async {
+            let work = Work::Single(statement(sql, json!([])));
+            let mut execution = start(&database, work, AMPLE).await.unwrap();
+            while to_the_end && execution.next().await.unwrap().is_some() {}
+            execution
+        });
+        drop(runtime);
+        drop(execution);
+    };
+    std::thread::spawn(worker).join().unwrap();
+}
+
+/// Waits until no session of the pool's role is in `state` at the server.
+async fn none_is(admin: &tokio_postgres::Client, state: &str) {
+    let sql = "select 1 from pg_stat_activity where usename = 'app' and state = $1";
+    let until = Instant::now() + AMPLE;
+    while !admin.query(sql, &[&state]).await.unwrap().is_empty() {
+        assert!(Instant::now() < until, "a session is still {state}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_worker_leaves_when_it_stops_is_stopped_and_cleaned() {
+    let cluster = Cluster::start();
+    let database = postgres(&cluster, json!({}));
+    let admin = cluster.admin().await;
+    let process = ask(&database, "select pg_backend_pid()").await.unwrap();
+    for (sql, to_the_end, state) in [("select pg_sleep(60)", false, "active"), ("begin", true, "idle in transaction")] {
+        leave_with_a_worker(&database, sql, to_the_end);
+        none_is(&admin, state).await;
+        assert_eq!(ask(&database, "select pg_backend_pid()").await.unwrap(), process, "{sql}: it was kept");
+    }
+}
+
+#[tokio::test]
+async fn what_a_worker_was_cleaning_when_it_stopped_does_not_run_on() {
+    let cluster = Cluster::start();
+    let database = postgres(&cluster, json!({}));
+    let admin = cluster.admin().await;
+    let elsewhere = database.clone();
+    let worker = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let work = Work::Single(statement("select pg_sleep(60)", json!([])));
+        runtime.block_on(async { drop(start(&elsewhere, work, AMPLE).await.unwrap()) });
+    };
+    std::thread::spawn(worker).join().unwrap();
+    none_is(&admin, "active").await;
+    assert_eq!(ask(&database, "select 1").await.unwrap(), "1");
+}
+
+#[tokio::test]
+async fn a_worker_that_stops_during_a_probe_tells_nothing_of_the_database() {
+    let cluster = Cluster::start();
+    let config = cluster.pool("sslmode=disable", &json!({"size": {"max": 1}}));
+    let pool = validated(&config, Postgres::new(&config).unwrap(), NativeValidation::Always);
+    let lease = pool.checkout(Instant::now() + AMPLE, Holder::default()).await.unwrap();
+    let frozen = Pid::from_raw(lease.process()).unwrap();
+    drop(lease);
+    kill_process(frozen, Signal::STOP).unwrap();
+    let waiting = Arc::clone(&pool);
+    let worker = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let checkout = async move { waiting.checkout(Instant::now() + AMPLE, Holder::default()).await.is_ok() };
+        let mut checkout = Box::pin(checkout);
+        let unfinished = runtime.block_on(async { timeout(Duration::from_millis(10), &mut checkout).await.is_err() });
+        drop(runtime);
+        drop(checkout);
+        unfinished
+    };
+    assert!(std::thread::spawn(worker).join().unwrap());
+    kill_process(frozen, Signal::CONT).unwrap();
+    drop(pool.checkout(Instant::now() + AMPLE, Holder::default()).await.unwrap());
+    let counters = pool.status().counters;
+    assert_eq!((counters.closes.abandoned, counters.validations_failed), (1, 0));
+}
+
+#[tokio::test]
+async fn a_connection_that_is_given_up_takes_its_statement_with_it() {
+    let cluster = Cluster::start();
+    let database = postgres(&cluster, json!({}));
+    let admin = cluster.admin().await;
+    let Kind::Postgres(pool) = database.kind() else { panic!("it is PostgreSQL") };
+    let mut lease = pool.checkout(Instant::now() + AMPLE, Holder::default()).await.unwrap();
+    leave(&mut lease, "select pg_sleep(60)").await;
+    lease.discard();
+    assert_eq!(ask(&database, "select 1").await.unwrap(), "1");
+    none_is(&admin, "active").await;
+}
+
+#[tokio::test]
+async fn dead_connections_do_not_prolong_the_checkout() {
+    let cluster = Cluster::start();
+    let database = postgres(&cluster, json!({"checkout_timeout": "2s"}));
+    let Kind::Postgres(pool) = database.kind() else { panic!("it is PostgreSQL") };
+    let mut lease = pool.checkout(Instant::now() + AMPLE, Holder::default()).await.unwrap();
+    let frozen = Pid::from_raw(lease.process()).unwrap();
+    kill_process(frozen, Signal::STOP).unwrap();
+    lease.go_mute().await;
+    let begun = Instant::now();
+    let (answer, ()) = tokio::join!(ask(&database, "select 1"), async {
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        drop(lease);
+    });
+    let took = begun.elapsed();
+    kill_process(frozen, Signal::CONT).unwrap();
+    assert!(matches!(answer, Err(BackendError::Checkout(_))), "{answer:?}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+#[tokio::test]
+async fn only_a_server_that_takes_no_writes_is_held_against_its_connections() {
+    let cluster = Cluster::start();
+    let database = postgres(&cluster, json!({}));
+    let errors = || match database.kind() {
+        Kind::Postgres(pool) => pool.status().counters.errors,
+        Kind::Sqlite(_) => panic!("it is PostgreSQL"),
+    };
+    ask(&database, "create table t (a int)").await.unwrap();
+    let wanted = Work::Batch(Batch { read_only: true, ..batch(&["insert into t values (1)"]) });
+    let refused = last(start(&database, wanted, AMPLE).await.unwrap()).await;
+    assert!(matches!(refused, Err(BackendError::Database(_))), "{refused:?}");
+    assert_eq!(errors(), 0, "the caller asked for it");
+
+    let admin = cluster.admin().await;
+    admin.batch_execute("alter role app set default_transaction_read_only = on").await.unwrap();
+    let process: i32 = ask(&database, "select pg_backend_pid()").await.unwrap().parse().unwrap();
+    admin.execute("select pg_terminate_backend($1, 5000)", &[&process]).await.unwrap();
+    let refused = ask(&database, "insert into t values (1)").await;
+    assert!(matches!(refused, Err(BackendError::ReadOnly(_))), "{refused:?}");
+    assert_eq!(errors(), 1);
 }
 
 #[tokio::test]

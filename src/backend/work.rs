@@ -2,15 +2,15 @@
 
 use std::borrow::Cow;
 
-use serde_json::Value;
+use super::Param;
 
 /// One statement with its parameters, in the database's own placeholder syntax.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statement {
     /// The text.
     pub sql: String,
-    /// Parameters as they came: null, booleans, numbers, strings, arrays, objects. Each backend renders its own form.
-    pub params: Vec<Value>,
+    /// Its parameters.
+    pub params: Vec<Param>,
 }
 
 /// What a request asks for.
@@ -20,6 +20,13 @@ pub enum Work {
     Single(Statement),
     /// Statements in one transaction; the first error rolls all back.
     Batch(Batch),
+}
+
+impl Work {
+    /// Whether it asked that writes be refused.
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, Self::Batch(batch) if batch.read_only)
+    }
 }
 
 /// Statements in one transaction.

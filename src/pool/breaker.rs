@@ -1,4 +1,4 @@
-//! What failing attempts to connect lead to: pauses, then an open breaker; and what a full server leads to: a ceiling.
+//! What failing attempts to connect lead to: pauses, then an open breaker.
 //!
 //! Every failed attempt brings a pause, doubled each time, so that nothing is tried hot. After `failures` in a row the
 //! breaker opens (refused credentials open it at once, lest the account be locked): callers for whom no connection is left
@@ -82,6 +82,13 @@ impl Backoff {
     }
 }
 
+impl Thresholds {
+    /// The next probe, after `rounds` that have failed.
+    fn probe_after(&self, now: Instant, rounds: u32, roll: f64) -> Probing {
+        Probing::Due(now + self.backoff.pause(rounds, roll).min(self.max_open))
+    }
+}
+
 impl Breaker {
     pub(crate) fn new(thresholds: Thresholds) -> Self {
         Self { thresholds, state: State::Closed { failures: 0, retry_at: None }, last: None }
@@ -104,16 +111,16 @@ impl Breaker {
             _ => 0,
         };
         self.last = Some(reason);
-        let Thresholds { failures: most, max_open, backoff, .. } = self.thresholds;
-        let probe_after = |rounds: u32| Probing::Due(now + backoff.pause(rounds + head_start, roll).min(max_open));
+        let thresholds = self.thresholds;
         match &mut self.state {
             State::Closed { failures, retry_at } => {
                 *failures += 1;
-                if *failures < most && head_start == 0 {
-                    *retry_at = Some(now + backoff.pause(*failures - 1, roll));
+                if *failures < thresholds.failures && head_start == 0 {
+                    *retry_at = Some(now + thresholds.backoff.pause(*failures - 1, roll));
                     return false;
                 }
-                self.state = State::Open { rounds: 0, successes: 0, probe: probe_after(0) };
+                let probe = thresholds.probe_after(now, head_start, roll);
+                self.state = State::Open { rounds: 0, successes: 0, probe };
                 true
             }
             State::Open { rounds, successes, probe } => {
@@ -121,15 +128,24 @@ impl Breaker {
                 if *probe == Probing::Running {
                     *rounds = rounds.saturating_add(1);
                     *successes = 0;
-                    *probe = probe_after(*rounds);
+                    *probe = thresholds.probe_after(now, rounds.saturating_add(head_start), roll);
                 }
                 false
             }
         }
     }
 
-    /// Remembers why an attempt failed that is not held against the database.
-    pub(crate) fn note(&mut self, reason: Reason) {
+    /// An attempt met a full server, which serves us: that is not held against it. A probe that did is repeated, unless those
+    /// before it are proof enough.
+    pub(crate) fn full(&mut self, now: Instant, reason: Reason, roll: f64) {
+        match &mut self.state {
+            State::Open { rounds, successes: 0, probe: probe @ Probing::Running } => {
+                *rounds = rounds.saturating_add(1);
+                *probe = self.thresholds.probe_after(now, *rounds, roll);
+            }
+            State::Open { probe: Probing::Running, .. } => self.reset(),
+            _ => {}
+        }
         self.last = Some(reason);
     }
 
@@ -219,55 +235,6 @@ impl Breaker {
     }
 }
 
-/// What a full server was seen to grant. It is believed for a pause, then tried again by one connection more.
-#[derive(Debug, Default)]
-pub(crate) struct Ceiling(Option<Seen>);
-
-#[derive(Debug)]
-struct Seen {
-    size: u32,
-    raise_at: Instant,
-    step: u32,
-}
-
-impl Ceiling {
-    /// The server was full with `live` of ours.
-    pub(crate) fn refused(&mut self, now: Instant, live: u32, backoff: &Backoff, roll: f64) {
-        let step = self.0.as_ref().map_or(0, |seen| seen.step + 1);
-        self.0 = Some(Seen { size: live, raise_at: now + backoff.pause(step, roll), step });
-    }
-
-    /// The server granted one more.
-    pub(crate) fn granted(&mut self, live: u32) {
-        if let Some(seen) = &mut self.0 {
-            seen.size = seen.size.max(live);
-            seen.step = 0;
-        }
-    }
-
-    /// Raises it by one, if its time has come; it is forgotten when it no longer binds below `max`.
-    pub(crate) fn raise(&mut self, now: Instant, max: u32, backoff: &Backoff) {
-        if let Some(seen) = &mut self.0
-            && seen.raise_at <= now
-        {
-            seen.size += 1;
-            seen.raise_at = now + backoff.pause(seen.step, 0.0);
-            if seen.size >= max {
-                self.0 = None;
-            }
-        }
-    }
-
-    /// Connections that the server grants us; none, if it never refused.
-    pub(crate) fn seen(&self) -> Option<u32> {
-        self.0.as_ref().map(|seen| seen.size)
-    }
-
-    pub(crate) fn next_change(&self) -> Option<Instant> {
-        self.0.as_ref().map(|seen| seen.raise_at)
-    }
-}
-
 #[cfg(test)]
 #[cfg(not(feature = "loom"))]
 mod tests {
@@ -353,6 +320,26 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_that_meets_a_full_server_is_repeated_or_was_proof_enough_before() {
+        let now = Instant::now();
+        let mut breaker = breaker();
+        for _ in 0..3 {
+            breaker.failed(now, reason(FailureClass::Unreachable), 0.0);
+        }
+        breaker.full(now, reason(FailureClass::ServerFull), 0.0);
+        assert_eq!(breaker.next_change(now), Some(now + MS(200)), "that was no probe");
+        breaker.probing();
+        breaker.full(now, reason(FailureClass::ServerFull), 0.0);
+        assert_eq!((breaker.position(), breaker.next_change(now)), (Position::Open, Some(now + MS(400))));
+        breaker.probing();
+        breaker.succeeded(now);
+        breaker.probing();
+        breaker.full(now, reason(FailureClass::ServerFull), 0.0);
+        assert_eq!(breaker.creation(now), Creation::Free);
+        assert_eq!(breaker.reason().map(|reason| reason.class), Some(FailureClass::ServerFull));
+    }
+
+    #[test]
     fn no_pause_exceeds_the_longest_open_time() {
         let backoff = Backoff { initial: MS(200), max: MS(10_000), jitter: 0.1 };
         let mut breaker = Breaker::new(Thresholds { failures: 1, successes: 1, max_open: MS(500), backoff });
@@ -363,24 +350,5 @@ mod tests {
             breaker.failed(now, reason(FailureClass::Unreachable), 1.0);
             assert!(breaker.retry_after(now) <= MS(500));
         }
-    }
-
-    #[test]
-    fn a_ceiling_is_believed_for_a_pause_then_raised_by_one() {
-        let backoff = Backoff { initial: MS(200), max: MS(10_000), jitter: 0.0 };
-        let now = Instant::now();
-        let mut ceiling = Ceiling::default();
-        assert_eq!(ceiling.seen(), None);
-        ceiling.refused(now, 7, &backoff, 0.0);
-        ceiling.raise(now + MS(199), 10, &backoff);
-        assert_eq!(ceiling.seen(), Some(7));
-        ceiling.raise(now + MS(200), 10, &backoff);
-        assert_eq!(ceiling.seen(), Some(8));
-        ceiling.refused(now, 7, &backoff, 0.0);
-        assert_eq!(ceiling.next_change(), Some(now + MS(400)), "still full: a longer pause");
-        ceiling.granted(9);
-        assert_eq!(ceiling.seen(), Some(9));
-        ceiling.raise(now + MS(400), 10, &backoff);
-        assert_eq!(ceiling.seen(), None, "it binds no longer");
     }
 }

@@ -73,6 +73,11 @@ impl<B: Backend> Pool<B> {
         }
     }
 
+    /// When a checkout that begins now ends at the latest. For one who may have to begin anew.
+    pub fn checkout_ends(&self, deadline: Instant) -> Instant {
+        deadline.min(Instant::now() + self.settings.load().checkout_timeout)
+    }
+
     fn attempt(&self, deadline: Instant, who: Holder) -> Attempt {
         let since = Instant::now();
         let settings = self.settings.load();

@@ -137,6 +137,9 @@ impl<B: Backend> Pool<B> {
         if hygiene == Hygiene::Broken {
             return self.send_away(held, usage, Cause::Broken);
         }
+        if usage.error == Some(UseError::ReadOnly) && self.purge_on_failover(now) {
+            return self.send_away(held, usage, Cause::Purged);
+        }
         let wanted = match self.ask_about_return(&mut held, usage, now) {
             Ok(wanted) => wanted,
             Err(vet::Discard) => return self.send_away(held, usage, Cause::Discarded),
@@ -153,6 +156,18 @@ impl<B: Backend> Pool<B> {
             state.core.give_back(now, held, todo)
         });
         self.say_if_held_long(used, now);
+    }
+
+    /// A server that has become a replica is no longer the one that is wanted: connections to it are closed, but no more often
+    /// than a policy might have it. Returns whether they were.
+    fn purge_on_failover(self: &Arc<Self>, now: Instant) -> bool {
+        self.change_at(now, |state, now, todo| {
+            let may = state.may_purge(now);
+            if may {
+                state.core.purge(now, todo);
+            }
+            may
+        })
     }
 
     /// What the validation policy wants done on return. It is asked only about connections that had an error, or whose session

@@ -2,7 +2,8 @@
 //!
 //! A caller who leaves does not waste the connect it began: the result goes to the oldest waiter. A permit comes back when a
 //! failed attempt left nothing at the server, when a close is confirmed, or after `linger`. Each task carries a ticket that
-//! settles the account even when the task is dropped midway, as when its worker stops.
+//! settles the account even when the task is dropped midway, as when its worker stops. A close that was not begun then, or that
+//! was still stopping a statement, is done in the background.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 use super::{
-    backend::{Backend, Connection, Failure, FailureClass, Probe},
+    backend::{Backend, Connection, Failure, FailureClass, Hygiene, Probe},
     breaker::Reason,
     core::Newborn,
     record::{Held, Home},
@@ -30,6 +31,11 @@ pub(super) struct CreateTicket<B: Backend> {
 /// The duty to close one connection and to say so.
 pub(super) struct CloseTicket<B: Backend> {
     pool: Arc<Pool<B>>,
+    /// Until it is said goodbye to.
+    held: Option<Box<Held<B::Conn>>>,
+    cause: Cause,
+    /// The worker that was to do it has stopped.
+    handed_on: bool,
     settled: bool,
 }
 
@@ -107,16 +113,22 @@ async fn prove<B: Backend>(pool: &Pool<B>, backend: &B, conn: &mut B::Conn) -> R
 }
 
 /// Closes a connection.
-pub(super) async fn close<B: Backend>(ticket: CloseTicket<B>, mut held: Box<Held<B::Conn>>, cause: Cause) {
-    let pool = Arc::clone(&ticket.pool);
+pub(super) async fn close<B: Backend>(mut ticket: CloseTicket<B>) {
+    let (pool, cause) = (Arc::clone(&ticket.pool), ticket.cause);
+    let Some(held) = &mut ticket.held else { return };
     debug!(pool = %pool.name, connection = held.record.id, cause = cause.as_str(), uses = held.record.uses, "closing");
-    let linger = pool.settings.load().linger;
-    if held.record.home != Home::here() {
-        // Where that fails, the socket is of no use for a goodbye either, and closing it says so.
-        drop(held.conn.rehome());
-    }
+    let settings = pool.settings.load_full();
     let backend = pool.backend.load_full();
-    let confirmed = timeout(linger, backend.close(held.conn)).await.is_ok();
+    // Where that fails, the socket is of no use for a goodbye either, and closing it says so.
+    let reachable = held.come_home().is_ok();
+    // A server that runs a statement does not see a connection close. What could not be made clean was asked to stop before, and
+    // where a probe had no answer, nothing else runs.
+    let left_running = held.conn.hygiene() == Hygiene::Busy && !matches!(cause, Cause::Unclean | Cause::Broken);
+    if reachable && left_running {
+        let _ = timeout(settings.mend_timeout(), backend.recover(&mut held.conn)).await;
+    }
+    let Some(held) = ticket.held.take() else { return };
+    let confirmed = timeout(settings.linger, backend.close(held.conn)).await.is_ok();
     ticket.done(confirmed);
 }
 
@@ -186,8 +198,8 @@ impl<B: Backend> Drop for CreateTicket<B> {
 }
 
 impl<B: Backend> CloseTicket<B> {
-    pub(super) fn new(pool: &Arc<Pool<B>>) -> Self {
-        Self { pool: Arc::clone(pool), settled: false }
+    pub(super) fn new(pool: &Arc<Pool<B>>, held: Box<Held<B::Conn>>, cause: Cause) -> Self {
+        Self { pool: Arc::clone(pool), held: Some(held), cause, handed_on: false, settled: false }
     }
 
     fn done(mut self, confirmed: bool) {
@@ -201,10 +213,17 @@ impl<B: Backend> CloseTicket<B> {
 
 impl<B: Backend> Drop for CloseTicket<B> {
     fn drop(&mut self) {
-        if !self.settled {
-            let until = Instant::now() + self.pool.settings.load().linger;
-            self.pool.state.lock().core.close_lost(until);
-            self.pool.bell.notify_one();
+        if self.settled {
+            return;
         }
+        let pool = &self.pool;
+        if let Some(held) = self.held.take().filter(|_| !self.handed_on) {
+            let mut ticket = Self::new(pool, held, self.cause);
+            ticket.handed_on = true;
+            return pool.spawn_in_background(close(ticket));
+        }
+        let until = Instant::now() + pool.settings.load().linger;
+        pool.state.lock().core.close_lost(until);
+        pool.bell.notify_one();
     }
 }

@@ -30,7 +30,11 @@ pub(super) async fn mend<B: Backend>(mut in_hand: InHand<B>, wanted: Option<Prob
     let backend = pool.backend.load_full();
     let begun = Instant::now();
     let mut done = Done::default();
-    let outcome = timeout(limit, clean(&*backend, &mut in_hand.held().conn, wanted, &mut done)).await;
+    // What was left on a worker that has stopped is cleaned elsewhere.
+    let outcome = match in_hand.held().come_home() {
+        Ok(_) => timeout(limit, clean(&*backend, &mut in_hand.held().conn, wanted, &mut done)).await,
+        Err(error) => Ok(Err(error.to_string())),
+    };
     let mut held = in_hand.let_go();
     let error = match outcome {
         Ok(Ok(())) => None,

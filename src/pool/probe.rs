@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout_at},
+};
 use tracing::{debug, warn};
 
 use super::{
@@ -33,7 +36,7 @@ const EVIDENCE: Duration = Duration::from_millis(100);
 /// A connection that breaks unused within this was stillborn.
 const INFANCY: Duration = Duration::from_secs(1);
 
-/// A probe under way. Dropped before its end, it goes on in the background.
+/// A probe under way. Dropped before its end, it goes on in the background; but not when its worker stops.
 struct Probing<B: Backend> {
     pool: Arc<Pool<B>>,
     trip: Option<Trip<B>>,
@@ -165,6 +168,10 @@ impl<B: Backend> Future for Probing<B> {
 impl<B: Backend> Drop for Probing<B> {
     fn drop(&mut self) {
         let Some(trip) = self.trip.take() else { return };
+        // Socket and timer belong to a runtime that is about to end: the connection is closed, and nothing is known of it.
+        if Handle::try_current().is_err() {
+            return drop(trip);
+        }
         let (pool, begun, verdict) = (Arc::clone(&self.pool), self.begun, self.verdict);
         self.pool.spawn(async move {
             match trip.await {

@@ -1,11 +1,14 @@
 //! What the pool remembers of a connection.
 
 use std::{
+    io,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
 use tokio::time::Instant;
+
+use super::backend::Connection;
 
 /// A connection and its record, as it travels between idle stack, waiter and lease.
 pub(crate) struct Held<C> {
@@ -76,6 +79,19 @@ pub(crate) struct Limits {
     pub(crate) lifetime: Duration,
     /// Zero: no limit.
     pub(crate) uses: u64,
+}
+
+impl<C: Connection> Held<C> {
+    /// Moves the socket to the current thread's runtime, if it is another's. Returns whether it was.
+    pub(crate) fn come_home(&mut self) -> io::Result<bool> {
+        let here = Home::here();
+        let away = self.record.home.thread != here.thread;
+        if away {
+            self.conn.rehome()?;
+        }
+        self.record.home = here;
+        Ok(away)
+    }
 }
 
 impl Home {

@@ -114,7 +114,7 @@ impl<B: Backend> Pool<B> {
             state.breaker.set_thresholds(settings.thresholds);
             if old.session != settings.session {
                 state.breaker.reset();
-                state.ceiling = super::breaker::Ceiling::default();
+                state.ceiling = super::ceiling::Ceiling::default();
                 state.core.bump_epoch(now, todo);
             }
             state.tell_core(now);
@@ -188,7 +188,7 @@ impl<B: Backend> Pool<B> {
         for action in todo {
             match action {
                 Action::Create => self.spawn(super::make::create(CreateTicket::new(self))),
-                Action::Close(held, cause) => self.spawn(super::make::close(CloseTicket::new(self), held, cause)),
+                Action::Close(held, cause) => self.spawn(super::make::close(CloseTicket::new(self, held, cause))),
                 Action::Wake(waker) => waker.wake(),
                 Action::Freed => {
                     self.budget.ring();
@@ -204,7 +204,11 @@ impl<B: Backend> Pool<B> {
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         match Handle::try_current() {
             Ok(current) if !observe::is_leaving() => drop(current.spawn(task)),
-            _ => drop(self.background.spawn(task)),
+            _ => self.spawn_in_background(task),
         }
+    }
+
+    pub(super) fn spawn_in_background(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(self.background.spawn(task));
     }
 }

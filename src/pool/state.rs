@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 use super::{
     backend::FailureClass,
-    breaker::{Breaker, Ceiling, Reason},
+    breaker::{Breaker, Reason},
+    ceiling::Ceiling,
     core::{Actions, Core, Counts},
     figures::{Counters, Pulse, Samples},
     guards::Allowance,
@@ -113,7 +114,7 @@ impl<C> State<C> {
         }
         // A full server that serves us is no outage: what there is goes on, and the ceiling keeps us from asking again.
         let opened = if full && counts.idle + counts.in_use > 0 {
-            self.breaker.note(reason);
+            self.breaker.full(now, reason, roll);
             false
         } else {
             self.breaker.failed(now, reason, roll)

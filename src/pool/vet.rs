@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{
     backend::{Backend, Connection, Holder, Peek, Probe},
-    record::{Held, Home, Limits, Record, millis},
+    record::{Held, Limits, Record, millis},
     shell::Pool,
     tally::{Cause, Clamp},
 };
@@ -95,19 +95,16 @@ impl<B: Backend> Pool<B> {
 
     /// What can be said without waiting.
     fn look(self: &Arc<Self>, held: &mut Held<B::Conn>, trigger: u32, patience: &Patience) -> Look {
-        let Held { conn, record } = held;
         let now = patience.now;
-        if record.outlived(now, patience.limits) {
+        if held.record.outlived(now, patience.limits) {
             return Look::Unfit(Cause::Lifetime);
         }
-        let here = Home::here();
-        if record.home.thread != here.thread {
-            if conn.rehome().is_err() {
-                return Look::Unfit(Cause::Broken);
-            }
-            self.state.lock().counters.rehomed += 1;
+        match held.come_home() {
+            Ok(false) => {}
+            Ok(true) => self.state.lock().counters.rehomed += 1,
+            Err(_) => return Look::Unfit(Cause::Broken),
         }
-        record.home = here;
+        let Held { conn, record } = held;
         let peek = conn.peek();
         if peek == Peek::Closed {
             self.state.lock().found_bad(now);

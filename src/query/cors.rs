@@ -2,6 +2,10 @@
 //!
 //! A browser sends `Origin` with every POST. A page of another origin may only read an answer that names it, but its request
 //! has been carried out by then: so one that is not allowed is refused before anything else is looked at.
+//!
+//! A page that came from the gateway's own address needs no leave. What that address is, the request itself says, and a site
+//! that makes its own name lead to the gateway (DNS rebinding) says it of itself. Over TLS it cannot, for want of a
+//! certificate; over plain HTTP a name therefore proves nothing, and only an address or `localhost` does.
 
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
@@ -77,9 +81,12 @@ fn allows(cors: &Cors, origin: &HeaderValue) -> bool {
     cors.origins.iter().any(is)
 }
 
-/// Whether `origin` is where the request itself went. Plain HTTP counts as either scheme: something before us may have
-/// ended TLS.
+/// Whether `origin` is where the request itself went. Over plain HTTP that takes an address or `localhost`, which nobody else
+/// can make a name lead to; either scheme counts then, because something before us may have ended TLS.
 fn is_own(origin: &HeaderValue, authority: &Authority, secure: bool) -> bool {
+    if !secure && !authority.is_address() && !is_localhost(&authority.host) {
+        return false;
+    }
     let is = |scheme: &[u8], port: u16| {
         let theirs = origin.as_bytes().strip_prefix(scheme).and_then(Authority::parse);
         theirs.is_some_and(|theirs| {
@@ -87,6 +94,11 @@ fn is_own(origin: &HeaderValue, authority: &Authority, secure: bool) -> bool {
         })
     };
     is(b"https://", 443) || (!secure && is(b"http://", 80))
+}
+
+/// Names that browsers resolve to the machine they run on, without asking anybody (Secure Contexts, section 3.1; RFC 6761).
+fn is_localhost(host: &str) -> bool {
+    host == "localhost" || host.ends_with(".localhost")
 }
 
 #[cfg(test)]
@@ -117,8 +129,15 @@ mod tests {
             (Some("https://db.example.com:8443"), "db.example.com:8443", true, None, true),
             (Some("https://db.example.com:8443"), "db.example.com", true, None, false),
             (Some("http://db.example.com"), "db.example.com", true, None, false),
-            (Some("http://db.example.com"), "db.example.com", false, None, true),
-            (Some("https://db.example.com"), "db.example.com", false, None, true),
+            (Some("http://127.0.0.1:8080"), "127.0.0.1:8080", false, None, true),
+            (Some("https://127.0.0.1"), "127.0.0.1", false, None, true),
+            (Some("http://[::1]:8080"), "[::1]:8080", false, None, true),
+            (Some("http://localhost:8080"), "localhost:8080", false, None, true),
+            (Some("http://app.localhost"), "app.localhost", false, None, true),
+            (Some("http://db.example.com"), "db.example.com", false, None, false),
+            (Some("https://db.example.com"), "db.example.com", false, None, false),
+            (Some("http://notlocalhost"), "notlocalhost", false, None, false),
+            (Some("http://db.example.com"), "db.example.com", false, Some(&cors(&["http://db.example.com"])), true),
             (Some("https://evil.example.com"), "db.example.com", true, None, false),
             (Some("null"), "db.example.com", true, Some(&app), false),
             (Some("https://app.example.com"), "db.example.com", true, Some(&app), true),

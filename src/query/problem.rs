@@ -103,7 +103,14 @@ impl From<Trouble> for Problem {
 impl From<BackendError> for Problem {
     fn from(error: BackendError) -> Self {
         match error {
-            BackendError::Database(error) => database(*error),
+            BackendError::Database(error) => {
+                let verdict = judge(error.sqlstate.as_deref().unwrap_or_default());
+                database(*error, verdict)
+            }
+            BackendError::ReadOnly(error) => {
+                let verdict = (StatusCode::SERVICE_UNAVAILABLE, "Database takes no writes", Again::Later);
+                database(*error, verdict)
+            }
             BackendError::Checkout(error) => {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
                 let problem = Self::new(status, "No connection to the database", error.public());
@@ -137,8 +144,7 @@ fn too_large(detail: String) -> Problem {
 }
 
 /// The database's own words.
-fn database(error: DatabaseError) -> Problem {
-    let (status, title, again) = judge(error.sqlstate.as_deref().unwrap_or_default());
+fn database(error: DatabaseError, (status, title, again): Verdict) -> Problem {
     let detail = error.detail.clone().unwrap_or_else(|| error.message.clone());
     let mut problem = Problem::new(status, title, detail).with("message", error.message);
     let texts = [
@@ -180,13 +186,17 @@ enum Again {
     Later,
 }
 
+/// Status, title, and whether to try again.
+type Verdict = (StatusCode, &'static str, Again);
+
 /// What an SQLSTATE means for a caller (PostgreSQL's Appendix A).
-fn judge(sqlstate: &str) -> (StatusCode, &'static str, Again) {
+fn judge(sqlstate: &str) -> Verdict {
     const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
     match sqlstate {
         "40001" | "40P01" => (StatusCode::CONFLICT, "Conflict with another transaction", Again::AtOnce),
         "55P03" => (UNAVAILABLE, "Locked by another transaction", Again::Later),
-        "57014" => (StatusCode::GATEWAY_TIMEOUT, "Statement cancelled", Again::No),
+        // The server's own timeouts: of a statement (or a cancel), an idle transaction, a transaction.
+        "57014" | "25P03" | "25P04" => (StatusCode::GATEWAY_TIMEOUT, "Statement cancelled", Again::No),
         // The count of parameters, which a caller can get wrong, has the code of a broken protocol.
         "08P01" => (StatusCode::BAD_REQUEST, "Statement refused", Again::No),
         _ => match sqlstate.get(..2).unwrap_or_default() {
@@ -223,6 +233,9 @@ mod tests {
             ("53300", 503, true),
             ("57P01", 503, true),
             ("57014", 504, false),
+            ("25P03", 504, false),
+            ("25P04", 504, false),
+            ("25006", 400, false),
             ("08006", 502, true),
             ("XX000", 502, false),
         ] {
@@ -230,6 +243,14 @@ mod tests {
             assert_eq!(problem.status.as_u16(), status, "{sqlstate}");
             assert_eq!(problem.members.get("retryable").is_some(), retryable, "{sqlstate}");
         }
+    }
+
+    #[test]
+    fn a_server_that_takes_no_writes_is_unavailable() {
+        let error = DatabaseError { sqlstate: Some("25006".into()), message: "m".into(), ..DatabaseError::default() };
+        let object = Problem::from(BackendError::ReadOnly(Box::new(error))).into_object();
+        assert_eq!((&object["status"], &object["sqlstate"]), (&503.into(), &"25006".into()));
+        assert_eq!(object["retryable"], true);
     }
 
     #[test]

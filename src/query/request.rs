@@ -2,15 +2,21 @@
 
 use std::{fmt, marker::PhantomData};
 
+use super::problem::Problem;
+use crate::backend::{Batch, Isolation, Param, Statement, Work};
 use http::{HeaderMap, Method, StatusCode, header};
 use serde::{
     Deserialize, Deserializer,
-    de::{MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
+    de::{Error, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
-use serde_json::Value;
 
-use super::problem::Problem;
-use crate::backend::{Batch, Isolation, Statement, Work};
+/// Most parameters of a request, of all its statements together. It is as many as one statement of PostgreSQL can have; and
+/// they are held while the request waits for a connection, where many tiny ones weigh several times their text.
+const MOST_PARAMS: usize = u16::MAX as usize;
+
+fn too_many() -> String {
+    format!("a request may have {MOST_PARAMS} parameters at most")
+}
 
 /// Checks method and content type.
 pub(super) fn check_head(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
@@ -80,6 +86,9 @@ pub(super) fn parse(body: &[u8], max_batch: usize) -> Result<Work, Problem> {
             let detail = format!("the batch has {} statements; this route allows {max_batch}", batch.len());
             Err(Problem::bad_request(detail))
         }
+        (None, Some(batch)) if batch.iter().map(|Object(member)| member.count()).sum::<usize>() > MOST_PARAMS => {
+            Err(Problem::bad_request(too_many()))
+        }
         (None, Some(batch)) => Ok(Work::Batch(Batch {
             statements: batch.into_iter().map(|Object(member)| Statement::from(member)).collect(),
             isolation: body.isolation.map(Isolation::from),
@@ -105,6 +114,12 @@ struct Member {
     sql: String,
     #[serde(default)]
     params: Option<Params>,
+}
+
+impl Member {
+    fn count(&self) -> usize {
+        self.params.as_ref().map_or(0, |Params(params)| params.len())
+    }
 }
 
 impl From<Member> for Statement {
@@ -156,9 +171,9 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// Parameters; exists for its message.
+/// Parameters; exists for its message and its bound.
 #[derive(Default)]
-struct Params(Vec<Value>);
+struct Params(Vec<Param>);
 
 impl<'de> Deserialize<'de> for Params {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -174,6 +189,9 @@ impl<'de> Deserialize<'de> for Params {
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Params, A::Error> {
                 let mut params = Vec::new();
                 while let Some(item) = items.next_element()? {
+                    if params.len() == MOST_PARAMS {
+                        return Err(A::Error::custom(too_many()));
+                    }
                     params.push(item);
                 }
                 Ok(Params(params))
@@ -187,7 +205,7 @@ impl<'de> Deserialize<'de> for Params {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -200,7 +218,7 @@ mod tests {
     }
 
     fn statement(sql: &str, params: Vec<Value>) -> Statement {
-        Statement { sql: sql.into(), params }
+        Statement { sql: sql.into(), params: params.into_iter().map(Param::from).collect() }
     }
 
     #[test]
@@ -249,6 +267,36 @@ mod tests {
         assert!(read(&format!("{{\"sql\":\"a\",\"params\":{}", "[".repeat(100_000))).is_err());
     }
 
+    /// `count` parameters, the smallest that have parts.
+    fn tiny(count: usize) -> String {
+        vec![r#"{"":0}"#; count].join(",")
+    }
+
+    #[test]
+    fn many_parameters_are_refused_and_those_that_may_be_weigh_little() {
+        let at_most = MOST_PARAMS;
+        let body = format!(r#"{{"sql":"s","params":[{}]}}"#, tiny(at_most));
+        let Ok(Work::Single(Statement { params, .. })) = read(&body) else { panic!("it was refused") };
+        // What the allocator adds to each is 16 bytes.
+        let held: usize = params.iter().map(|param| size_of::<Param>() + text(param).len() + 16).sum();
+        assert!(params.len() == at_most && held < 8 * body.len(), "{held} bytes for {}", body.len());
+        for body in [
+            format!(r#"{{"sql":"s","params":[{}]}}"#, tiny(at_most + 1)),
+            format!(r#"{{"batch":[{{"sql":"s","params":[{}]}},{{"sql":"s","params":[1]}}]}}"#, tiny(at_most)),
+        ] {
+            let problem = read(&body).unwrap_err();
+            assert_eq!(problem["status"], 400);
+            assert!(problem["detail"].as_str().unwrap().contains("65535 parameters at most"), "{problem}");
+        }
+    }
+
+    fn text(param: &Param) -> &str {
+        match param {
+            Param::Text(text) | Param::Array(text) | Param::Object(text) => text,
+            _ => "",
+        }
+    }
+
     #[test]
     fn heads_are_checked() {
         for kind in ["application/json", "Application/JSON; charset=UTF-8", "application/json;charset=\"utf-8\"; x=y"] {
@@ -292,7 +340,7 @@ mod tests {
         #[test]
         fn statements_round_trip(sql in ".{0,30}", params in prop::collection::vec(prop_oneof![Just(json!(null)), any::<i64>().prop_map(|n| json!(n)), ".{0,9}".prop_map(|s| json!(s))], 0..5)) {
             let body = json!({ "sql": sql, "params": params }).to_string();
-            prop_assert_eq!(read(&body), Ok(Work::Single(Statement { sql, params })));
+            prop_assert_eq!(read(&body), Ok(Work::Single(statement(&sql, params))));
         }
     }
 }

@@ -169,8 +169,14 @@ impl PostgresConnection {
             self.send_cancel().await?;
             return Err(PostgresFailure::HalfSent);
         }
-        if let Ok(drained) = timeout(GRACE, self.drain()).await {
-            return drained.map(drop);
+        match timeout(GRACE, self.drain()).await {
+            Err(_) => {}
+            // The line is cut, and the server may not know that yet.
+            Ok(Err(cut @ PostgresFailure::Io(_))) => {
+                self.send_cancel().await?;
+                return Err(cut);
+            }
+            Ok(drained) => return drained.map(drop),
         }
         self.send_cancel().await.inspect_err(|_| self.broken = true)?;
         self.drain().await?;

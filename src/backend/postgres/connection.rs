@@ -11,7 +11,7 @@ use std::{
 
 use bytes::{Buf, BytesMut};
 use tokio::io::AsyncWrite;
-use tokio_postgres::CancelToken;
+use tokio_postgres::{CancelToken, config::TargetSessionAttrs};
 
 use super::{
     Shared,
@@ -96,6 +96,11 @@ impl PostgresConnection {
     /// The process id of the session at the server, as in `pg_stat_activity`.
     pub fn process(&self) -> i32 {
         self.process
+    }
+
+    /// Whether its pool wants servers that take no writes.
+    pub(crate) fn is_for_reading(&self) -> bool {
+        self.settings.session == TargetSessionAttrs::ReadOnly
     }
 
     /// Makes every later write fail, while the server and a look at the socket notice nothing yet.
@@ -185,8 +190,9 @@ impl PostgresConnection {
             return Err(Violation("ready for a query that nobody sent"));
         };
         (self.pending, self.status) = (pending, status);
-        self.statements.settle();
+        // A look-up of types ends while a request's replies are held back.
         if pending == 0 {
+            self.statements.settle();
             self.relax();
         }
         Ok(())
@@ -220,14 +226,11 @@ impl PostgresConnection {
 
     // --- unasked messages ---
 
-    /// Reads what waits, without waiting. False: the server has gone.
+    /// Reads what waits, without waiting. False: the server has gone, or does not stop talking.
     fn absorb(&mut self) -> bool {
-        loop {
-            match self.inbox.fill_now(&mut self.stream) {
-                Ok(1..) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Ok(0) | Err(_) => return false,
-            }
+        let Self { inbox, stream, .. } = self;
+        if inbox.absorb(|chunk| stream.read_now(chunk)).is_err() {
+            return false;
         }
         loop {
             match self.message(0) {

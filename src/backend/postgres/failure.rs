@@ -66,10 +66,10 @@ pub enum PostgresSettingsError {
 }
 
 impl PostgresFailure {
-    /// Whether the next host is worth a try, as libpq sees it: this one was not reached, is starting up or stopping, or
-    /// is of the wrong kind. A server that refuses the credentials is not passed over.
+    /// Whether the next host is worth a try, as libpq sees it: this one was not reached, says nothing, is starting up or
+    /// stopping, or is of the wrong kind. A server that refuses the credentials is not passed over.
     pub(super) fn try_next_host(&self) -> bool {
-        matches!(self, Self::WrongServer(_) | Self::Dial(_) | Self::Io(_) | Self::Closed)
+        matches!(self, Self::WrongServer(_) | Self::Dial(_) | Self::Io(_) | Self::Closed | Self::Timeout)
             || self.class() == FailureClass::Unavailable
     }
 }
@@ -86,6 +86,10 @@ impl Failure for PostgresFailure {
             Self::Startup(_) => FailureClass::Authentication,
             Self::Io(_) | Self::Closed | Self::Violation(_) | Self::HalfSent => FailureClass::Broken,
             Self::NoTls => FailureClass::Other,
+            // A host that gave no answer may believe that there is a connection, whatever the others said.
+            Self::All(failures) if failures.iter().any(|one| one.class() == FailureClass::Timeout) => {
+                FailureClass::Timeout
+            }
             Self::All(failures) => failures.last().map_or(FailureClass::Other, Self::class),
         }
     }

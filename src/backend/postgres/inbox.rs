@@ -10,10 +10,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::failure::Violation;
-use crate::{
-    backend::work::{Cell, Row},
-    net::Stream,
-};
+use crate::backend::work::{Cell, Row};
 
 /// Read at once: a little at first, more while a result streams in.
 const CHUNK: usize = 8 << 10;
@@ -21,6 +18,9 @@ const CHUNK_STREAMING: usize = 64 << 10;
 
 /// Longest message that is not a row: errors, descriptions (1,664 columns at most), notices.
 const LONGEST_OTHER: usize = 4 << 20;
+
+/// Most that is read while nothing is asked for: notices, and what is sent to a channel that is listened to.
+const MOST_UNASKED: usize = 1 << 20;
 
 /// Type byte and length.
 const HEADER: usize = 5;
@@ -149,12 +149,22 @@ impl Inbox {
         poll
     }
 
-    /// Reads what has come already, at most a chunk, without waiting. 0 means end of file.
-    pub(super) fn fill_now(&mut self, from: &mut Stream) -> io::Result<usize> {
+    /// Reads what has come already, by `read`, which does not wait.
+    ///
+    /// # Errors
+    /// The stream has ended or broke, or more came than a server says unasked.
+    pub(super) fn absorb(&mut self, mut read: impl FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<()> {
         let mut chunk = [0; CHUNK];
-        let read = from.read_now(&mut chunk)?;
-        self.buffer.extend_from_slice(&chunk[..read]);
-        Ok(read)
+        let most = self.buffer.len() + MOST_UNASKED;
+        while self.buffer.len() < most {
+            match read(&mut chunk) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => self.buffer.extend_from_slice(&chunk[..read]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::Error::other("the server does not stop talking"))
     }
 
     /// Gives memory back that a large answer took. For a connection that goes idle.
@@ -283,6 +293,21 @@ mod tests {
             inbox.next(usize::MAX).unwrap();
             assert_eq!(inbox.is_row_of(columns), expected, "{body:?}");
         }
+    }
+
+    #[test]
+    fn a_server_that_does_not_stop_talking_is_not_listened_to_for_ever() {
+        let mut inbox = Inbox::default();
+        let mut given = 0;
+        let outcome = inbox.absorb(|chunk| {
+            given += chunk.len();
+            assert!(given < 4 * MOST_UNASKED);
+            Ok(chunk.len())
+        });
+        assert!(outcome.is_err() && inbox.len() <= MOST_UNASKED + CHUNK);
+        let mut few = [3, 0].into_iter();
+        assert!(inbox.absorb(|_| few.next().filter(|read| *read > 0).ok_or(io::ErrorKind::WouldBlock.into())).is_ok());
+        assert!(inbox.absorb(|_| Ok(0)).is_err(), "it has gone");
     }
 
     proptest! {

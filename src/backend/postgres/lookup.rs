@@ -12,7 +12,6 @@
 use std::borrow::Cow;
 
 use postgres_protocol::message::frontend;
-use serde_json::{Value, json};
 
 use super::{
     connection::PostgresConnection,
@@ -21,7 +20,10 @@ use super::{
     params,
     types::{self, TypeId, TypeInfo},
 };
-use crate::backend::work::{Cell, Row};
+use crate::backend::{
+    param::Param,
+    work::{Cell, Row},
+};
 
 /// Longest reply that is held back.
 pub(super) const HOLD: usize = 1 << 20;
@@ -39,8 +41,11 @@ pub(super) async fn look_up(conn: &mut PostgresConnection, ids: &[TypeId]) -> Re
     let held = conn.inbox.take();
     conn.broken = true;
     let (waiting, status) = (conn.pending, conn.status);
-    let numbers = |number: fn(&TypeId) -> Value| Value::Array(ids.iter().map(number).collect());
-    let given = [numbers(|id| json!(id.oid)), numbers(|id| json!(id.modifier))];
+    let numbers = |number: fn(&TypeId) -> String| {
+        let numbers: Vec<String> = ids.iter().map(number).collect();
+        Param::Array(format!("[{}]", numbers.join(",")).into())
+    };
+    let given = [numbers(|id| id.oid.to_string()), numbers(|id| id.modifier.to_string())];
     frontend::parse("", QUERY, [], &mut conn.outbox)?;
     params::bind("", &given, &mut conn.outbox).map_err(std::io::Error::other)?;
     frontend::execute("", 0, &mut conn.outbox)?;
@@ -70,8 +75,9 @@ fn keep(conn: &PostgresConnection) {
     let [Some(oid), Some(modifier), Some(name), element, delimiter] = &cells[..] else { return };
     let (Ok(oid), Ok(modifier)) = (oid.parse(), modifier.parse()) else { return };
     let element = element.as_ref().and_then(|oid| oid.parse().ok()).map(types::shape_of);
+    let delimiter = delimiter.as_ref().and_then(|text| text.bytes().next()).unwrap_or(b',');
     let shape = match element {
-        Some(element) => types::array_of(element, delimiter.as_ref().map_or(b',', |text| text.as_bytes()[0])),
+        Some(element) => types::array_of(element, delimiter),
         None => types::shape_of(oid),
     };
     conn.shared.types.insert(TypeId { oid, modifier }, TypeInfo { name: Cow::Owned(name.clone()), shape });

@@ -4,21 +4,25 @@
 //! an array literal, nested as deep as it is. Numbers that JSON's reader cannot hold exactly (more than 64 bits) should
 //! come as strings.
 
+use std::fmt;
+
 use bytes::BytesMut;
 use postgres_protocol::{IsNull, message::frontend};
-use serde_json::Value;
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+use crate::backend::param::{Param, Render};
 
 /// Most parameters that one statement may have: the protocol counts them in 16 bits.
 pub(super) const MOST: usize = u16::MAX as usize;
 
 /// Writes a Bind of `statement` to the unnamed portal, all results in text. Parameters must have passed [`check`].
-pub(super) fn bind(statement: &str, params: &[Value], out: &mut BytesMut) -> Result<(), &'static str> {
-    let write = |param: &Value, out: &mut BytesMut| Ok(write(param, out));
+pub(super) fn bind(statement: &str, params: &[Param], out: &mut BytesMut) -> Result<(), &'static str> {
+    let write = |param: &Param, out: &mut BytesMut| Ok(write(param, out)?);
     frontend::bind("", statement, [], params, write, Some(0), out).map_err(|_| "a parameter is too long")
 }
 
 /// Looks for what cannot be sent.
-pub(super) fn check(params: &[Value]) -> Result<(), String> {
+pub(super) fn check(params: &[Param]) -> Result<(), String> {
     if params.len() > MOST {
         return Err(format!("{} parameters are more than the {MOST} that a statement can have", params.len()));
     }
@@ -28,40 +32,118 @@ pub(super) fn check(params: &[Value]) -> Result<(), String> {
     }
 }
 
-/// JSON escapes NUL, so that objects may hold it.
-fn has_nul(param: &Value) -> bool {
+/// JSON escapes NUL, so that objects may hold it, and so may those in arrays.
+fn has_nul(param: &Param) -> bool {
     match param {
-        Value::String(text) => memchr::memchr(0, text.as_bytes()).is_some(),
-        Value::Array(items) => items.iter().any(has_nul),
+        Param::Text(text) => memchr::memchr(0, text.as_bytes()).is_some(),
+        Param::Array(json) => json.contains("\\u0000") && literal(json, &mut BytesMut::new()).is_err(),
         _ => false,
     }
 }
 
-fn write(param: &Value, out: &mut BytesMut) -> IsNull {
+fn write(param: &Param, out: &mut BytesMut) -> Result<IsNull, serde_json::Error> {
     match param {
-        Value::Null => return IsNull::Yes,
-        Value::String(text) => out.extend_from_slice(text.as_bytes()),
-        Value::Array(items) => array(items, out),
-        other => out.extend_from_slice(other.to_string().as_bytes()),
+        Param::Null => return Ok(IsNull::Yes),
+        Param::Bool(truth) => out.extend_from_slice(truth.to_string().as_bytes()),
+        Param::Number(number) => out.extend_from_slice(number.to_string().as_bytes()),
+        Param::Text(text) | Param::Object(text) => out.extend_from_slice(text.as_bytes()),
+        Param::Array(json) => literal(json, out)?,
     }
-    IsNull::No
+    Ok(IsNull::No)
 }
 
-fn array(items: &[Value], out: &mut BytesMut) {
-    out.extend_from_slice(b"{");
-    for (at, item) in items.iter().enumerate() {
-        if at > 0 {
-            out.extend_from_slice(b",");
-        }
-        match item {
-            Value::Null => out.extend_from_slice(b"NULL"),
-            Value::Array(inner) => array(inner, out),
-            Value::String(text) => quoted(text, out),
-            Value::Object(_) => quoted(&item.to_string(), out),
-            Value::Bool(_) | Value::Number(_) => out.extend_from_slice(item.to_string().as_bytes()),
-        }
+// === arrays ===
+
+/// Writes a JSON array as PostgreSQL's literal. An error is a NUL in it.
+fn literal(json: &str, out: &mut BytesMut) -> Result<(), serde_json::Error> {
+    serde_json::Deserializer::from_str(json).deserialize_seq(Literal(out))
+}
+
+/// Writes what is read as it stands in an array literal.
+struct Literal<'a>(&'a mut BytesMut);
+
+impl Literal<'_> {
+    fn plain(self, text: &str) {
+        self.0.extend_from_slice(text.as_bytes());
     }
-    out.extend_from_slice(b"}");
+}
+
+impl<'de> DeserializeSeed<'de> for Literal<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Literal<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        self.plain("NULL");
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, truth: bool) -> Result<(), E> {
+        self.plain(if truth { "true" } else { "false" });
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<(), E> {
+        self.plain(&number.to_string());
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<(), E> {
+        self.plain(&number.to_string());
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<(), E> {
+        self.plain(&serde_json::Value::from(number).to_string());
+        Ok(())
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        if memchr::memchr(0, text.as_bytes()).is_some() {
+            return Err(E::custom("a NUL character"));
+        }
+        quoted(text, self.0);
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        self.0.extend_from_slice(b"{");
+        let start = self.0.len();
+        while items.next_element_seed(Item(&mut *self.0, start))?.is_some() {}
+        self.0.extend_from_slice(b"}");
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<(), A::Error> {
+        let mut json = String::new();
+        Render(&mut json).visit_map(members)?;
+        quoted(&json, self.0);
+        Ok(())
+    }
+}
+
+/// An item of an array whose first one begins at this length.
+struct Item<'a>(&'a mut BytesMut, usize);
+
+impl<'de> DeserializeSeed<'de> for Item<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        if self.0.len() > self.1 {
+            self.0.extend_from_slice(b",");
+        }
+        Literal(self.0).deserialize(from)
+    }
 }
 
 fn quoted(text: &str, out: &mut BytesMut) {
@@ -80,13 +162,14 @@ fn quoted(text: &str, out: &mut BytesMut) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
     fn text(param: &Value) -> Option<String> {
         let mut out = BytesMut::new();
-        matches!(write(param, &mut out), IsNull::No).then(|| String::from_utf8(out.to_vec()).unwrap())
+        matches!(write(&param.clone().into(), &mut out).unwrap(), IsNull::No)
+            .then(|| String::from_utf8(out.to_vec()).unwrap())
     }
 
     #[test]
@@ -109,10 +192,12 @@ mod tests {
 
     #[test]
     fn what_cannot_be_sent_is_named() {
-        assert!(check(&[json!(1), json!("a\0b")]).unwrap_err().contains("parameter 2"));
-        assert!(check(&[json!([["\0"]])]).is_err());
-        assert!(check(&[json!({"a": "\0"})]).is_ok());
-        assert!(check(&vec![json!(1); MOST]).is_ok());
-        assert!(check(&vec![json!(1); MOST + 1]).unwrap_err().contains("65536"));
+        let one = |param: Value| check(&[Param::Null, param.into()]);
+        assert!(one(json!("a\0b")).unwrap_err().contains("parameter 2"));
+        assert!(one(json!([["\0"]])).is_err());
+        assert!(one(json!({"a": "\0"})).is_ok());
+        assert!(one(json!([{"a": "\0"}, "\\u0000"])).is_ok());
+        assert!(check(&vec![Param::Null; MOST]).is_ok());
+        assert!(check(&vec![Param::Null; MOST + 1]).unwrap_err().contains("65536"));
     }
 }

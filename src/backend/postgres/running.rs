@@ -18,6 +18,9 @@ use crate::backend::{
     work::{Column, Event, Limits, Shape, Work},
 };
 
+/// Length of a Sync, which every request ends with.
+const SYNC: usize = 5;
+
 /// A request that was sent and whose replies are being read. Dropping it leaves the connection busy, for the pool to
 /// recover.
 #[derive(Debug)]
@@ -374,10 +377,11 @@ impl Running {
     }
 
     /// The server ended the session. If it was told to (class 57P), the statement is not to blame. What was complete by
-    /// then may have been committed.
+    /// then may have been committed, and so may what commits on its way.
     fn ended(&mut self, conn: &PostgresConnection, error: DatabaseError) -> BackendError {
         let told_to = error.sqlstate.as_deref().is_some_and(|state| state.starts_with("57P"));
-        let may_be_committed = self.held && matches!(*self.work, Work::Single(_)) || self.at == self.parts.len();
+        let by_itself = self.held || self.parts.get(self.at).is_some_and(|part| part.traits.commits);
+        let may_be_committed = by_itself && matches!(*self.work, Work::Single(_)) || self.at == self.parts.len();
         if !told_to && !may_be_committed {
             return self.failure.take().unwrap_or_else(|| BackendError::Database(Box::new(error)));
         }
@@ -392,9 +396,10 @@ impl Running {
 }
 
 fn lost(conn: &PostgresConnection, work: &Work, failure: &PostgresFailure) -> BackendError {
-    let read_only = matches!(work, Work::Batch(batch) if batch.read_only);
-    let sent_whole = conn.sent > 0 && conn.outbox.is_empty();
-    BackendError::Lost { sent: conn.sent > 0, outcome_unknown: sent_whole && !read_only, reason: failure.to_string() }
+    // A COMMIT takes effect when it is executed, whether the Sync behind it arrives or not.
+    let executed = conn.sent > 0 && conn.outbox.len() <= SYNC;
+    let outcome_unknown = executed && !work.is_read_only();
+    BackendError::Lost { sent: conn.sent > 0, outcome_unknown, reason: failure.to_string() }
 }
 
 fn not_committed(command: &str) -> BackendError {

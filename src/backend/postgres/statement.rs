@@ -32,6 +32,8 @@ pub(super) struct Traits {
     pub(super) dirty: u32,
     /// It begins, ends, splits or changes a transaction.
     pub(super) control: bool,
+    /// It runs code that may commit before it is complete (outside a batch).
+    pub(super) commits: bool,
     /// It copies from or to the client.
     pub(super) copy: bool,
     /// It sets session state by its first word, not by way of a function.
@@ -52,7 +54,7 @@ pub(super) fn traits(sql: &str) -> Traits {
         "declare" => lasting(CURSORS),
         "prepare" if second == "transaction" => control(),
         "prepare" | "deallocate" | "discard" => lasting(PREPARED),
-        "do" | "call" => Traits { dirty: ANYTHING | by_hand(sql), ..Traits::default() },
+        "do" | "call" => Traits { dirty: ANYTHING | by_hand(sql), commits: true, ..Traits::default() },
         "begin" | "start" | "commit" | "end" | "rollback" | "abort" | "savepoint" | "release" => control(),
         "copy" => Traits { copy: mentions(sql, "stdin") || mentions(sql, "stdout"), ..Traits::default() },
         _ => Traits::default(),

@@ -229,7 +229,7 @@ pub(crate) const LIMITS: Limits = Limits { row: 1 << 20 };
 
 pub(crate) fn statement(sql: &str, params: Value) -> Statement {
     let Value::Array(params) = params else { panic!("parameters are an array") };
-    Statement { sql: sql.to_owned(), params }
+    Statement { sql: sql.to_owned(), params: params.into_iter().map(Into::into).collect() }
 }
 
 pub(crate) fn batch(statements: &[&str]) -> Batch {

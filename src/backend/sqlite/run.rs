@@ -12,7 +12,6 @@ use rusqlite::{
     CachedStatement, Connection, ErrorCode, ToSql,
     types::{ToSqlOutput, Value as SqlValue, ValueRef},
 };
-use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{
@@ -22,7 +21,7 @@ use super::{
     text::{self, Fault},
     writer::Writer,
 };
-use crate::backend::{BackendError, Batch, Column, DatabaseError, Limits, Shape, Statement, Work};
+use crate::backend::{BackendError, Batch, Column, DatabaseError, Limits, Param, Shape, Statement, Work};
 
 /// A request on its way to a blocking thread.
 pub(super) struct Task {
@@ -224,7 +223,7 @@ impl<'a> Run<'a> {
     /// Runs a statement and sends its rows; what remains to tell is that it is complete.
     fn execute(&mut self, prepared: &mut CachedStatement<'_>, statement: &Statement) -> Result<Complete, Stop> {
         for (index, value) in statement.params.iter().enumerate() {
-            prepared.raw_bind_parameter(index + 1, Param(value))?;
+            prepared.raw_bind_parameter(index + 1, value)?;
         }
         let (mut described, mut returned) = (false, 0_u64);
         let mut rows = prepared.raw_query();
@@ -291,8 +290,8 @@ impl<'a> Run<'a> {
                 let _ = self.conn.execute_batch("ROLLBACK");
             }
         }
-        let read_only = matches!(&*self.task.work, Work::Batch(batch) if batch.read_only);
-        let writable = !read_only || self.query_only(false).is_ok() || self.query_only(false).is_ok();
+        let writable =
+            !self.task.work.is_read_only() || self.query_only(false).is_ok() || self.query_only(false).is_ok();
         writable && self.conn.is_autocommit()
     }
 
@@ -359,21 +358,20 @@ fn describe(statement: &rusqlite::Statement<'_>) -> Vec<Column> {
     statement.columns().iter().map(column).collect()
 }
 
-/// A JSON value as SQLite's: a whole number beyond 64 bits becomes a float, as the same literal in SQL would; arrays and
-/// objects become their JSON text.
-struct Param<'a>(&'a Value);
-
-impl ToSql for Param<'_> {
+/// A parameter as SQLite's: a whole number beyond 64 bits becomes a float, as the same literal in SQL would; arrays and
+/// objects are their JSON text.
+impl ToSql for Param {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(match self.0 {
-            Value::Null => ToSqlOutput::Owned(SqlValue::Null),
-            Value::Bool(truth) => ToSqlOutput::Owned(SqlValue::Integer(i64::from(*truth))),
-            Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+        Ok(match self {
+            Self::Null => ToSqlOutput::Owned(SqlValue::Null),
+            Self::Bool(truth) => ToSqlOutput::Owned(SqlValue::Integer(i64::from(*truth))),
+            Self::Number(number) => match (number.as_i64(), number.as_f64()) {
                 (Some(number), _) => ToSqlOutput::Owned(SqlValue::Integer(number)),
                 (None, number) => ToSqlOutput::Owned(number.map_or(SqlValue::Null, SqlValue::Real)),
             },
-            Value::String(text) => ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes())),
-            nested => ToSqlOutput::Owned(SqlValue::Text(nested.to_string())),
+            Self::Text(text) | Self::Array(text) | Self::Object(text) => {
+                ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes()))
+            }
         })
     }
 }

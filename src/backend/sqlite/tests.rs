@@ -66,7 +66,7 @@ fn soon() -> Instant {
 
 fn statement(sql: &str, params: Value) -> Statement {
     let Value::Array(params) = params else { panic!("parameters are an array") };
-    Statement { sql: sql.to_owned(), params }
+    Statement { sql: sql.to_owned(), params: params.into_iter().map(Into::into).collect() }
 }
 
 fn single(sql: &str) -> Work {

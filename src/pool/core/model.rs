@@ -293,8 +293,9 @@ impl World {
             (Some(returned), true) => {
                 let order =
                     |conn: &u64| self.core.idle().find(|held| held.conn == *conn).map(|held| held.record.returned);
-                let earlier = self.idle.iter().filter(|other| order(other).is_some_and(|at| at < returned)).count();
-                self.idle.insert(earlier, conn);
+                // One that this one replaces has gone from the core already, and is still in our list.
+                let before = self.idle.iter().rposition(|other| order(other).is_some_and(|at| at < returned));
+                self.idle.insert(before.map_or(0, |at| at + 1), conn);
             }
             (None, false) => {
                 let first = self.waiting.remove(0);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep};
 
-use super::scripted::{MS, driven, in_ms, pool, settings, take, until, who};
+use super::scripted::{MS, driven, in_ms, pool, settings, take, until, warm, who};
 use crate::pool::{Hygiene, PoolSettings, UseError};
 
 #[tokio::test(start_paused = true)]
@@ -42,6 +42,32 @@ async fn while_it_is_cleaned_its_permit_is_taken_and_the_next_gets_it_clean() {
     let begun = Instant::now();
     let next = take(&pool).await;
     assert_eq!((next.hygiene, begun.elapsed(), server.seen().created), (Hygiene::Clean, MS(50), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_runs_on_a_connection_that_is_given_up_is_stopped_first() {
+    let (pool, server) = pool(1);
+    let mut lease = take(&pool).await;
+    lease.hygiene = Hygiene::Busy;
+    lease.discard();
+    until(|| pool.status().closing == 0).await;
+    assert_eq!((server.seen().recoveries, server.seen().goodbyes), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_takes_no_writes_any_more_loses_all_connections_at_once() {
+    let (pool, server) = pool(5);
+    warm(&pool, 4).await;
+    let mut lease = take(&pool).await;
+    lease.failed_with(UseError::ReadOnly);
+    drop(lease);
+    assert_eq!((pool.status().idle, pool.status().counters.closes.purged), (0, 4));
+    warm(&pool, 3).await;
+    let mut again = take(&pool).await;
+    again.failed_with(UseError::ReadOnly);
+    drop(again);
+    until(|| pool.status().in_use == 0).await;
+    assert!(pool.status().idle >= 2, "not again and again: {:?}", server.seen());
 }
 
 #[tokio::test(start_paused = true)]

@@ -52,6 +52,26 @@ async fn a_statement_that_nobody_waits_for_is_cancelled() {
 }
 
 #[tokio::test]
+async fn a_statement_is_cancelled_although_its_line_is_cut() {
+    let cluster = Cluster::start();
+    let mut conn = cluster.connect().await;
+    leave(&mut conn, "select pg_sleep(60)").await;
+    runs(&cluster, conn.process()).await;
+    let (stream, peer) = pair().await;
+    // The server's process hears nothing of it.
+    let _kept = std::mem::replace(&mut conn.stream, stream);
+    reset(peer);
+    assert!(conn.recover().await.is_err());
+    assert_eq!(conn.hygiene(), Hygiene::Broken);
+    let admin = cluster.admin().await;
+    let active = "select 1 from pg_stat_activity where pid = $1 and state = 'active'";
+    let until = soon();
+    while !admin.query(active, &[&conn.process()]).await.unwrap().is_empty() {
+        assert!(Instant::now() < until);
+    }
+}
+
+#[tokio::test]
 async fn a_late_cancel_never_hits_the_next_statement() {
     let cluster = Cluster::start();
     let mut conn = cluster.connect().await;
@@ -184,9 +204,7 @@ async fn what_was_never_sent_says_so() {
     let mut conn = cluster.connect().await;
     let (stream, peer) = pair().await;
     conn.stream = stream;
-    // With nothing to linger for, a close is a reset.
-    socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
-    drop(peer);
+    reset(peer);
     let outcome = query(&mut conn, "select 1").await;
     assert!(matches!(outcome, Err(BackendError::Lost { sent: false, outcome_unknown: false, .. })), "{outcome:?}");
     assert_eq!(conn.hygiene(), Hygiene::Broken);
@@ -241,11 +259,52 @@ async fn a_connection_that_breaks_before_the_last_word_leaves_the_outcome_unknow
     }
 }
 
+#[tokio::test]
+async fn a_commit_that_is_out_without_the_sync_behind_it_leaves_the_outcome_unknown() {
+    let cluster = Cluster::start();
+    for (unsent, unknown) in [(&b"S\0\0\0\x04"[..], true), (b"\0S\0\0\0\x04", false)] {
+        let mut conn = cluster.connect().await;
+        let work = Work::Batch(batch(&["select pg_sleep(60)"]));
+        let mut running = Running::begin(&mut conn, Arc::new(work), LIMITS).await.unwrap();
+        conn.outbox.extend_from_slice(unsent);
+        conn.go_mute().await;
+        let outcome = running.next(&mut conn).await;
+        assert!(
+            matches!(&outcome, Err(BackendError::Lost { sent: true, outcome_unknown, .. }) if *outcome_unknown == unknown),
+            "{outcome:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn code_that_commits_by_itself_may_have_done_so_when_its_session_is_ended() {
+    let cluster = Cluster::start();
+    let mut admin = cluster.connect().await;
+    query(&mut admin, "create procedure p() language plpgsql as 'begin commit; perform pg_sleep(60); end'")
+        .await
+        .unwrap();
+    for sql in ["call p()", "do 'begin commit; perform pg_sleep(60); end'"] {
+        let mut conn = cluster.connect().await;
+        let work = Work::Single(statement(sql, json!([])));
+        let mut running = Running::begin(&mut conn, Arc::new(work), LIMITS).await.unwrap();
+        runs(&cluster, conn.process()).await;
+        terminate(&cluster, conn.process()).await;
+        let outcome = running.next(&mut conn).await;
+        assert!(matches!(outcome, Err(BackendError::Lost { outcome_unknown: true, .. })), "{sql}: {outcome:?}");
+    }
+}
+
 /// A stream of ours, and what is at its other end.
 async fn pair() -> (net::Stream, tokio::net::TcpStream) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     (stream.into(), listener.accept().await.unwrap().0)
+}
+
+/// With nothing to linger for, a close is a reset.
+fn reset(peer: tokio::net::TcpStream) {
+    socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(peer);
 }
 
 #[tokio::test]

@@ -90,6 +90,23 @@ async fn failures_to_connect_have_their_class() {
 }
 
 #[tokio::test]
+async fn a_host_that_says_nothing_is_passed_over() {
+    let cluster = Cluster::start();
+    // The kernel accepts for it.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let pool = |ports: &[u16]| {
+        let hosts: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let url = format!("postgres://app:secret@{}/app?sslmode=disable", hosts.join(","));
+        serde_json::from_value(json!({"backend": "postgres", "url": url, "connect_timeout": "2s"})).unwrap()
+    };
+    let silent = silent.local_addr().unwrap().port();
+    let mut conn = create(&pool(&[silent, cluster.port()])).await.unwrap();
+    assert_eq!(query(&mut conn, "select 1").await.unwrap().cell(), "1");
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    assert_eq!(class(&pool(&[silent, closed])).await.0, FailureClass::Timeout, "one of them may still answer");
+}
+
+#[tokio::test]
 async fn the_next_host_is_tried_and_sockets_work() {
     let cluster = Cluster::start();
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

@@ -165,6 +165,29 @@ async fn a_types_of_the_database_are_named_at_first_sight() {
 }
 
 #[tokio::test]
+async fn an_element_type_without_a_delimiter_is_no_trouble() {
+    let cluster = Cluster::start();
+    let mut conn = cluster.connect().await;
+    query(&mut conn, "create type mood as enum ('sad')").await.unwrap();
+    let admin = cluster.admin().await;
+    admin.batch_execute("update pg_type set typdelim = '' where typname = 'mood'").await.unwrap();
+    let answer = query(&mut conn, "select array['sad']::mood[]").await.unwrap();
+    assert_eq!(answer.columns[0].shape, Shape::Array(Box::new(Shape::Text), b','));
+}
+
+#[tokio::test]
+async fn asking_for_types_does_not_lose_statements_that_are_being_prepared() {
+    let cluster = Cluster::start();
+    let mut conn = cluster.connect().await;
+    query(&mut conn, "create type mood as enum ('sad')").await.unwrap();
+    query(&mut conn, "select 1 + 1").await.unwrap();
+    run(&mut conn, Work::Batch(batch(&["select 'sad'::mood", "select 1 + 1"]))).await.unwrap();
+    assert_eq!(crate::pool::Connection::statements(&conn), 1);
+    let prepared = "select count(*) from pg_prepared_statements";
+    assert_eq!(query(&mut conn, prepared).await.unwrap().cell(), "1");
+}
+
+#[tokio::test]
 async fn a_long_answer_with_unknown_types_is_not_held_in_memory() {
     let cluster = Cluster::start();
     let mut conn = cluster.connect().await;
