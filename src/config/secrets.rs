@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     env::Environment,
+    key,
     model::{BackendKind, Config, Pool},
     value::{Secret, SecretFile},
 };
@@ -24,6 +25,15 @@ pub(super) struct Fingerprints {
     pub contents: BTreeMap<String, [u8; 32]>,
     /// Of each pool, by the key of its URL.
     pub identities: BTreeMap<String, PoolIdentity>,
+}
+
+/// Whether what stands at `key`, or in its place by mistake, must not be shown: [`Config::secrets`], and the digests of API
+/// keys, where somebody may put a key itself.
+pub(super) fn is_secret(key: &str) -> bool {
+    std::iter::successors(Some(key), |key| key::parent(key)).any(|key| {
+        let is = |table: &str, name: &str| key.starts_with(table) && key.ends_with(name);
+        is("admin.token", "") || is("pool.", ".url") || is("pool.", ".password") || is("consumer.", ".key_sha256")
+    })
 }
 
 impl Config {
