@@ -3,10 +3,10 @@
 //!
 //! **What it promises.** A pool asks [`Sizing`], [`Eviction`] or [`Validation`] and always gets a valid answer in bounded
 //! time. A component that traps, loops, grows, or answers nonsense costs one call: its instance is thrown away, the
-//! [`FaultKind`] counted, and the native fallback answers (for sizing the last good answer). Three faults in a row
-//! and the fallback answers alone, until a later call, tried as a probe, succeeds. A call has its deadline on the CPU, so
-//! that a worker that was not scheduled is not blamed, and a harder one on the clock. Answers are in range and finite;
-//! keeping a target within its bounds is the pool's part.
+//! [`FaultKind`] counted, and the native fallback answers (for sizing the last good answer). Three faults in a row,
+//! or more than one in five for a while, and the fallback answers alone, until a later call, tried as a probe, succeeds. A
+//! call has its deadline on the CPU, so that a worker that was not scheduled is not blamed, and a harder one on the clock.
+//! Answers are in range and finite; keeping a target within its bounds is the pool's part.
 //!
 //! **A component gets nothing.** It imports only types, so the linker is empty: no clock, no file, no socket, no way to
 //! remember but `carry`, which the host keeps. Sizing and eviction get a new instance for each call, so that the same
