@@ -70,6 +70,9 @@ pub enum PluginError {
         /// The limit.
         memory: Size,
     },
+    /// Somebody killed the compiler: the system for want of memory, if not a person. Which of them, nobody says.
+    #[error("the compiler was killed (signal 9): the system was out of memory, or somebody did it")]
+    Killed,
     /// The compiled form cannot be kept or loaded.
     #[error("the cache of compiled components in {}: {detail}", path.display())]
     Cache {
@@ -182,9 +185,10 @@ pub enum PolicyError {
 }
 
 impl PluginError {
-    /// Whether the same file may do next time: the machine was at fault, not the component.
+    /// Whether the same file may do next time: the machine was at fault, not the component, or may have been.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Compiler { .. } | Self::Cache { .. } | Self::Host { .. })
+        let or_busy = matches!(self, Self::CompileTooLong { .. } | Self::Killed);
+        or_busy || matches!(self, Self::Compiler { .. } | Self::Cache { .. } | Self::Host { .. })
     }
 
     pub(super) fn unreadable(path: &std::path::Path, source: io::Error) -> Self {
