@@ -22,7 +22,7 @@
 //! version against another.
 //!
 //! From the bottom up: `interface` (the words), `engine`, `sandbox`, `instance`, `warm` (running a component), `version`,
-//! `health`, `figures`, `slot` (one plugin and its guards), `content`, `artifact`, `cache`, `compile`, `trial`, `loader`,
+//! `health`, `figures`, `slot` (one plugin and its guards), `content`, `artifact`, `cache`, `temporary`, `compile`, `trial`, `loader`,
 //! `watch` (from file to version), `plugins` (all of them), `native`, `decide` (what pools hold).
 
 mod answer;
@@ -43,6 +43,7 @@ mod native;
 mod plugins;
 mod sandbox;
 mod slot;
+mod temporary;
 #[cfg(test)]
 mod tests;
 mod trial;
@@ -65,4 +66,5 @@ pub use loader::{Inspection, Report};
 pub use native::{NativeEviction, NativeSizing, NativeValidation};
 pub use plugins::{Plugins, Prepared};
 pub use slot::{HookStatus, PluginStatus};
+pub use temporary::TemporaryState;
 pub use version::Description;
