@@ -152,8 +152,7 @@ fn counters(out: &mut Exposition, pool: &str, status: &PoolStatus) {
         }
     }
     for decision in &status.decisions {
-        let by = decision.by.to_string();
-        let labels = [("db_client_connection_pool_name", pool), ("hook", decision.hook), ("by", &by)];
+        let labels = [("db_client_connection_pool_name", pool), ("hook", decision.hook), ("by", decision.by)];
         out.counter("sluicegate_policy_decisions", "Decisions by hook and by who took them", &labels, decision.count);
     }
 }
