@@ -340,7 +340,7 @@ url = "postgres://h/d"
 password = "x"
 size = { min = 5, max = 2 }
 checkout_timeout = "0s"
-sweep_interval = "1ms"
+sweep_interval = "99ms"
 parallel_creates = 0
 backoff = { initial = "1s", max = "500ms", jitter = 1 }
 breaker = { failures = 0 }
@@ -371,7 +371,7 @@ key_sha256 = ["0000000000000000000000000000000000000000000000000000000000000000"
          a.toml:11:1: pool.p.url: expected `sqlite:` and a path, or another `backend`
          a.toml:13:10: pool.p.size.min: `min` is 5, more than `max`, which is 2
          a.toml:14:1: pool.p.checkout_timeout: must be more than 0s
-         a.toml:15:1: pool.p.sweep_interval: must be at least 10ms
+         a.toml:15:1: pool.p.sweep_interval: must be at least 100ms
          a.toml:16:1: pool.p.parallel_creates: must be from 1 to 65536
          a.toml:17:29: pool.p.backoff.max: less than `initial`, which is 1s
          a.toml:17:44: pool.p.backoff.jitter: must be at least 0 and less than 1
