@@ -18,10 +18,10 @@ pub struct PoolIdentity([u8; 32]);
 /// The contents of all secrets by key, or why they cannot be had.
 pub(super) struct Revealed(pub(super) BTreeMap<String, Result<String, String>>);
 
-/// Digests of secrets, kept to see what a reload changed.
+/// Digests of what is not in the configuration itself, kept to see what a reload changed.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Fingerprints {
-    /// Of each secret's content, by key.
+    /// Of the content of each secret and each CA file, by key.
     pub contents: BTreeMap<String, [u8; 32]>,
     /// Of each pool, by the key of its URL.
     pub identities: BTreeMap<String, PoolIdentity>,
@@ -90,7 +90,9 @@ impl Revealed {
 
     /// Digests of all that could be read.
     pub(super) fn fingerprints(&self, config: &Config) -> Fingerprints {
-        let contents = self.0.keys().filter_map(|key| Some((key.clone(), digest([self.get(key)?]))));
+        let secrets = self.0.keys().filter_map(|key| Some((key.clone(), digest([self.get(key)?]))));
+        let authorities = config.authorities().into_iter().filter_map(|(key, tls)| Some((key, tls.ca_digest()?)));
+        let contents = secrets.chain(authorities);
         let identities = config.pool.iter().filter_map(|(name, pool)| {
             let key = format!("pool.{name}.url");
             let identity = pool.identity(self.get(&key)?);
