@@ -2,8 +2,8 @@
 //!
 //! Logs are `tracing` events, in lower case with fields, on standard error: pretty on a terminal, JSON otherwise. The access
 //! log is apart, one JSON object a request on standard output or in a file, because it is data: it is formatted by hand into a
-//! buffer of the worker's own and written by one thread of its own, so that a slow disk never slows a request. When that
-//! thread cannot keep up, lines are dropped and counted; nothing else waits.
+//! buffer of the worker's own. Each of the two is written by one thread of its own, so that a slow disk, or a pipe that nobody
+//! reads, never slows a request. When that thread cannot keep up, lines are dropped and counted; nothing else waits.
 //!
 //! Figures are counted where they arise, in atomics, and rendered ([`exposition`]) when somebody asks: [`figures`] holds those of HTTP, each
 //! other room its own.
@@ -18,7 +18,7 @@ pub mod trace;
 
 use std::cell::Cell;
 
-pub use logs::{LogError, init};
+pub use logs::{LastWords, LogError, dropped_log_lines, init};
 
 thread_local! {
     static WORKER: Cell<usize> = const { Cell::new(usize::MAX) };

@@ -80,7 +80,8 @@ pub trait Companion {
 /// It cannot start; every reason at once.
 pub fn run(source: Source, companion: &impl Companion) -> Result<(), RunError> {
     let loaded = load(&source)?;
-    crate::observe::init(&loaded.config.log)?;
+    // Dropped last, so that why the gateway cannot start is told, too.
+    let _last_words = crate::observe::init(&loaded.config.log)?;
     if let Err(error) = crate::edge::raise_file_limit() {
         tracing::warn!(%error, "cannot raise the limit on open files");
     }
