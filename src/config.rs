@@ -15,6 +15,7 @@
 //! Left out: no I/O but reading the files of configuration and secrets, no watching (reload does, over
 //! [`Loaded::files`]), no includes, no templates, no remote sources.
 
+mod authorities;
 mod check;
 mod decode;
 mod diff;

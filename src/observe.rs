@@ -2,8 +2,8 @@
 //!
 //! Logs are `tracing` events, in lower case with fields, on standard error: pretty on a terminal, JSON otherwise. The access
 //! log is apart, one JSON object a request on standard output or in a file, because it is data: it is formatted by hand into a
-//! buffer of the worker's own and written by one thread of its own, so that a slow disk never slows a request. When that
-//! thread cannot keep up, lines are dropped and counted; nothing else waits.
+//! buffer of the worker's own. Each of the two is written by one thread of its own, so that a slow disk, or a pipe that nobody
+//! reads, never slows a request. When that thread cannot keep up, lines are dropped and counted; nothing else waits.
 //!
 //! Figures are counted where they arise, in atomics, and rendered ([`exposition`]) when somebody asks: [`figures`] holds those of HTTP, each
 //! other room its own.
@@ -18,7 +18,9 @@ pub mod trace;
 
 use std::cell::Cell;
 
-pub use logs::{LogError, init};
+use tokio::runtime::Handle;
+
+pub use logs::{LastWords, LogError, dropped_log_lines, init};
 
 thread_local! {
     static WORKER: Cell<usize> = const { Cell::new(usize::MAX) };
@@ -40,7 +42,7 @@ pub fn leave_worker() {
     LEAVING.set(true);
 }
 
-/// Whether the current thread is a worker whose runtime ends.
-pub fn is_leaving() -> bool {
-    LEAVING.get()
+/// The current runtime, unless there is none, or it is a worker's that is about to end: what it is given then never runs.
+pub fn lasting_runtime() -> Option<Handle> {
+    Handle::try_current().ok().filter(|_| !LEAVING.get())
 }

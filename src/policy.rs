@@ -3,10 +3,10 @@
 //!
 //! **What it promises.** A pool asks [`Sizing`], [`Eviction`] or [`Validation`] and always gets a valid answer in bounded
 //! time. A component that traps, loops, grows, or answers nonsense costs one call: its instance is thrown away, the
-//! [`FaultKind`] counted, and the native fallback answers (for sizing the last good answer). Three faults in a row
-//! and the fallback answers alone, until a later call, tried as a probe, succeeds. A call has its deadline on the CPU, so
-//! that a worker that was not scheduled is not blamed, and a harder one on the clock. Answers are in range and finite;
-//! keeping a target within its bounds is the pool's part.
+//! [`FaultKind`] counted, and the native fallback answers (for sizing the last good answer). Three faults in a row,
+//! or more than one in five for a while, and the fallback answers alone, until a later call, tried as a probe, succeeds. A
+//! call has its deadline on the CPU, so that a worker that was not scheduled is not blamed, and a harder one on the clock.
+//! Answers are in range and finite; keeping a target within its bounds is the pool's part.
 //!
 //! **A component gets nothing.** It imports only types, so the linker is empty: no clock, no file, no socket, no way to
 //! remember but `carry`, which the host keeps. Sizing and eviction get a new instance for each call, so that the same
@@ -22,7 +22,7 @@
 //! version against another.
 //!
 //! From the bottom up: `interface` (the words), `engine`, `sandbox`, `instance`, `warm` (running a component), `version`,
-//! `health`, `figures`, `slot` (one plugin and its guards), `content`, `artifact`, `cache`, `compile`, `trial`, `loader`,
+//! `health`, `figures`, `slot` (one plugin and its guards), `content`, `artifact`, `cache`, `temporary`, `compile`, `trial`, `loader`,
 //! `watch` (from file to version), `plugins` (all of them), `native`, `decide` (what pools hold).
 
 mod answer;
@@ -43,6 +43,7 @@ mod native;
 mod plugins;
 mod sandbox;
 mod slot;
+mod temporary;
 #[cfg(test)]
 mod tests;
 mod trial;
@@ -65,4 +66,5 @@ pub use loader::{Inspection, Report};
 pub use native::{NativeEviction, NativeSizing, NativeValidation};
 pub use plugins::{Plugins, Prepared};
 pub use slot::{HookStatus, PluginStatus};
+pub use temporary::TemporaryState;
 pub use version::Description;

@@ -21,8 +21,13 @@ if [ ${#missing[@]} -gt 0 ]; then
     echo "installing ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
     # A package may start its server; the tests start their own on free ports.
-    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d
-    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    # What the machine says of that itself is put back at the end.
+    policy=/usr/sbin/policy-rc.d
+    kept=$(mktemp -d)
+    move() { if [ -e "$1" ] || [ -L "$1" ]; then mv "$1" "$2"; fi; }
+    move "$policy" "$kept/policy"
+    trap 'rm -f "$policy"; move "$kept/policy" "$policy"; rmdir "$kept"' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy"
     apt-get update -qq
     apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi

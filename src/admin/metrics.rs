@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::status;
 use crate::{
     gateway::{Generation, Shared},
-    observe::exposition::Exposition,
+    observe::{self, exposition::Exposition},
     pool::{PoolStatus, Quantiles},
 };
 
@@ -46,6 +46,8 @@ fn process(out: &mut Exposition, shared: &Shared, generation: &Generation) {
         f64::from(u8::from(!last_failed)),
     );
     out.counter("sluicegate_access_log_dropped_lines", "Lines lost to a slow disk", &[], shared.access_log.dropped());
+    let lost = observe::dropped_log_lines();
+    out.counter("sluicegate_log_dropped_lines", "Log lines lost as nobody read standard error", &[], lost);
     for listening in shared.listeners.serving() {
         if let Some(expiry) = listening.not_after() {
             let labels = [("listener", &*listening.name)];
@@ -152,8 +154,7 @@ fn counters(out: &mut Exposition, pool: &str, status: &PoolStatus) {
         }
     }
     for decision in &status.decisions {
-        let by = decision.by.to_string();
-        let labels = [("db_client_connection_pool_name", pool), ("hook", decision.hook), ("by", &by)];
+        let labels = [("db_client_connection_pool_name", pool), ("hook", decision.hook), ("by", decision.by)];
         out.counter("sluicegate_policy_decisions", "Decisions by hook and by who took them", &labels, decision.count);
     }
 }

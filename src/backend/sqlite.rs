@@ -60,6 +60,7 @@ use self::{
 use super::{Limits, Work};
 use crate::{
     config::model::SqliteTuning,
+    observe,
     pool::{Backend, Connection, Hygiene, Manager, Metrics, Peek, Probe, RecycleError, RecycleResult},
 };
 
@@ -309,7 +310,7 @@ impl SqliteConn {
 impl Drop for SqliteConn {
     fn drop(&mut self) {
         // The wrapper closes its connection on a blocking thread, and panics where there is no runtime to give it one.
-        let _entered = tokio::runtime::Handle::try_current().is_err().then(|| self.runtime.enter());
+        let _entered = observe::lasting_runtime().is_none().then(|| self.runtime.enter());
         self.stop();
         self.job = None;
         self.inner = None;

@@ -1,13 +1,13 @@
 //! `sluicegate plugin inspect|check|compile`.
 
-use std::{os::unix::fs::DirBuilderExt, path::PathBuf, process};
+use std::path::PathBuf;
 
 use clap::Subcommand;
 use serde::Serialize;
 
 use crate::{
     config::value::{Size, Span},
-    policy::{Compiler, Plugins, compile},
+    policy::{Compiler, Plugins, TemporaryState, compile},
 };
 
 /// What to do with components.
@@ -51,21 +51,10 @@ pub(super) fn run(command: &Command) -> anyhow::Result<()> {
 }
 
 fn with_plugins(ask: impl FnOnce(&Plugins, &tokio::runtime::Runtime) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let state = private_directory()?;
+    let state = TemporaryState::new()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = Plugins::new(Compiler::this_program(), &state, 1)
-        .map_err(anyhow::Error::from)
-        .and_then(|plugins| ask(&plugins, &runtime));
-    let _ = std::fs::remove_dir_all(state);
-    outcome
-}
-
-/// A new directory of our own, which nobody could have put there before.
-fn private_directory() -> std::io::Result<PathBuf> {
-    let name = format!("sluicegate-plugin-{}-{:016x}", process::id(), rand::random::<u64>());
-    let path = std::env::temp_dir().join(name);
-    std::fs::DirBuilder::new().mode(0o700).create(&path)?;
-    Ok(path)
+    let plugins = Plugins::new(Compiler::this_program(), state.path(), 1)?;
+    ask(&plugins, &runtime)
 }
 
 fn show(found: &impl Serialize) -> anyhow::Result<()> {

@@ -63,3 +63,27 @@ fn tour(shared: &Shared) -> Option<String> {
         query(r#"{"sql":"select id, who from visit"}"#),
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_check_leaves_the_state_directory_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, plugin, state) =
+            (directory.path().join("a.toml"), directory.path().join("p.wasm"), directory.path().join("state"));
+        fs::write(&plugin, b"\0asm\x0d\0\x01\0").unwrap();
+        let config = format!(
+            "server.state = {state:?}\nlistener.l.address = \"127.0.0.1:0\"\nplugin.p.path = {plugin:?}\n\
+             [[route]]\npath = \"/\"\nrespond = {{ status = 200 }}\n"
+        );
+        fs::write(&file, config).unwrap();
+        // It comes as far as the compiler, which this test program is not.
+        let refused = check(&Source { file: Some(file), ..Source::default() }).unwrap_err().to_string();
+        assert!(refused.contains("plugin.p: "), "{refused}");
+        assert!(!state.exists());
+    }
+}

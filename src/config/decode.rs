@@ -11,7 +11,7 @@ use figment::{
 };
 use serde::Deserialize;
 
-use super::{key, model::Config, problem::Finding, words};
+use super::{key, model::Config, problem::Finding, secrets, words};
 
 /// Errors after which a report is long enough.
 const MAX_FINDINGS: usize = 100;
@@ -98,6 +98,7 @@ impl Mender {
             Kind::InvalidType(Actual::Bool(false), wanted) if is_table(wanted) && !self.is_item(&path) => {
                 self.take_out(&path)
             }
+            kind if secrets::is_secret(&key) => self.mend_value(&path, &key, words::describe_secret(kind)),
             kind => self.mend_value(&path, &key, words::describe(kind)),
         }
     }

@@ -111,11 +111,14 @@ impl Walk {
     }
 
     fn note(&mut self, at: &str, old: Option<&Value>, new: Option<&Value>) {
-        let shown = |value: Option<&Value>| value.filter(|value| !value.is_null()).map(show);
-        self.changes.push(Change { key: at.into(), class: class_of(at), old: shown(old), new: shown(new) });
+        let set = |value: Option<&Value>| value.filter(|value| !value.is_null()).cloned();
+        let (old, new) = (set(old), set(new));
+        let class = if is_listener_tls(at) && old.is_some() != new.is_some() { Class::Rebind } else { class_of(at) };
+        let shown = |value: Option<Value>| value.as_ref().map(show);
+        self.changes.push(Change { key: at.into(), class, old: shown(old), new: shown(new) });
     }
 
-    /// Secrets look the same in both trees.
+    /// Secrets, and what CA files hold, look the same in both trees.
     fn secrets(&mut self, old: &Fingerprints, new: &Fingerprints) {
         for (key, after) in &new.contents {
             let before = old.contents.get(key);
@@ -130,13 +133,16 @@ impl Walk {
     }
 }
 
+/// Certificates are swapped under a listener; TLS itself is not.
+fn is_listener_tls(key: &str) -> bool {
+    matches!(key.split('.').collect::<Vec<_>>().as_slice(), ["listener", _, "tls"])
+}
+
 /// Whether the object at `key` has keys of its own that may change one by one. A policy or a certificate source is
 /// one value.
 fn is_table(key: &str) -> bool {
-    !matches!(
-        key.split('.').collect::<Vec<_>>().as_slice(),
-        ["pool", _, "sizing" | "eviction" | "validation"] | ["listener", _, "tls"]
-    )
+    let keys: Vec<_> = key.split('.').collect();
+    !matches!(keys.as_slice(), ["pool", _, "sizing" | "eviction" | "validation"]) && !is_listener_tls(key)
 }
 
 fn show(value: &Value) -> String {

@@ -50,7 +50,7 @@ pub struct Source {
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
-    /// Files that were read, secrets among them. What to watch.
+    /// Files that were read, secrets and CAs among them. What to watch.
     pub files: Vec<PathBuf>,
     places: BTreeMap<String, Position>,
     fingerprints: Fingerprints,
@@ -105,12 +105,12 @@ impl Loaded {
         })
     }
 
-    /// Whether every file, variable and secret read is the same, to the byte.
+    /// Whether every file, variable, secret and CA read is the same, to the byte.
     pub fn has_same_inputs(&self, other: &Self) -> bool {
         self.inputs == other.inputs
     }
 
-    /// What is different from `old`, secrets' contents included.
+    /// What is different from `old`, the contents of secrets and of CA files included.
     pub fn changes_since(&self, old: &Self) -> Vec<Change> {
         diff::diff_with((&old.config, &old.fingerprints), (&self.config, &self.fingerprints))
     }
@@ -184,9 +184,11 @@ fn assemble(
     if !findings.is_empty() {
         return Err(report(joined(findings, more(&config))));
     }
-    let inputs = digest_inputs(inputs, environment, &secrets);
+    let inputs = digest_inputs(inputs, environment, &secrets, &config);
     let fingerprints = secrets.fingerprints(&config);
-    let files = files.into_iter().chain(config.secret_files()).collect::<BTreeSet<_>>().into_iter().collect();
+    let authorities = config.authorities().into_iter().filter_map(|(_, tls)| tls.ca.clone());
+    let files = files.into_iter().chain(config.secret_files()).chain(authorities);
+    let files = files.collect::<BTreeSet<_>>().into_iter().collect();
     Ok(Loaded { config, files, places: merged.places, fingerprints, inputs })
 }
 
@@ -235,7 +237,7 @@ fn locate(places: &BTreeMap<String, Position>, key: &str) -> Option<Position> {
     std::iter::successors(Some(key), |key| key::parent(key)).find_map(|key| places.get(key)).cloned()
 }
 
-fn digest_inputs(inputs: &[Input], environment: &Environment, secrets: &Revealed) -> [u8; 32] {
+fn digest_inputs(inputs: &[Input], environment: &Environment, secrets: &Revealed, config: &Config) -> [u8; 32] {
     let mut parts: Vec<String> = Vec::new();
     for input in inputs {
         parts.push(input.name.to_string());
@@ -247,6 +249,9 @@ fn digest_inputs(inputs: &[Input], environment: &Environment, secrets: &Revealed
     }
     for (key, secret) in &secrets.0 {
         parts.extend([key.clone(), secret.clone().unwrap_or_default()]);
+    }
+    for (key, tls) in config.authorities() {
+        parts.extend([key, format!("{:?}", tls.ca_digest())]);
     }
     digest(parts.iter().map(String::as_str))
 }

@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     env::Environment,
+    key,
     model::{BackendKind, Config, Pool},
     value::{Secret, SecretFile},
 };
@@ -17,13 +18,22 @@ pub struct PoolIdentity([u8; 32]);
 /// The contents of all secrets by key, or why they cannot be had.
 pub(super) struct Revealed(pub(super) BTreeMap<String, Result<String, String>>);
 
-/// Digests of secrets, kept to see what a reload changed.
+/// Digests of what is not in the configuration itself, kept to see what a reload changed.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Fingerprints {
-    /// Of each secret's content, by key.
+    /// Of the content of each secret and each CA file, by key.
     pub contents: BTreeMap<String, [u8; 32]>,
     /// Of each pool, by the key of its URL.
     pub identities: BTreeMap<String, PoolIdentity>,
+}
+
+/// Whether what stands at `key`, or in its place by mistake, must not be shown: [`Config::secrets`], and the digests of API
+/// keys, where somebody may put a key itself.
+pub(super) fn is_secret(key: &str) -> bool {
+    std::iter::successors(Some(key), |key| key::parent(key)).any(|key| {
+        let is = |table: &str, name: &str| key.starts_with(table) && key.ends_with(name);
+        is("admin.token", "") || is("pool.", ".url") || is("pool.", ".password") || is("consumer.", ".key_sha256")
+    })
 }
 
 impl Config {
@@ -80,7 +90,9 @@ impl Revealed {
 
     /// Digests of all that could be read.
     pub(super) fn fingerprints(&self, config: &Config) -> Fingerprints {
-        let contents = self.0.keys().filter_map(|key| Some((key.clone(), digest([self.get(key)?]))));
+        let secrets = self.0.keys().filter_map(|key| Some((key.clone(), digest([self.get(key)?]))));
+        let authorities = config.authorities().into_iter().filter_map(|(key, tls)| Some((key, tls.ca_digest()?)));
+        let contents = secrets.chain(authorities);
         let identities = config.pool.iter().filter_map(|(name, pool)| {
             let key = format!("pool.{name}.url");
             let identity = pool.identity(self.get(&key)?);

@@ -9,10 +9,7 @@ const MAX_LISTED: usize = 12;
 pub(super) fn describe(kind: &Kind) -> String {
     match kind {
         Kind::Message(text) => text.clone(),
-        Kind::InvalidType(found, wanted) | Kind::InvalidValue(found, wanted) => {
-            let quotes = if wanted == "a string" && is_scalar(found) { " in quotes" } else { "" };
-            format!("expected {}{quotes}, found {}", expected(wanted), actual(found))
-        }
+        Kind::InvalidType(found, wanted) | Kind::InvalidValue(found, wanted) => unexpected(found, wanted, actual),
         Kind::InvalidLength(found, wanted) => format!("expected {wanted}, found {found}"),
         Kind::UnknownVariant(found, known) => match nearest(found, known.iter().copied()) {
             Some(near) => format!("`{found}` is not known here; did you mean `{near}`?"),
@@ -26,6 +23,21 @@ pub(super) fn describe(kind: &Kind) -> String {
         Kind::MissingField(_) => "required, but not set".into(),
         other => other.to_string(),
     }
+}
+
+/// The same of a value that is secret: of numbers and the like, too, the kind alone.
+pub(super) fn describe_secret(kind: &Kind) -> String {
+    match kind {
+        Kind::InvalidType(found, wanted) | Kind::InvalidValue(found, wanted) => unexpected(found, wanted, kind_of),
+        other => describe(other),
+    }
+}
+
+fn unexpected(found: &Actual, wanted: &str, say: impl Fn(&Actual) -> String) -> String {
+    let wants_text = wanted == "a string" || wanted.starts_with("text");
+    let quotes = if wants_text && is_scalar(found) { " in quotes" } else { "" };
+    let expected = expected(wanted).replacen("text", &format!("text{quotes}"), 1);
+    format!("expected {expected}, found {}", say(found))
 }
 
 /// The candidate that `word` most likely meant.
@@ -73,6 +85,14 @@ fn actual(found: &Actual) -> String {
         Actual::Seq => "a list".into(),
         Actual::Map => "a table".into(),
         other => other.to_string(),
+    }
+}
+
+fn kind_of(found: &Actual) -> String {
+    match found {
+        Actual::Bool(_) => "`true` or `false`".into(),
+        Actual::Unsigned(_) | Actual::Signed(_) | Actual::Float(_) => "a number".into(),
+        other => actual(other),
     }
 }
 

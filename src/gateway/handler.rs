@@ -39,7 +39,8 @@ struct Asked<'a> {
 }
 
 impl Handler for Walk {
-    // Blocks that capture, here and below, not `async fn`: those would keep each argument twice.
+    // A block that captures, not an `async fn`: that would keep the request twice, and so would every connection.
+    #[allow(clippy::manual_async_fn)]
     fn handle(&self, mut request: Request) -> impl Future<Output = Response> {
         async move {
             let generation = self.shared.generation();

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -78,7 +79,8 @@ pub trait Companion {
 /// It cannot start; every reason at once.
 pub fn run(source: Source, companion: &impl Companion) -> Result<(), RunError> {
     let loaded = load(&source)?;
-    crate::observe::init(&loaded.config.log)?;
+    // Dropped last, so that why the gateway cannot start is told, too.
+    let _last_words = crate::observe::init(&loaded.config.log)?;
     if let Err(error) = crate::edge::raise_file_limit() {
         tracing::warn!(%error, "cannot raise the limit on open files");
     }
@@ -98,8 +100,10 @@ pub fn check(source: &Source) -> Result<Checked, RunError> {
     let loaded = load(source)?;
     let runtime = background()?;
     let writer = AccessLog::open("off").map_err(io_error("access log"))?;
+    // Not the gateway's own: whoever checks may not be the user that serves.
+    let cache = policy::TemporaryState::new().map_err(io_error("cannot make a temporary directory"))?;
     runtime.block_on(async {
-        let (shared, _requests) = shared(source.clone(), &loaded, writer.log())?;
+        let (shared, _requests) = shared(source.clone(), &loaded, cache.path(), writer.log())?;
         let (plugins, mut wrong) = prepare_plugins(&shared, &loaded).await;
         wrong.extend(listeners::check(&loaded.config, &shared.state));
         wrong.extend(Generation::check(&loaded.config, plugins.as_ref()));
@@ -165,12 +169,13 @@ fn io_error(what: &'static str) -> impl Fn(io::Error) -> RunError {
 fn shared(
     source: Source,
     loaded: &Loaded,
+    cache: &Path,
     access_log: &Arc<AccessLog>,
 ) -> Result<(Arc<Shared>, mpsc::Receiver<ReloadRequest>), RunError> {
     let server = &loaded.config.server;
     let state = server.state_dir();
     let workers = server.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into));
-    let plugins = Plugins::new(policy::Compiler::this_program(), &state, workers);
+    let plugins = Plugins::new(policy::Compiler::this_program(), cache, workers);
     let plugins = plugins.map_err(|error| RunError::Policy(error.to_string()))?;
     let (reload, requests) = mpsc::channel(16);
     let shared = Shared::new(Ingredients {
@@ -216,7 +221,8 @@ async fn supervise(
     writer: &Writer,
     companion: &impl Companion,
 ) -> Result<(), RunError> {
-    let (shared, mut requests) = shared(source, &loaded, writer.log())?;
+    let cache = loaded.config.server.state_dir();
+    let (shared, mut requests) = shared(source, &loaded, &cache, writer.log())?;
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..shared.workers).map(|_| mpsc::channel(256)).unzip();
     let mut supervisor = Supervisor {
         shared: shared.clone(),
@@ -356,6 +362,7 @@ impl Supervisor {
         let now = Instant::now();
         generation.upstreams.values().for_each(|upstream| upstream.sweep(now));
         self.shared.failed_auth.sweep();
+        self.shared.http.prune();
     }
 
     async fn reload(&mut self, request: ReloadRequest) {

@@ -4,10 +4,10 @@
 //! the log's own writes. The way between is bounded: when the disk is slower than the traffic, whole buffers are dropped and
 //! their lines counted ([`AccessLog::dropped`]).
 
+mod file;
 mod line;
 
 use std::{
-    fs::OpenOptions,
     io::{self, Write},
     path::Path,
     sync::{
@@ -20,6 +20,7 @@ use std::{
 
 use parking_lot::Mutex;
 
+use file::LogFile;
 use line::Clock;
 pub use line::Line;
 
@@ -59,7 +60,7 @@ enum Message {
 }
 
 impl AccessLog {
-    /// Opens `off`, `stdout`, or a file to append to.
+    /// Opens `off`, `stdout`, or a file to append to, which may be renamed later: a new one then takes its name.
     ///
     /// # Errors
     /// The file cannot be opened.
@@ -70,7 +71,7 @@ impl AccessLog {
                 return Ok(Writer { log, thread: None });
             }
             "stdout" => Box::new(io::stdout()),
-            path => Box::new(OpenOptions::new().create(true).append(true).open(Path::new(path))?),
+            path => Box::new(LogFile::open(Path::new(path))?),
         };
         let (to_writer, lines) = sync_channel(IN_FLIGHT);
         let thread = std::thread::Builder::new().name("access-log".into()).spawn(move || write_all(&lines, out))?;

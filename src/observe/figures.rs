@@ -1,7 +1,7 @@
 //! Figures of HTTP, by route and class of status, under OpenTelemetry's names.
 //!
-//! A route's figures are found once, when a generation is built, and live as long as the process: a reload goes on counting.
-//! Routes come from the configuration, never from a request, so the number of series is bounded.
+//! A route's figures are found once, when a generation is built, and live as long as some generation has the route: a reload
+//! goes on counting. Routes come from the configuration, never from a request, so the number of series is bounded.
 
 use std::{
     collections::BTreeMap,
@@ -61,7 +61,12 @@ impl HttpFigures {
         self.routes.lock().entry(name.to_owned()).or_default().clone()
     }
 
-    /// All routes that were ever configured, by name.
+    /// Forgets the routes that no generation has any more. Call it now and then.
+    pub fn prune(&self) {
+        self.routes.lock().retain(|_, figures| Arc::strong_count(figures) > 1);
+    }
+
+    /// All routes that some generation has, by name.
     pub fn routes(&self) -> Vec<(String, Arc<RouteFigures>)> {
         self.routes.lock().iter().map(|(name, figures)| (name.clone(), figures.clone())).collect()
     }
@@ -135,6 +140,20 @@ mod tests {
         durations.record(Duration::from_mins(1));
         let now = durations.now();
         assert_eq!((now.buckets[0], now.buckets[1], now.buckets[BUCKETS_US.len()], now.count), (1, 1, 1, 3));
+    }
+
+    #[test]
+    fn a_route_is_forgotten_with_the_last_generation_that_has_it() {
+        let figures = HttpFigures::default();
+        let (old, new) = (figures.route("a"), figures.route("a"));
+        let _other = figures.route("b");
+        let names = || figures.routes().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        drop(old);
+        figures.prune();
+        assert_eq!(names(), ["a", "b"]);
+        drop(new);
+        figures.prune();
+        assert_eq!(names(), ["b"]);
     }
 
     #[test]

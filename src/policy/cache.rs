@@ -4,7 +4,7 @@
 //! A file's name is its key: the component's SHA-256, and a digest of all that shapes the code (compiler, settings, CPU).
 //! It is written under another name and renamed, so it is whole or not there; it is never changed after. The directory
 //! is for this user alone, and a file that belongs to someone else, or that others may write to, is not loaded. What is
-//! damaged is deleted and compiled again.
+//! damaged is deleted and compiled again; what belongs to someone else is left alone.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -54,7 +54,7 @@ impl Cache {
         Key(format!("{component}-{}", self.compatibility))
     }
 
-    /// The component compiled earlier, if it is there and sound. What is there and unsound is deleted.
+    /// The component compiled earlier, if it is there and sound. What is there, unsound and ours is deleted.
     pub(super) fn load(&self, engine: &Engine, key: &Key) -> Option<Component> {
         let path = self.path(key);
         let loaded = read_own(&path).map_err(|error| error.to_string()).and_then(|bytes| match bytes {
@@ -63,7 +63,10 @@ impl Cache {
         });
         loaded.unwrap_or_else(|error| {
             tracing::warn!(path = %path.display(), error = %error, "compiled policy is unusable, compiling it again");
-            let _ = fs::remove_file(&path);
+            // A gateway's entry, if this is root: no harm must come to it.
+            if fs::symlink_metadata(&path).is_ok_and(|found| found.uid() == geteuid().as_raw()) {
+                let _ = fs::remove_file(&path);
+            }
             None
         })
     }
@@ -189,4 +192,28 @@ fn compatibility(engine: &Engine) -> String {
     env!("CARGO_PKG_VERSION").hash(&mut feed);
     // 64 bits: it tells a few compilers and settings apart, and guards against nothing.
     Digest::from_bytes(feed.0.finalize().into()).to_string()[..16].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::engine;
+
+    /// Only root can give a file away; for others there is nothing to try.
+    #[test]
+    fn an_entry_that_belongs_to_somebody_else_is_neither_loaded_nor_deleted() {
+        let state = tempfile::tempdir().unwrap();
+        let engine = engine::compiling().unwrap();
+        let cache = Cache::new(state.path(), &engine);
+        let key = cache.key(Digest::of(b"x"));
+        cache.prepare().unwrap();
+        fs::write(cache.path(&key), "ours, and unsound").unwrap();
+        assert!(cache.load(&engine, &key).is_none());
+        assert!(!cache.path(&key).exists());
+        fs::write(cache.path(&key), "theirs").unwrap();
+        if std::os::unix::fs::chown(cache.path(&key), Some(65_534), None).is_ok() {
+            assert!(cache.load(&engine, &key).is_none());
+            assert_eq!(fs::read(cache.path(&key)).unwrap(), b"theirs");
+        }
+    }
 }

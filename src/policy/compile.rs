@@ -176,8 +176,7 @@ fn verdict(status: ExitStatus, words: &str, limits: CompileLimits) -> Result<(),
     match (status.code(), status.signal()) {
         (Some(0), _) => Ok(()),
         (_, Some(SIGXCPU)) => Err(PluginError::CompileTooLong { deadline: limits.deadline }),
-        // Nobody here kills it before its deadline, so the system did, for want of memory.
-        (_, Some(SIGKILL)) => Err(PluginError::CompileTooHungry { memory: limits.memory }),
+        (_, Some(SIGKILL)) => Err(PluginError::Killed),
         (_, Some(SIGABRT) | None) if hungry.iter().any(|sign| words.contains(sign)) => {
             Err(PluginError::CompileTooHungry { memory: limits.memory })
         }

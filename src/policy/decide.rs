@@ -31,12 +31,21 @@ pub enum DecidedBy {
     Fallback(FaultKind),
 }
 
-impl std::fmt::Display for DecidedBy {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl DecidedBy {
+    /// Who, whichever version it was: one of a few names, to count by.
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::Native => f.write_str("native"),
-            Self::Plugin { version } => write!(f, "plugin {version}"),
-            Self::Fallback(kind) => write!(f, "fallback {kind}"),
+            Self::Native => "native",
+            Self::Plugin { .. } => "plugin",
+            Self::Fallback(kind) => match kind {
+                FaultKind::Trap => "fallback trap",
+                FaultKind::Deadline => "fallback deadline",
+                FaultKind::Memory => "fallback memory",
+                FaultKind::Invalid => "fallback invalid",
+                FaultKind::Exhausted => "fallback exhausted",
+                FaultKind::Quarantined => "fallback quarantined",
+                FaultKind::Missing => "fallback missing",
+            },
         }
     }
 }

@@ -7,6 +7,9 @@ use thiserror::Error;
 use super::Hook;
 use crate::config::value::{Size, Span};
 
+/// Names that a message lists.
+const NAMED: usize = 8;
+
 /// Why a component is not taken into service. The component that serves meanwhile stays.
 #[derive(Clone, Debug, Error)]
 pub enum PluginError {
@@ -70,6 +73,9 @@ pub enum PluginError {
         /// The limit.
         memory: Size,
     },
+    /// Somebody killed the compiler: the system for want of memory, if not a person. Which of them, nobody says.
+    #[error("the compiler was killed (signal 9): the system was out of memory, or somebody did it")]
+    Killed,
     /// The compiled form cannot be kept or loaded.
     #[error("the cache of compiled components in {}: {detail}", path.display())]
     Cache {
@@ -79,7 +85,7 @@ pub enum PluginError {
         detail: String,
     },
     /// It wants more than a policy gets.
-    #[error("imports {}; a policy gets nothing but the types of sluicegate:policy", names.join(", "))]
+    #[error("imports {}; a policy gets nothing but the types of sluicegate:policy", list(names))]
     Imports {
         /// What it wants.
         names: Vec<String>,
@@ -182,9 +188,10 @@ pub enum PolicyError {
 }
 
 impl PluginError {
-    /// Whether the same file may do next time: the machine was at fault, not the component.
+    /// Whether the same file may do next time: the machine was at fault, not the component, or may have been.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Compiler { .. } | Self::Cache { .. } | Self::Host { .. })
+        let or_busy = matches!(self, Self::CompileTooLong { .. } | Self::Killed);
+        or_busy || matches!(self, Self::Compiler { .. } | Self::Cache { .. } | Self::Host { .. })
     }
 
     pub(super) fn unreadable(path: &std::path::Path, source: io::Error) -> Self {
@@ -196,8 +203,14 @@ impl PluginError {
     }
 }
 
+/// The first [`NAMED`] of the names: a component may have any number of them.
 fn list(names: &[String]) -> String {
-    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+    let (named, more) = names.split_at(names.len().min(NAMED));
+    match more.len() {
+        0 if named.is_empty() => "nothing".to_owned(),
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
 }
 
 fn hooks(hooks: &[Hook]) -> String {
@@ -232,6 +245,15 @@ mod tests {
         let long = tame(&"word ".repeat(100), 50);
         assert!(long.len() < 60 && long.ends_with('…'), "{long}");
         assert!(tame(&"x".repeat(1000), 50).chars().count() <= 51);
+    }
+
+    #[test]
+    fn a_refusal_names_only_the_first_of_many() {
+        let names: Vec<_> = (1..=12).map(|n| format!("i{n}")).collect();
+        let text = PluginError::Imports { names: names.clone() }.to_string();
+        assert!(text.starts_with("imports i1, i2, i3, i4, i5, i6, i7, i8 and 4 more; a policy"), "{text}");
+        let text = PluginError::NoHook { exports: names, wanted: vec!["a".into()] }.to_string();
+        assert!(text.contains("i8 and 4 more; wanted"), "{text}");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! When a policy that faults is asked again: three faults in a row and it is left alone for a while, ever longer, with one
-//! natural call between as a probe. A success clears all.
+//! When a policy that faults is asked again: three faults in a row, or more than one in five for a while, and it is left
+//! alone for a while, ever longer, with one natural call between as a probe. A probe that succeeds clears all.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -9,8 +9,10 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Faults in a row that quarantine a policy.
-const FAULTS: u32 = 3;
+/// What a fault weighs, in good answers that make up for it.
+const FAULT: u32 = 4;
+/// Weight that quarantines a policy: three faults in a row.
+const MOST: u32 = 3 * FAULT;
 /// The first rest. Long enough that a policy that traps at once costs less than a per mille of a worker.
 const FIRST_REST: Duration = Duration::from_secs(1);
 /// The longest rest: a policy that works again is back within a minute.
@@ -19,7 +21,8 @@ const LONGEST_REST: Duration = Duration::from_mins(1);
 /// The state of one hook of one version.
 #[derive(Debug, Default)]
 struct Record {
-    in_row: u32,
+    /// Of the faults, less what was made up for.
+    weight: u32,
     quarantine: Option<Quarantine>,
 }
 
@@ -52,14 +55,21 @@ impl Record {
     }
 
     fn failed(&mut self, now: Instant) -> Aftermath {
-        self.in_row = self.in_row.saturating_add(1);
+        self.weight = self.weight.saturating_add(FAULT);
         let rest = match self.quarantine {
             Some(quarantine) => (quarantine.rest * 2).min(LONGEST_REST),
-            None if self.in_row >= FAULTS => FIRST_REST,
+            None if self.weight >= MOST => FIRST_REST,
             None => return Aftermath::Tolerated,
         };
         self.quarantine = Some(Quarantine { rest, until: now + rest });
         Aftermath::Quarantined(rest)
+    }
+
+    /// True when that ends a quarantine.
+    fn succeeded(&mut self) -> bool {
+        let ended = self.quarantine.take().is_some();
+        self.weight = if ended { 0 } else { self.weight.saturating_sub(1) };
+        ended
     }
 }
 
@@ -83,8 +93,9 @@ impl Health {
             return false;
         }
         let mut record = self.record.lock();
-        self.marred.store(false, Ordering::Relaxed);
-        std::mem::take(&mut *record).quarantine.is_some()
+        let ended = record.succeeded();
+        self.marred.store(record.weight > 0, Ordering::Relaxed);
+        ended
     }
 
     /// There was no good answer.
@@ -135,11 +146,34 @@ mod tests {
     }
 
     #[test]
-    fn a_success_clears_the_record() {
+    fn one_that_faults_on_two_of_three_calls_rests_too() {
+        let health = Health::default();
+        let outcomes = std::iter::repeat_n([false, false, true], 3).flatten();
+        let aftermaths = outcomes.filter(|good| !*good || health.succeeded()).map(|_| health.failed());
+        let rests = aftermaths.filter(|aftermath| matches!(aftermath, Aftermath::Quarantined(_))).count();
+        assert!(rests > 0, "three never come in a row, but most calls fail");
+    }
+
+    #[test]
+    fn one_that_faults_now_and_then_is_asked_on() {
+        let health = Health::default();
+        for _ in 0..100 {
+            assert_eq!(health.failed(), Aftermath::Tolerated);
+            for _ in 0..5 {
+                assert!(health.admits() && !health.succeeded());
+            }
+        }
+    }
+
+    #[test]
+    fn good_answers_make_up_for_faults_and_a_probe_that_succeeds_clears_all() {
         let health = Health::default();
         health.failed();
         health.failed();
-        assert!(!health.succeeded(), "two faults are no quarantine");
+        for _ in 0..2 * FAULT {
+            assert!(!health.succeeded(), "two faults are no quarantine");
+        }
+        assert!(!health.marred.load(Ordering::Relaxed), "and cost nothing any more");
         health.failed();
         health.failed();
         assert!(health.admits() && !health.is_quarantined());

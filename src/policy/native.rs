@@ -6,10 +6,6 @@ use super::{
     ValidationInput, Verdict,
 };
 
-/// Unused for so long, a connection above the minimum goes.
-pub const IDLE_MS: u32 = 600_000;
-/// So old, less up to a tenth by its jitter, a connection is replaced.
-pub const LIFETIME_MS: u32 = 1_800_000;
 /// How long [`NativeValidation::BypassWindow`] trusts what worked.
 pub const WINDOW_MS: u32 = 500;
 
@@ -23,8 +19,8 @@ pub enum NativeSizing {
 /// Native eviction policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NativeEviction {
-    /// `lifetime`: replaces the old and the outdated, closes what lies unused above the minimum ([`IDLE_MS`],
-    /// [`LIFETIME_MS`]).
+    /// `lifetime`: replaces the outdated and the failing. Age and disuse it leaves to the pool's own limits, `max_lifetime`
+    /// and `idle_timeout`, which hold whatever a policy says.
     Lifetime,
 }
 
@@ -132,32 +128,19 @@ fn unknown(hook: Hook, name: &str, known: &'static [&'static str]) -> PolicyErro
     PolicyError::UnknownNative { hook, name: name.to_owned(), known }
 }
 
-/// Old, outdated or failing ones go, by replacement where their going would leave the pool below its minimum; of the rest,
-/// those above the minimum that lay unused longest.
+/// Outdated or failing ones go, by replacement where their going would leave the pool below its minimum.
 fn lifetime(pool: &PoolView, idle: &[IdleConnection]) -> Vec<u32> {
     let mut verdicts = vec![EvictionOutput::KEEP; idle.len()];
     let mut above = pool.gauges.size.saturating_sub(pool.bounds.min_size);
     // The least recently used are last.
     for (connection, verdict) in idle.iter().zip(&mut verdicts).rev() {
-        let worn = connection.age_ms >= lifetime_of(connection)
-            || connection.epochs_behind > 0
-            || connection.failed_probes > 0;
-        *verdict = match (worn, above > 0) {
-            (true, false) => EvictionOutput::REPLACE,
-            (true, true) => EvictionOutput::CLOSE,
-            (false, true) if connection.idle_ms >= IDLE_MS => EvictionOutput::CLOSE,
-            (false, _) => EvictionOutput::KEEP,
-        };
-        if *verdict == EvictionOutput::CLOSE {
-            above -= 1;
+        if connection.epochs_behind == 0 && connection.failed_probes == 0 {
+            continue;
         }
+        *verdict = if above > 0 { EvictionOutput::CLOSE } else { EvictionOutput::REPLACE };
+        above = above.saturating_sub(1);
     }
     verdicts
-}
-
-/// Spread over the last tenth, so that connections made together do not go together.
-fn lifetime_of(connection: &IdleConnection) -> u32 {
-    LIFETIME_MS - LIFETIME_MS / 10_000 * connection.jitter_permille.min(1000)
 }
 
 /// A slot given up hurts while callers wait, and less the more lies idle.
@@ -196,32 +179,19 @@ mod tests {
     }
 
     #[test]
-    fn unused_connections_go_down_to_the_minimum_the_longest_unused_first() {
-        let unused = |idle_ms| IdleConnection { idle_ms, ..Default::default() };
-        let idle = [unused(10), unused(700_000), unused(800_000), unused(900_000)];
-        assert_eq!(review(4, 0, &idle), [0, 1, 1, 1]);
-        assert_eq!(review(4, 2, &idle), [0, 0, 1, 1]);
-        assert_eq!(review(4, 4, &idle), [0, 0, 0, 0]);
-    }
-
-    #[test]
     fn worn_connections_go_and_are_replaced_at_the_minimum() {
-        let old = IdleConnection { age_ms: LIFETIME_MS, ..Default::default() };
         let outdated = IdleConnection { epochs_behind: 1, ..Default::default() };
         let failing = IdleConnection { failed_probes: 1, ..Default::default() };
         let good = IdleConnection::default();
-        assert_eq!(review(4, 0, &[old, outdated, failing, good]), [1, 1, 1, 0]);
-        assert_eq!(review(4, 4, &[old, outdated, failing, good]), [3, 3, 3, 0]);
-        assert_eq!(review(4, 3, &[old, outdated, failing, good]), [3, 3, 1, 0]);
+        assert_eq!(review(3, 0, &[outdated, failing, good]), [1, 1, 0]);
+        assert_eq!(review(3, 3, &[outdated, failing, good]), [3, 3, 0]);
+        assert_eq!(review(3, 2, &[outdated, failing, good]), [3, 1, 0]);
     }
 
     #[test]
-    fn jitter_spreads_lifetimes_over_a_tenth() {
-        let aged = |age_ms, jitter_permille| IdleConnection { age_ms, jitter_permille, ..Default::default() };
-        assert_eq!(review(1, 0, &[aged(LIFETIME_MS / 10 * 9, 1000)]), [1]);
-        assert_eq!(review(1, 0, &[aged(LIFETIME_MS / 10 * 9 - 1, 1000)]), [0]);
-        assert_eq!(review(1, 0, &[aged(LIFETIME_MS - 1, 0)]), [0]);
-        assert_eq!(review(1, 0, &[aged(LIFETIME_MS / 10 * 9, u32::MAX)]), [1], "jitter beyond its range is its end");
+    fn age_and_disuse_are_left_to_the_limits_of_the_pool() {
+        let old = IdleConnection { age_ms: 86_400_000, idle_ms: 86_400_000, ..Default::default() };
+        assert_eq!(review(2, 0, &[old, old]), [0, 0]);
     }
 
     #[test]

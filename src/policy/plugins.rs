@@ -123,12 +123,9 @@ impl Plugins {
         for (name, Planned { slot, settings, outcome }) in prepared.plugins {
             slot.book.lock().settings = settings;
             match outcome {
-                Outcome::Keep => {}
+                Outcome::Keep => slot.try_again(),
                 Outcome::Serve(version, looks) => slot.install(*version, Some(looks)),
-                Outcome::Refuse(error, looks) => {
-                    slot.refuse(error, None);
-                    slot.book.lock().watch.was_read(looks);
-                }
+                Outcome::Refuse(error, looks) => slot.refuse(error, looks, None),
             }
             slots.insert(name, slot);
         }
@@ -137,7 +134,9 @@ impl Plugins {
 
     /// Looks at the plugins' files, and swaps in those whose content changed and settled. Call it every 200 ms or so, in a
     /// task of its own: a look costs microseconds, but a change is compiled before this returns. A content that is refused
-    /// is reported once, and what served goes on serving. While a configuration is applied, this does nothing.
+    /// is reported, and what served goes on serving. It is tried again when its file is touched, when a configuration is
+    /// applied, when no pool asks the hook any more that it lacks, and later by itself if the machine may have been at
+    /// fault. While a configuration is applied, this does nothing.
     pub async fn check_files(&self) {
         let Ok(_changing) = self.changing.try_lock() else { return };
         let slots: Vec<_> = self.slots.lock().values().cloned().collect();
@@ -148,6 +147,7 @@ impl Plugins {
         let looks = tokio::task::spawn_blocking(move || paths.iter().map(|path| Fingerprint::of(path)).collect());
         let looks: Vec<_> = looks.await.unwrap_or_default();
         for (slot, looks) in slots.iter().zip(looks) {
+            slot.reconsider();
             if slot.book.lock().watch.look(looks, Instant::now()) {
                 self.follow(slot, looks).await;
             }
@@ -159,31 +159,19 @@ impl Plugins {
         let settings = slot.book.lock().settings.clone();
         let content = match self.loader.read(&settings).await {
             Ok(content) => content,
-            Err(error) => {
-                slot.book.lock().watch.was_read(looks);
-                return slot.refuse(error, None);
-            }
+            Err(error) => return slot.refuse(error, looks, None),
         };
         let (sha256, looks) = (content.sha256, Some(content.fingerprint));
-        {
+        if slot.current().is_some_and(|version| version.sha256 == sha256) {
+            // Touched, or put back.
             let mut book = slot.book.lock();
             book.watch.was_read(looks);
-            if slot.current().is_some_and(|version| version.sha256 == sha256) {
-                // Touched, or put back.
-                (book.refused, book.last_error) = (None, None);
-                return;
-            }
-            if book.refused == Some(sha256) {
-                return;
-            }
+            book.last_error = None;
+            return;
         }
         match self.loader.load(content, &settings).await.and_then(|version| keeps_hooks(slot, version)) {
             Ok(version) => slot.install(version, looks),
-            Err(error) if error.is_transient() => {
-                slot.book.lock().watch.retry(looks, Instant::now());
-                slot.refuse(error, None);
-            }
-            Err(error) => slot.refuse(error, Some(sha256)),
+            Err(error) => slot.refuse(error, looks, Some(sha256)),
         }
     }
 

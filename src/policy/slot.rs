@@ -45,8 +45,7 @@ pub(super) struct Slot {
 pub(super) struct Book {
     pub(super) settings: Plugin,
     pub(super) watch: Watch,
-    /// The content that was last refused, not to be tried again.
-    pub(super) refused: Option<Digest>,
+    /// Why the content that was last read does not serve.
     pub(super) last_error: Option<PluginError>,
     generation: u64,
 }
@@ -98,7 +97,7 @@ pub struct HookStatus {
 
 impl Slot {
     pub(super) fn new(name: &str, settings: Plugin, lanes: usize) -> Self {
-        let book = Book { settings, watch: Watch::default(), refused: None, last_error: None, generation: 0 };
+        let book = Book { settings, watch: Watch::default(), last_error: None, generation: 0 };
         Self {
             name: name.to_owned(),
             current: ArcSwapOption::empty(),
@@ -179,7 +178,6 @@ impl Slot {
         book.generation += 1;
         version.generation = book.generation;
         book.watch = Watch::loaded(looks, tokio::time::Instant::now());
-        book.refused = None;
         book.last_error = None;
         let (plugin, path) = (&self.name, book.settings.path.display());
         let (sha256, generation) = (version.sha256, version.generation);
@@ -190,14 +188,35 @@ impl Slot {
         tracing::info!(%plugin, %path, %sha256, generation, says, %hooks, ?replaced, "policy component in service");
     }
 
-    /// Remembers why a content was not taken into service.
-    pub(super) fn refuse(&self, error: PluginError, content: Option<Digest>) {
+    /// Remembers why a file that looked like that was not taken into service, and tries it again later if that may help.
+    pub(super) fn refuse(&self, error: PluginError, looks: Option<Fingerprint>, content: Option<Digest>) {
         let mut book = self.book.lock();
+        book.watch.was_read(looks);
+        if error.is_transient() {
+            book.watch.retry(looks, tokio::time::Instant::now());
+        }
         let serving = self.current.load().as_ref().map(|version| version.sha256);
         let (plugin, path) = (&self.name, book.settings.path.display());
         tracing::warn!(%plugin, %path, error = %error, sha256 = ?content, ?serving, "policy component refused");
-        book.refused = content;
         book.last_error = Some(error);
+    }
+
+    /// Has a file read again that was refused, as the operator asks for it.
+    pub(super) fn try_again(&self) {
+        let mut book = self.book.lock();
+        if book.last_error.is_some() {
+            book.watch.forget(tokio::time::Instant::now());
+        }
+    }
+
+    /// Has a file read again that was refused for want of a hook, once no pool asks that any more.
+    pub(super) fn reconsider(&self) {
+        let mut book = self.book.lock();
+        if let Some(PluginError::HookLost { exports, .. }) = &book.last_error
+            && self.lost(exports).is_none()
+        {
+            book.watch.forget(tokio::time::Instant::now());
+        }
     }
 
     /// The version that serves.

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::{
-    Bounds, Description, EvictionInput, Flows, Gauges, Hook, IdleConnection, Latencies, PluginError, PoolView,
-    SizingInput, ValidationInput, error::tame, fault::Fault, instance::Instance,
+    Bounds, Description, EvictionInput, FaultKind, Flows, Gauges, Hook, IdleConnection, Latencies, PluginError,
+    PoolView, SizingInput, ValidationInput, error::tame, fault::Fault, instance::Instance,
     interface::bindings::exports::sluicegate::policy::lifecycle, version::Version,
 };
 
@@ -30,7 +30,7 @@ pub(super) fn pass(version: &mut Version) -> Result<(), PluginError> {
         let deadline = version.limits.deadline * SELF_CHECK_FACTOR;
         let checked = instance.timed(deadline, |store| lifecycle.call_self_check(store));
         let refused = |reason: &str| PluginError::SelfCheck { reason: tame(reason, WORDS) };
-        checked.map_err(|fault| refused(&fault.to_string()))?.map_err(|reason| refused(&reason))?;
+        checked.map_err(|fault| blame(&fault, refused))?.map_err(|reason| refused(&reason))?;
     }
     drop(instance);
     for hook in version.exports.hooks() {
@@ -39,7 +39,7 @@ pub(super) fn pass(version: &mut Version) -> Result<(), PluginError> {
             Hook::Eviction => eviction(version),
             Hook::Validation => validation(version),
         };
-        tried.map_err(|fault| PluginError::Trial { hook, detail: fault.to_string() })?;
+        tried.map_err(|fault| blame(&fault, |detail| PluginError::Trial { hook, detail: detail.to_owned() }))?;
     }
     version.cool();
     Ok(())
@@ -66,7 +66,13 @@ pub(super) fn introduce(version: &mut Version) -> Result<Instance, PluginError> 
 }
 
 fn starting(fault: &Fault) -> PluginError {
-    PluginError::Start { detail: fault.to_string() }
+    blame(fault, |detail| PluginError::Start { detail: detail.to_owned() })
+}
+
+/// Whose fault it was: where there was no room for an instance, not the component's.
+fn blame(fault: &Fault, refusal: impl FnOnce(&str) -> PluginError) -> PluginError {
+    let detail = fault.to_string();
+    if fault.kind == FaultKind::Exhausted { PluginError::host(detail) } else { refusal(&detail) }
 }
 
 fn describe(said: lifecycle::Description) -> Result<Description, PluginError> {
@@ -223,4 +229,16 @@ pub(super) fn pace(version: &Version, hook: Hook, calls: u32) -> Result<Duration
         }
     }
     Ok(started.elapsed() / calls.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trial_for_which_there_was_no_room_is_not_held_against_the_component() {
+        let fault = |kind| Fault { kind, detail: "no slot".to_owned() };
+        assert!(starting(&fault(FaultKind::Exhausted)).is_transient());
+        assert!(!starting(&fault(FaultKind::Trap)).is_transient());
+    }
 }

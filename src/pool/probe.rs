@@ -12,10 +12,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    runtime::Handle,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
 use super::{
@@ -26,7 +23,7 @@ use super::{
     tally::{Cause, Clamp},
     vet::{InHand, Patience},
 };
-use crate::policy::Verdict;
+use crate::{observe, policy::Verdict};
 
 /// Failed probes after which a caller is spared the rest of the idle ones.
 const MOST_BAD: u32 = 2;
@@ -169,7 +166,7 @@ impl<B: Backend> Drop for Probing<B> {
     fn drop(&mut self) {
         let Some(trip) = self.trip.take() else { return };
         // Socket and timer belong to a runtime that is about to end: the connection is closed, and nothing is known of it.
-        if Handle::try_current().is_err() {
+        if observe::lasting_runtime().is_none() {
             return drop(trip);
         }
         let (pool, begun, verdict) = (Arc::clone(&self.pool), self.begun, self.verdict);

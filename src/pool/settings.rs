@@ -63,8 +63,8 @@ pub struct PoolSettings {
 }
 
 impl PoolSettings {
-    /// The settings of `pool`, on a gateway that runs on `cores`. Reads the password's file or variable again, to notice that
-    /// it has changed.
+    /// The settings of `pool`, on a gateway that runs on `cores`. Reads the password's file or variable and the CA file again, to
+    /// notice that they have changed.
     pub fn from_config(pool: &Pool, cores: u32) -> Self {
         let max = pool.max_size().max(1);
         let Span(initial) = pool.backoff.initial;
@@ -137,7 +137,7 @@ fn session(pool: &Pool) -> u64 {
         span.hash(&mut hasher);
     }
     pool.application_name.hash(&mut hasher);
-    (&pool.tls.ca, &pool.tls.server_name).hash(&mut hasher);
+    (&pool.tls.ca, pool.tls.ca_digest(), &pool.tls.server_name).hash(&mut hasher);
     format!("{:?}", pool.sqlite).hash(&mut hasher);
     hasher.finish()
 }
@@ -188,5 +188,18 @@ mod tests {
         ] {
             assert_ne!(settings(shaping.clone()).session, base, "{shaping}");
         }
+    }
+
+    #[test]
+    fn another_ca_in_the_same_file_makes_connections_outdated() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("ca.pem");
+        let session = |content: &str| {
+            std::fs::write(&file, content).unwrap();
+            settings(json!({ "tls": { "ca": file } })).session
+        };
+        let first = session("one");
+        assert_eq!(session("one"), first);
+        assert_ne!(session("two"), first);
     }
 }

@@ -202,9 +202,9 @@ impl<B: Backend> Pool<B> {
     /// Runs a task on the current runtime, so that what it opens is at home where it is wanted; on the background one, if
     /// there is no other, or it is about to end.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        match Handle::try_current() {
-            Ok(current) if !observe::is_leaving() => drop(current.spawn(task)),
-            _ => self.spawn_in_background(task),
+        match observe::lasting_runtime() {
+            Some(current) => drop(current.spawn(task)),
+            None => self.spawn_in_background(task),
         }
     }
 

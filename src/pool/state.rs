@@ -20,8 +20,6 @@ use crate::policy::DecidedBy;
 const BAD_IN_A_ROW: u32 = 3;
 /// A policy may have the idle connections purged once in so long.
 const PURGE_EVERY: Duration = Duration::from_secs(10);
-/// Kinds of decision that are counted apart; a plugin that is swapped often makes ever new ones.
-const MOST_KINDS: usize = 24;
 
 pub(super) struct State<C> {
     pub(super) core: Core<C>,
@@ -175,14 +173,12 @@ impl<C> State<C> {
         self.purges.take(now, 1, PURGE_EVERY)
     }
 
-    /// Counts who decided; the eldest kind makes room for a new one.
+    /// Counts who decided.
     pub(super) fn count_decision(&mut self, hook: &'static str, by: DecidedBy) {
+        let by = by.name();
         if let Some(known) = self.decisions.iter_mut().find(|known| known.hook == hook && known.by == by) {
             known.count += 1;
             return;
-        }
-        if self.decisions.len() >= MOST_KINDS {
-            self.decisions.remove(0);
         }
         self.decisions.push(DecisionCount { hook, by, count: 1 });
     }
@@ -198,5 +194,26 @@ impl<C> State<C> {
         }
         let all = good + bad + made + not_made;
         if all == 0 { 1.0 } else { f64::from(good + made) / f64::from(all) }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(feature = "loom"))]
+mod tests {
+    use super::*;
+    use crate::{policy::FaultKind, pool::budget::Budget};
+
+    #[test]
+    fn decisions_of_all_versions_of_a_plugin_are_counted_together() {
+        let settings = PoolSettings::default();
+        let now = Instant::now();
+        let core = Core::<()>::new(now, settings.gate(), Budget::new(1));
+        let mut state = State::new(now, core, &settings);
+        for version in 0..100 {
+            state.count_decision("sizing", DecidedBy::Plugin { version });
+            state.count_decision("sizing", DecidedBy::Fallback(FaultKind::Trap));
+        }
+        let counts: Vec<_> = state.decisions.iter().map(|count| count.count).collect();
+        assert_eq!(counts, [100, 100]);
     }
 }

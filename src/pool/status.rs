@@ -165,8 +165,8 @@ pub struct EvictionStatus {
 pub struct DecisionCount {
     /// `sizing`, `eviction` or `validation`.
     pub hook: &'static str,
-    /// Who.
-    pub by: DecidedBy,
+    /// Who: [`DecidedBy::name`].
+    pub by: &'static str,
     /// How often.
     pub count: u64,
 }

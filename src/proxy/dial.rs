@@ -6,13 +6,16 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::{runtime::Handle, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     connection::{Permit, linger},
     endpoint::Endpoint,
 };
-use crate::net::{ClientConfig, DialError, Stream, connect_tls, dial_host};
+use crate::{
+    net::{ClientConfig, DialError, Stream, connect_tls, dial_host},
+    observe,
+};
 
 /// A dial under way. Whoever waits for it gets the permit back. Dropped before, it goes on by itself to its end, within its
 /// deadline, and closes what it opened: the server may have accepted it already, and counts it until it is closed.
@@ -53,7 +56,7 @@ impl Future for Dial {
 impl Drop for Dial {
     fn drop(&mut self) {
         if let Some((dialing, permit)) = self.0.take()
-            && let Ok(runtime) = Handle::try_current()
+            && let Some(runtime) = observe::lasting_runtime()
         {
             runtime.spawn(async move {
                 if let Ok(stream) = dialing.await {

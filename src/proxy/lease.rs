@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::{
-    runtime::Handle,
-    time::{Duration, Instant, timeout},
-};
+use tokio::time::{Duration, Instant, timeout};
 
 use super::{Upstream, connection::Connection};
+use crate::observe;
 
 /// How long a connection may take to be ready after the end of an answer: as a rule none, a little if the request is still
 /// being sent when the answer is over.
@@ -31,7 +29,7 @@ impl Lease {
             upstream.give_back(connection);
         } else if connection.sender.is_closed() {
             connection.end(Instant::now());
-        } else if let Ok(runtime) = Handle::try_current() {
+        } else if let Some(runtime) = observe::lasting_runtime() {
             runtime.spawn(settle(connection, upstream));
         }
     }

@@ -17,11 +17,14 @@ pub struct Upstream {
     name: Arc<str>,
     pub(super) endpoints: Box<[Arc<Endpoint>]>,
     pub(super) tls: Option<Arc<ClientConfig>>,
-    identity: (Vec<String>, UpstreamTls),
+    identity: Identity,
     live: ArcSwap<Live>,
     pub(super) gate: Arc<Gate<Connection>>,
     pub(super) idle: Stacks<Connection>,
 }
+
+/// What makes it the same service: endpoints, TLS, and what the CA file holds.
+type Identity = (Vec<String>, UpstreamTls, Option<[u8; 32]>);
 
 /// The settings that a reload changes in place.
 #[derive(Clone, Copy, Debug)]
@@ -112,6 +115,8 @@ impl Upstream {
         if endpoints.is_empty() {
             return Err(UpstreamError::NoEndpoints(name.to_owned()));
         }
+        // Before the file is read for use: should it change in between, the next reload notices.
+        let identity = identity(config);
         let encrypted = endpoints.iter().any(|endpoint| endpoint.tls_name.is_some());
         let tls = encrypted
             .then(|| net::client_tls(&config.tls, Verify::Full, &[b"http/1.1"]))
@@ -120,7 +125,7 @@ impl Upstream {
         Ok(Arc::new(Self {
             name: name.into(),
             tls,
-            identity: identity(config),
+            identity,
             live: ArcSwap::from_pointee(Live::of(config)),
             gate: Gate::new(config.max_connections, config.queue),
             idle: Stacks::new(endpoints.len()),
@@ -134,7 +139,7 @@ impl Upstream {
     }
 
     /// Whether a new configuration describes the same service, so that [`Upstream::reconfigure`] will do. Otherwise a new
-    /// upstream takes its place, and this one ends with its last request.
+    /// upstream takes its place, and this one ends with its last request. Reads the CA file again, to notice that it has changed.
     pub fn is_same_service(&self, config: &model::Upstream) -> bool {
         self.identity == identity(config)
     }
@@ -191,8 +196,8 @@ impl Upstream {
     }
 }
 
-fn identity(config: &model::Upstream) -> (Vec<String>, UpstreamTls) {
-    (config.endpoints.clone(), config.tls.clone())
+fn identity(config: &model::Upstream) -> Identity {
+    (config.endpoints.clone(), config.tls.clone(), config.tls.ca_digest())
 }
 
 impl Live {
@@ -208,5 +213,29 @@ impl Live {
             upgrade_idle_timeout: config.upgrade_idle_timeout.0,
             host: config.host,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::certs::Authority;
+
+    #[test]
+    fn another_ca_in_the_same_file_makes_another_service() {
+        let directory = tempfile::tempdir().unwrap();
+        let ca = |name: &str| {
+            let authority = Authority::open(&directory.path().join(name), std::time::SystemTime::now());
+            authority.unwrap().path()
+        };
+        let (first, second) = (ca("first"), ca("second"));
+        let file = directory.path().join("ca.pem");
+        std::fs::copy(first, &file).unwrap();
+        let table = serde_json::json!({ "endpoints": ["https://localhost:1"], "tls": { "ca": file } });
+        let config: model::Upstream = serde_json::from_value(table).unwrap();
+        let upstream = Upstream::new("u", &config).unwrap();
+        assert!(upstream.is_same_service(&config));
+        std::fs::copy(second, &file).unwrap();
+        assert!(!upstream.is_same_service(&config));
     }
 }

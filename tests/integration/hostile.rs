@@ -28,8 +28,8 @@ size = {{ min = 1, max = {MAX} }}
 sizing = {{ plugin = "hostile", fallback = "fixed" }}
 eviction = {{ plugin = "hostile", fallback = "lifetime" }}
 validation = {{ plugin = "hostile", fallback = "bypass-window" }}
-sizing_interval = "50ms"
-sweep_interval = "50ms"
+sizing_interval = "100ms"
+sweep_interval = "100ms"
 [upstream.web]
 endpoints = ["{}"]
 [[route]]

@@ -101,7 +101,7 @@ impl Check<'_> {
             ],
         );
         for (name, span) in [("sizing_interval", pool.sizing_interval), ("sweep_interval", pool.sweep_interval)] {
-            self.unless(span >= Span::millis(10), format!("{at}.{name}"), "must be at least 10ms");
+            self.unless(span >= Span::millis(100), format!("{at}.{name}"), "must be at least 100ms");
         }
     }
 

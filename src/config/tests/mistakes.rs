@@ -122,7 +122,7 @@ respond = { status = 200 }
          a.toml:7:76: listener.n.tls[2]: expected a table, found the number 5
          a.toml:10:1: listener.o.tls.self_signed: required, but not set
          a.toml:10:9: listener.o.tls.selfsigned: unknown key; did you mean `self_signed`?
-         a.toml:13:1: pool.p.url: expected text, `{ env = \"NAME\" }` or `{ file = \"path\" }`, found the number 5
+         a.toml:13:1: pool.p.url: expected text in quotes, `{ env = \"NAME\" }` or `{ file = \"path\" }`, found a number
          a.toml:14:1: pool.p.password: expected exactly one of `env` and `file`
          a.toml:14:14: pool.p.password.evn: unknown key; did you mean `env`?
          a.toml:15:1: pool.p.sizing: expected `{ plugin = \"NAME\", fallback = \"NATIVE\" }` or `{ native = \"NAME\" }`, found text
@@ -133,6 +133,32 @@ respond = { status = 200 }
          a.toml:22:1: pool.q.sizing: `fallback` needs a `plugin`; to decide natively, write `native`
          a.toml:25:1: route[0].access: `opne` is not an access rule; write \"open\", or a list of consumers: [\"opne\"]
          a.toml:29:11: route[1].access[0]: expected text in quotes, found the number 1",
+    );
+}
+
+#[test]
+fn a_secret_that_is_no_text_is_not_repeated() {
+    assert_report(
+        r#"[admin]
+token = 123456789012345678
+address = "127.0.0.1:0"
+[pool.p]
+backend = "postgres"
+url = "postgres://u@h/d"
+password = -42.5
+[pool.q]
+backend = "postgres"
+url = "postgres://u@h/d"
+password = true
+[pool.r]
+backend = "postgres"
+url = "postgres://u@h/d"
+password = { env = 4711, file = "a" }
+"#,
+        "a.toml:3:1: admin.token: expected text in quotes, `{ env = \"NAME\" }` or `{ file = \"path\" }`, found a number
+         a.toml:8:1: pool.p.password: expected text in quotes, `{ env = \"NAME\" }` or `{ file = \"path\" }`, found a number
+         a.toml:12:1: pool.q.password: expected text in quotes, `{ env = \"NAME\" }` or `{ file = \"path\" }`, found `true` or `false`
+         a.toml:16:14: pool.r.password.env: expected text in quotes, found a number",
     );
 }
 
@@ -314,7 +340,7 @@ url = "postgres://h/d"
 password = "x"
 size = { min = 5, max = 2 }
 checkout_timeout = "0s"
-sweep_interval = "1ms"
+sweep_interval = "99ms"
 parallel_creates = 0
 backoff = { initial = "1s", max = "500ms", jitter = 1 }
 breaker = { failures = 0 }
@@ -345,7 +371,7 @@ key_sha256 = ["0000000000000000000000000000000000000000000000000000000000000000"
          a.toml:11:1: pool.p.url: expected `sqlite:` and a path, or another `backend`
          a.toml:13:10: pool.p.size.min: `min` is 5, more than `max`, which is 2
          a.toml:14:1: pool.p.checkout_timeout: must be more than 0s
-         a.toml:15:1: pool.p.sweep_interval: must be at least 10ms
+         a.toml:15:1: pool.p.sweep_interval: must be at least 100ms
          a.toml:16:1: pool.p.parallel_creates: must be from 1 to 65536
          a.toml:17:29: pool.p.backoff.max: less than `initial`, which is 1s
          a.toml:17:44: pool.p.backoff.jitter: must be at least 0 and less than 1

@@ -129,6 +129,33 @@ fn a_secret_that_rotates_behind_its_file_is_noticed() {
 }
 
 #[test]
+fn a_ca_file_that_is_replaced_is_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ca.pem");
+    let tls = format!("tls.ca = {file:?}\n");
+    let config = BASE.replace("[upstream.u]\n", &format!("[upstream.u]\n{tls}"));
+    let config = config.replace("[pool.p]\n", &format!("[pool.p]\n{tls}"));
+    let load = |content: &str| {
+        fs::write(&file, content).unwrap();
+        text(&config).unwrap()
+    };
+    let (first, same, second) = (load("one"), load("one"), load("two"));
+    assert_eq!(first.files, std::slice::from_ref(&file), "it is watched");
+    assert!(first.has_same_inputs(&same) && !first.has_same_inputs(&second));
+    assert_eq!(same.changes_since(&first), []);
+    let changes: Vec<_> = second.changes_since(&first).into_iter().map(|change| change.key).collect();
+    assert_eq!(changes, ["pool.p.tls.ca", "upstream.u.tls.ca"]);
+}
+
+#[test]
+fn tls_that_comes_or_goes_binds_a_listener_anew() {
+    let tls = "tls = { self_signed = [\"localhost\"] }\n";
+    assert_changes(&[(tls, "")], &[r#"listener.l.tls: {"self_signed":["localhost"]} -> unset (rebind)"#]);
+    let back = changes(&BASE.replace(tls, ""), BASE);
+    assert_eq!(back, [r#"listener.l.tls: unset -> {"self_signed":["localhost"]} (rebind)"#]);
+}
+
+#[test]
 fn the_hash_is_of_what_is_in_force_and_the_inputs_of_what_was_read() {
     let load = |text: &str, variables: &[(&str, &str)]| load_content(text.as_bytes(), &environment(variables)).unwrap();
     let base = load(BASE, &[]);

@@ -134,6 +134,26 @@ fn a_watch_sees_content_and_not_mere_touching() {
 }
 
 #[test]
+fn a_file_written_in_place_with_its_old_time_put_back_has_changed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.pem");
+    let old = SystemTime::now() - Duration::from_hours(1);
+    let write = |content: &str| {
+        fs::write(&path, content).unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_modified(old).unwrap();
+    };
+    write("one");
+    let mut watch = FileWatch::new([path.clone()]);
+    let before = path.metadata().unwrap();
+    while std::os::unix::fs::MetadataExt::ctime_nsec(&path.metadata().unwrap())
+        == std::os::unix::fs::MetadataExt::ctime_nsec(&before)
+    {
+        write("two");
+    }
+    assert!(watch.changed());
+}
+
+#[test]
 fn a_change_half_way_through_two_files_is_seen_when_it_is_whole() {
     let directory = tempfile::tempdir().unwrap();
     write_pair(directory.path(), "a");

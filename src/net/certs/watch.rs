@@ -36,8 +36,9 @@ struct Stamp {
     device: u64,
     inode: u64,
     length: u64,
-    seconds: i64,
-    nanoseconds: i64,
+    modified: (i64, i64),
+    /// Nobody can put this one back, as `touch -r` and `rsync -t` do with the other.
+    changed: (i64, i64),
 }
 
 /// Says when the certificates of a listener should be loaded again.
@@ -92,14 +93,15 @@ impl Stamp {
             device: metadata.dev(),
             inode: metadata.ino(),
             length: metadata.len(),
-            seconds: metadata.mtime(),
-            nanoseconds: metadata.mtime_nsec(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
     }
 }
 
 fn is_settled(metadata: &Metadata) -> bool {
-    let age = metadata.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
+    let since = Duration::new(metadata.ctime().try_into().unwrap_or(0), metadata.ctime_nsec().try_into().unwrap_or(0));
+    let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + since).ok();
     age.is_some_and(|age| age > UNSETTLED)
 }
 
