@@ -156,7 +156,8 @@ mod tests {
     proptest! {
         #[test]
         fn numbers_are_told_as_serde_tells_them(text in "-?[0-9]{0,3}(\\.[0-9]{0,2})?([eE][+-]?[0-9]{0,2})?|[-+.eE0-9N]{0,6}") {
-            let value = serde_json::from_str::<serde_json::Number>(&text);
+            // Skipping a value, serde reads its grammar alone: `1e310` is a number, though none that a double can hold.
+            let value = serde_json::from_str::<serde::de::IgnoredAny>(&text);
             prop_assert_eq!(is_number(text.as_bytes()), value.is_ok(), "{}", text);
         }
 
