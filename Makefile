@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
-RUN_ARGS ?= serve
+RUN_ARGS ?= serve --config config/gateway.toml
 
 help: ## What there is to make.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14

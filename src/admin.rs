@@ -18,13 +18,14 @@ mod token;
 use std::sync::{Arc, atomic::Ordering};
 
 use arc_swap::ArcSwap;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::{
     config::{Finding, model},
     edge::{self, Body, Context, Drain, Handler, Request, Response, answer},
-    gateway::{Shared, bind_all},
+    gateway::{Generation, Shared, bind_all},
     observe::exposition,
 };
 use token::Token;
@@ -36,7 +37,14 @@ const CONNECTIONS: u32 = 256;
 #[derive(Clone)]
 pub struct Admin {
     shared: Arc<Shared>,
-    token: Arc<Token>,
+    token: Arc<Mutex<Shown>>,
+}
+
+/// What an operator must show, as the configuration of a generation has it.
+struct Shown {
+    generation: u64,
+    /// None, when it cannot be read: then nobody can show it.
+    token: Option<Token>,
 }
 
 impl Admin {
@@ -46,6 +54,7 @@ impl Admin {
     /// The address cannot be bound, or the token neither read nor made.
     pub fn start(shared: &Arc<Shared>, settings: &model::Admin) -> Result<String, Finding> {
         let token = Token::open(settings, &shared.state).map_err(|error| Finding::new("admin.token", error))?;
+        let token = Shown { generation: 0, token: Some(token) };
         let cannot = |error| Finding::new("admin.address", format!("cannot listen on {}: {error}", settings.address));
         let socket = bind_all(settings.address, 128, 1, false).map_err(cannot)?.remove(0);
         let socket = tokio::net::TcpListener::from_std(socket).map_err(cannot)?;
@@ -53,7 +62,7 @@ impl Admin {
         let listener = model::Listener::plain(settings.address);
         let service = edge::Service {
             settings: Arc::new(ArcSwap::from_pointee(edge::Settings::new("admin", &listener, None))),
-            handler: Self { shared: shared.clone(), token: Arc::new(token) },
+            handler: Self { shared: shared.clone(), token: Arc::new(Mutex::new(token)) },
             limits: edge::ConnectionLimits::new(CONNECTIONS, CONNECTIONS),
             counters: Arc::default(),
             drain: Drain::new(),
@@ -75,7 +84,21 @@ impl Admin {
         let generation = self.shared.generation();
         let open = generation.config().admin.as_ref().is_some_and(|admin| admin.access == model::AdminAccess::Open);
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-        (open && reads) || self.token.is_shown(request.headers())
+        (open && reads) || self.shows_token(&generation, request.headers())
+    }
+
+    /// Whether a request shows the token of `generation`, which is read once a generation.
+    fn shows_token(&self, generation: &Generation, headers: &HeaderMap) -> bool {
+        let mut shown = self.token.lock();
+        // A configuration without `[admin]` closes this listener only at the next start.
+        if let Some(settings) = &generation.config().admin
+            && shown.generation != generation.number
+        {
+            let token = Token::open(settings, &self.shared.state);
+            let token = token.inspect_err(|error| tracing::error!(error, "the admin token cannot be read"));
+            *shown = Shown { generation: generation.number, token: token.ok() };
+        }
+        shown.token.as_ref().is_some_and(|token| token.is_shown(headers))
     }
 
     fn is_our_name(&self, host: &str) -> bool {

@@ -9,7 +9,7 @@ use crate::{
 };
 
 pub(super) fn serve(source: Source) -> anyhow::Result<()> {
-    let demonstration = source.file.is_none();
+    let demonstration = source.is_built_in();
     Ok(gateway::run(source, &WithAdmin { demonstration })?)
 }
 

@@ -45,6 +45,13 @@ pub struct Source {
     pub environment: Environment,
 }
 
+impl Source {
+    /// Whether it is the demonstration: what is built in, or a file that says the same.
+    pub fn is_built_in(&self) -> bool {
+        self.file.as_ref().is_none_or(|file| fs::read(file).is_ok_and(|content| content == BUILT_IN.as_bytes()))
+    }
+}
+
 /// A configuration that passed every check of its own.
 #[derive(Clone)]
 pub struct Loaded {

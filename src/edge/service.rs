@@ -43,23 +43,29 @@ pub(super) struct Outgoing {
 
 impl<H: Handler> Desk<H> {
     /// Answers a request. `flight` has begun when it came, not when this is first polled.
-    pub(super) async fn serve(
+    pub(super) fn serve(
         self: Rc<Self>,
         request: http::Request<Incoming>,
         flight: Flight,
-    ) -> Result<http::Response<Outgoing>, Infallible> {
+    ) -> impl Future<Output = Result<http::Response<Outgoing>, Infallible>> {
         let (mut head, body) = request.into_parts();
         let without_body = head.method == Method::HEAD;
-        let response = match self.admission.admit(&mut head) {
-            Ok(()) => self.handler.handle(self.request(head, body, &flight)).await,
+        let admitted = match self.admission.admit(&mut head) {
+            Ok(()) => Ok(self.request(head, body, &flight)),
             Err(rejection) => {
                 if !body.is_end_stream() {
                     flight.watch().left_unread();
                 }
-                self.refuse(&head, rejection, &flight)
+                Err(self.refuse(&head, rejection, &flight))
             }
         };
-        Ok(self.finish(response, without_body, flight))
+        async move {
+            let response = match admitted {
+                Ok(request) => self.handler.handle(request).await,
+                Err(response) => response,
+            };
+            Ok(self.finish(response, without_body, flight))
+        }
     }
 
     fn refuse(&self, head: &Parts, rejection: Rejection, flight: &Flight) -> Response {

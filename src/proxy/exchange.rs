@@ -42,25 +42,33 @@ pub(super) type Answer = http::Response<Incoming>;
 /// Forwards a request, and says what became of it. There is always an answer: the upstream's, or a problem document.
 ///
 /// Cancel safe: dropping the future cuts the connection that is in use. The same goes for the answer's body.
-pub async fn forward(mut request: Request, upstream: &Arc<Upstream>, context: &Forward<'_>) -> (Response, Outcome) {
+pub fn forward<'a>(
+    mut request: Request,
+    upstream: &'a Arc<Upstream>,
+    context: &'a Forward<'_>,
+) -> impl Future<Output = (Response, Outcome)> + 'a {
     if context.consumer.is_some() {
         access::conceal(request.headers_mut());
     }
     let found = Found::scan(request.headers());
     let shape = if found.has(Found::CONTENT_TYPE) { Shape::of(request.headers()) } else { Shape::Problem };
     let mut exchange = Exchange::new(upstream);
-    let result = match exchange.prepare(request, found, context) {
-        Some(client) => Box::pin(tunnel::open(&mut exchange, client, context)).await,
-        None => exchange.forward().await,
-    };
-    let mut outcome = exchange.outcome;
-    let response = result.unwrap_or_else(|failure| {
-        let (name, endpoint, reason) = (upstream.name(), outcome.endpoint.as_deref(), failure.reason());
-        tracing::debug!(upstream = %name, endpoint, reason, error = %failure, "not forwarded");
-        outcome.reason = Some(reason);
-        failure.answer(shape)
-    });
-    (response, outcome)
+    let client = exchange.prepare(request, found, context);
+    // The request is in the exchange: as an argument of an `async fn` it would be here a second time.
+    async move {
+        let result = match client {
+            Some(client) => Box::pin(tunnel::open(&mut exchange, client, context)).await,
+            None => exchange.forward().await,
+        };
+        let mut outcome = exchange.outcome;
+        let response = result.unwrap_or_else(|failure| {
+            let (name, endpoint, reason) = (upstream.name(), outcome.endpoint.as_deref(), failure.reason());
+            tracing::debug!(upstream = %name, endpoint, reason, error = %failure, "not forwarded");
+            outcome.reason = Some(reason);
+            failure.answer(shape)
+        });
+        (response, outcome)
+    }
 }
 
 /// One request on its way.

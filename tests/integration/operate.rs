@@ -45,6 +45,24 @@ async fn health_is_open_and_everything_else_needs_the_token() {
 }
 
 #[tokio::test]
+async fn a_rotated_admin_token_takes_the_place_of_the_old_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    fs::write(&file, "first-token-of-this-test\n").unwrap();
+    let secret = format!("address = \"127.0.0.1:0\"\ntoken = {{ file = \"{}\" }}\n[[route]]", file.display());
+    let gateway = Gateway::start(&hello("hi").replace("address = \"127.0.0.1:0\"\n[[route]]", &secret)).await;
+    let status = async |token: &str| {
+        let mut client = Client::plain(gateway.address("admin")).await.unwrap();
+        let token = format!("Bearer {token}");
+        client.send("GET", "/status", &[("authorization", &token)], "").await.unwrap().status
+    };
+    let seen = async || (status("first-token-of-this-test").await, status("second-token-of-this-test").await);
+    assert_eq!(seen().await, (200, 401));
+    fs::write(&file, "second-token-of-this-test\n").unwrap();
+    eventually("the new token counts, the old one no more", seen, |seen| *seen == (401, 200)).await;
+}
+
+#[tokio::test]
 async fn an_admin_request_by_another_name_is_refused() {
     let gateway = Gateway::start(&hello("hi")).await;
     let mut client = Client::plain(gateway.address("admin")).await.unwrap();
