@@ -1,0 +1,126 @@
+//! A gateway in a directory of its own.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    ops::ControlFlow,
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use tempfile::TempDir;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::LocalSet,
+};
+
+use crate::{
+    config::{Report, Source},
+    gateway::{
+        ReloadSummary, Shared,
+        inputs::{self, Reading},
+        listeners::Command,
+        run::shared,
+        shared::ReloadRequest,
+        supervisor::Supervisor,
+    },
+    observe::access_log::{AccessLog, Writer},
+    policy::Compiler,
+};
+
+/// What every configuration begins with; `DIR` is the bench's directory.
+pub(crate) const HEAD: &str = "[server]\nworkers = 2\nstate = \"DIR/state\"\n[listener.public]\naddress = \"127.0.0.1:0\"\n";
+
+pub(crate) struct Bench {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) supervisor: Supervisor,
+    pub(crate) commands: Vec<mpsc::Receiver<Command>>,
+    directory: TempDir,
+    _requests: mpsc::Receiver<ReloadRequest>,
+    _writer: Writer,
+}
+
+/// Runs a test as the background thread runs a gateway.
+pub(crate) fn on_background<T>(test: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, test)
+}
+
+/// [`HEAD`] and a fixed answer.
+pub(crate) fn hello(body: &str) -> String {
+    format!("{HEAD}[[route]]\npath = \"/\"\nrespond = {{ status = 200, body = \"{body}\" }}\n")
+}
+
+/// An address that nobody has.
+pub(crate) fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+impl Bench {
+    /// Serves that.
+    pub(crate) async fn serving(config: &str) -> Self {
+        Self::compiling(config, "exit 1").await
+    }
+
+    /// The same; plugins are compiled by a shell script, in which `DIR` is the directory.
+    pub(crate) async fn compiling(config: &str, script: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let in_directory = |text: &str| text.replace("DIR", directory.path().to_str().unwrap());
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("gateway.toml"), in_directory(config)).unwrap();
+        fs::write(path("compiler"), format!("#!/bin/sh\n{}\n", in_directory(script))).unwrap();
+        fs::set_permissions(path("compiler"), PermissionsExt::from_mode(0o700)).unwrap();
+        let source = Source { file: Some(path("gateway.toml")), ..Source::default() };
+        let Reading { outcome, watch } = inputs::read(&source, &[]);
+        let loaded = outcome.unwrap();
+        let writer = AccessLog::open("off").unwrap();
+        let compiler = Compiler::Child(path("compiler"));
+        let (shared, requests) = shared(compiler, source, &loaded, writer.log()).unwrap();
+        let (senders, commands): (Vec<_>, Vec<_>) = (0..shared.workers).map(|_| mpsc::channel(256)).unzip();
+        let mut supervisor = Supervisor::new(shared.clone(), senders, watch);
+        let next = supervisor.prepare(&loaded).await.map_err(|wrong| format!("{wrong:?}")).ok().unwrap();
+        supervisor.commit(next).await;
+        Self { shared, supervisor, commands, directory, _requests: requests, _writer: writer }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text.replace("DIR", self.directory.path().to_str().unwrap())).unwrap();
+    }
+
+    /// Writes a configuration and reloads it.
+    pub(crate) async fn reconfigure(&mut self, config: &str) -> Result<ReloadSummary, Report> {
+        self.write("gateway.toml", config);
+        self.reload().await
+    }
+
+    pub(crate) async fn reload(&mut self) -> Result<ReloadSummary, Report> {
+        let (done, outcome) = oneshot::channel();
+        let request = ReloadRequest { why: "test", done: Some(done) };
+        let flow = self.supervisor.reload(request, std::future::pending()).await;
+        assert_eq!(flow, ControlFlow::Continue(()));
+        outcome.await.unwrap()
+    }
+
+    /// Looks at files as the background does, until one look asks for a reload; then reloads.
+    pub(crate) async fn follow_files(&mut self) {
+        let all = async {
+            loop {
+                if let Some(request) = self.supervisor.look() {
+                    return self.supervisor.reload(request, std::future::pending()).await;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(20), all).await.expect("within 20 s");
+    }
+
+    /// The body of the first route's fixed answer.
+    pub(crate) fn body(&self) -> String {
+        self.shared.generation().config().route[0].respond.as_ref().unwrap().body.clone()
+    }
+}
