@@ -25,7 +25,7 @@ use serde_json::json;
 use crate::{
     config::{Finding, model},
     edge::{self, Body, Context, Drain, Handler, Request, Response, answer},
-    gateway::{Generation, Shared, bind_all},
+    gateway::{Generation, Shared},
     observe::exposition,
 };
 use token::Token;
@@ -56,7 +56,8 @@ impl Admin {
         let token = Token::open(settings, &shared.state).map_err(|error| Finding::new("admin.token", error))?;
         let token = Shown { generation: 0, token: Some(token) };
         let cannot = |error| Finding::new("admin.address", format!("cannot listen on {}: {error}", settings.address));
-        let socket = bind_all(settings.address, 128, 1, false).map_err(cannot)?.remove(0);
+        edge::probe(settings.address).map_err(cannot)?;
+        let socket = edge::bind(settings.address, 128, true).map_err(cannot)?;
         let socket = tokio::net::TcpListener::from_std(socket).map_err(cannot)?;
         let address = socket.local_addr().map_err(cannot)?;
         let listener = model::Listener::plain(settings.address);

@@ -33,7 +33,7 @@ mod tests;
 pub mod value;
 mod words;
 
-pub use check::check;
+pub use check::{check, listener::collide};
 pub use diff::{Change, Class, class_of, diff};
 pub use env::Environment;
 pub use load::{Loaded, Source, load, load_and};

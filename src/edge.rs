@@ -61,7 +61,7 @@ pub use accept::{Service, serve};
 pub use address::client_ip;
 pub use answer::{Shape, https_redirect, problem, problem_with};
 pub use authority::Authority;
-pub use bind::{bind, probe, raise_file_limit};
+pub use bind::{bind, listen, probe, raise_file_limit, reserve};
 pub use body::{Body, BodySender, BoxError, Gone};
 pub use counters::{EdgeCounters, EdgeFigures};
 pub use drain::{Drain, Hold};

@@ -12,17 +12,24 @@
 //!
 //! What it leaves out: upgrading the binary without closing its sockets, and changing the number of workers while running.
 
+mod check;
+mod ending;
 mod entry;
 mod generation;
 mod handler;
+mod inputs;
 mod listeners;
 mod pools;
 mod run;
 mod shared;
+mod supervisor;
+#[cfg(test)]
+mod tests;
 mod worker;
 
+pub use check::{Checked, check};
 pub use generation::Generation;
-pub use listeners::{Listeners, Listening, bind_all};
+pub use listeners::{Listeners, Listening};
 pub use pools::{PoolEntry, Retiring};
-pub use run::{Checked, Companion, RunError, check, run};
+pub use run::{Companion, RunError, run};
 pub use shared::{LastReload, ReloadSummary, Reloads, Shared};

@@ -70,6 +70,6 @@ pub use figures::{Counters, CreateFailures, Quantiles};
 pub use lease::Lease;
 pub use record::UseError;
 pub use settings::PoolSettings;
-pub use shell::{Policies, Pool};
+pub use shell::{Policies, PolicyChange, Pool};
 pub use status::{BreakerStatus, DecisionCount, EvictionStatus, HolderStatus, LatencyStatus, PoolStatus, SizingStatus};
 pub use tally::{Clamps, Closes};

@@ -96,9 +96,13 @@ impl Postgres {
     /// from now on for this one to say; what is known of the database's types stays known.
     #[must_use]
     pub fn replacing(self, old: &Self) -> Self {
-        let always = self.shared.always_reset.load(Ordering::Relaxed);
-        old.shared.always_reset.store(always, Ordering::Relaxed);
+        old.shared.always_reset.store(self.always_resets(), Ordering::Relaxed);
         Self { settings: self.settings, shared: old.shared.clone() }
+    }
+
+    /// Whether every session is reset before its next caller.
+    pub fn always_resets(&self) -> bool {
+        self.shared.always_reset.load(Ordering::Relaxed)
     }
 
     /// Hosts, database and role, without the password: what makes two pools the same one.

@@ -50,7 +50,7 @@ impl Config {
     }
 
     /// The files that hold secrets.
-    pub(super) fn secret_files(&self) -> Vec<PathBuf> {
+    pub fn secret_files(&self) -> Vec<PathBuf> {
         let file = |secret: &Secret| match secret {
             Secret::File(SecretFile { file }) => Some(file.clone()),
             _ => None,

@@ -6,14 +6,24 @@ use std::{
 };
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Most bytes that the kernel takes for a client beyond what it has sent (`TCP_NOTSENT_LOWAT`). Without it a socket becomes
 /// writable again only when a third of its buffer is free, which grows to megabytes: a client that reads 10 KiB/s would be
 /// taken for one that reads nothing, and an idle answer would hold kernel memory that nobody counts.
 const UNSENT: u32 = 128 * 1024;
 
-/// Listens on `address`.
+/// Binds `address` and [`listen`]s there.
+///
+/// # Errors
+/// As the system says: in use, not permitted, no such address.
+pub fn bind(address: SocketAddr, backlog: u32, reuse_port: bool) -> io::Result<TcpListener> {
+    let socket = reserve(address, reuse_port)?;
+    listen(&socket, backlog)?;
+    Ok(socket)
+}
+
+/// Binds `address`, so that it can be listened on: connections that come meanwhile go elsewhere, or nowhere.
 ///
 /// With `reuse_port`, several sockets may listen on one port and the kernel spreads connections over them: one a worker.
 /// The kernel would also let another process of the same user join, silently taking a share of the traffic; so call
@@ -23,7 +33,7 @@ const UNSENT: u32 = 128 * 1024;
 ///
 /// # Errors
 /// As the system says: in use, not permitted, no such address.
-pub fn bind(address: SocketAddr, backlog: u32, reuse_port: bool) -> io::Result<TcpListener> {
+pub fn reserve(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if reuse_port {
@@ -36,8 +46,15 @@ pub fn bind(address: SocketAddr, backlog: u32, reuse_port: bool) -> io::Result<T
     socket.set_tcp_notsent_lowat(UNSENT)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
+}
+
+/// Listens on a socket that [`reserve`] bound. From now on connections may wait in its queue, and closing it resets them.
+///
+/// # Errors
+/// As the system says.
+pub fn listen(socket: &TcpListener, backlog: u32) -> io::Result<()> {
+    SockRef::from(socket).listen(i32::try_from(backlog).unwrap_or(i32::MAX))
 }
 
 /// Sees whether `address` is free, by binding it without `SO_REUSEPORT` and letting go. Not for ports that this process
@@ -100,7 +117,7 @@ mod tests {
         let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let accepted = listener.accept().unwrap().0;
         assert!(accepted.nodelay().unwrap());
-        assert_eq!(socket2::SockRef::from(&accepted).tcp_notsent_lowat().unwrap(), UNSENT);
+        assert_eq!(SockRef::from(&accepted).tcp_notsent_lowat().unwrap(), UNSENT);
     }
 
     #[test]

@@ -243,7 +243,7 @@ mod tests {
         let response = problem(http::StatusCode::MISDIRECTED_REQUEST, "", "elsewhere");
         let refusal = Refusal { head: &head, peer: &context.peer, reason: "misdirected", response: &response };
         Entry::refused(Arc::new(writer.log().lines()), 7, context.peer.socket.ip(), &refusal);
-        writer.finish();
+        assert!(writer.finish(Duration::from_secs(20)));
         let line: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
         let said = |key: &str| line[key].as_str().unwrap().to_owned();
         assert_eq!((line["status"].as_u64(), line["request"].as_u64()), (Some(421), Some(7)));

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use super::shared::Shared;
 use crate::{
     config::{
-        Finding,
+        self, Finding,
         model::{Config, Listener, Tls},
     },
     edge::{self, Drain},
@@ -156,6 +156,9 @@ impl Listeners {
         }
         for (listening, sockets) in prepared.new {
             for (worker, socket) in workers.iter().zip(sockets) {
+                if let Err(error) = edge::listen(&socket, listening.backlog) {
+                    tracing::error!(listener = %listening.name, %error, "cannot listen");
+                }
                 let _ = worker.send(Command::Serve(listening.clone(), socket)).await;
             }
             tracing::info!(listener = %listening.name, address = %listening.address, "listening");
@@ -242,8 +245,8 @@ fn bind(
         }
         None => None,
     };
-    let held = serving.values().any(|listening| listening.address == settings.address);
-    let sockets = bind_all(settings.address, settings.backlog, workers, held)
+    let held = serving.values().any(|listening| config::collide(listening.address, settings.address));
+    let sockets = reserve_all(settings.address, workers, held)
         .map_err(|error| format!("cannot listen on {}: {error}", settings.address))?;
     let address = sockets[0].local_addr().map_err(|error| error.to_string())?;
     let listening = Listening {
@@ -260,14 +263,15 @@ fn bind(
     Ok((Arc::new(listening), sockets))
 }
 
-/// One socket a worker on the same port. `held`: a listener of ours has the port, and is about to let go of it.
-pub fn bind_all(address: SocketAddr, backlog: u32, workers: usize, held: bool) -> io::Result<Vec<TcpListener>> {
+/// One socket a worker on the same port, none of which listens yet: the configuration may still be refused, and closing a
+/// socket that listens resets whoever waits in its queue. `held`: a listener of ours has the port, and is about to let go of it.
+fn reserve_all(address: SocketAddr, workers: usize, held: bool) -> io::Result<Vec<TcpListener>> {
     if !held {
         edge::probe(address)?;
     }
-    let first = edge::bind(address, backlog, true)?;
+    let first = edge::reserve(address, true)?;
     let bound = first.local_addr()?;
-    let others = (1..workers).map(|_| edge::bind(bound, backlog, true));
+    let others = (1..workers).map(|_| edge::reserve(bound, true));
     std::iter::once(Ok(first)).chain(others).collect()
 }
 

@@ -20,7 +20,7 @@ use crate::{
         model::{self, Access, BackendKind, Config, Reset},
     },
     policy::{self, Hook, PolicyError},
-    pool::{Backend, Policies, Pool, PoolSettings, PoolStatus},
+    pool::{Backend, Budget, Policies, PolicyChange, Pool, PoolSettings, PoolStatus},
 };
 
 /// How long connections may take to say goodbye when the gateway ends.
@@ -44,10 +44,13 @@ struct Identity {
 }
 
 /// A pool on its way out.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, serde::Serialize)]
 pub struct Retiring {
-    id: u64,
     name: String,
+    #[serde(skip)]
+    kind: Kind,
+    #[serde(skip)]
+    identity: Identity,
 }
 
 /// A pool's backend, read and checked; connected to nothing.
@@ -69,9 +72,9 @@ pub(super) struct Changes {
 
 enum Step {
     Start(Kind),
-    Postgres(Arc<Pool<Postgres>>, PoolSettings, Policies, Postgres),
-    Sqlite(Arc<Pool<Sqlite>>, PoolSettings, Policies, Sqlite),
-    Retire(String, Kind),
+    Postgres(Arc<Pool<Postgres>>, PoolSettings, PolicyChange, Postgres),
+    Sqlite(Arc<Pool<Sqlite>>, PoolSettings, PolicyChange, Sqlite),
+    Retire(Retiring),
 }
 
 impl PoolEntry {
@@ -112,22 +115,63 @@ impl Plan {
 
     /// Makes the pools that are new. Their policies are in service.
     pub(super) fn make(self, shared: &Shared, before: Option<&Generation>) -> Result<Changes, Vec<Finding>> {
+        let none = BTreeMap::new();
+        let before = before.map_or(&none, |before| &before.pools);
         let mut changes = Changes { entries: BTreeMap::new(), steps: Vec::new() };
+        let mut budgets = self.budgets_left(shared, before);
         let mut wrong = Vec::new();
         for (name, effective, identity, ready) in self.pools {
-            let old = before.and_then(|before| before.pools.get(&name));
-            match changes.add(shared, &name, effective, identity, ready, old) {
-                Ok(()) => {}
+            let made = match before.get(&name).filter(|old| old.identity == identity) {
+                Some(old) => changes.keep(shared, &effective, old, ready),
+                None => changes.start(shared, &name, &effective, ready, take_budget(&mut budgets, &identity)),
+            };
+            match made {
+                Ok(kind) => {
+                    let database = Database::new(kind, effective.slow_query.0);
+                    changes.entries.insert(name, PoolEntry { database, effective, identity });
+                }
                 Err(error) => wrong.push(Finding::new(format!("pool.{name}"), error.to_string())),
             }
         }
-        for (name, old) in before.iter().flat_map(|before| &before.pools) {
-            let stays = changes.entries.get(name).is_some_and(|entry| is_same(&entry.database, &old.database));
-            if !stays {
-                changes.steps.push(Step::Retire(name.clone(), old.database.kind().clone()));
+        for (name, old) in before {
+            if changes.entries.get(name).is_none_or(|entry| entry.identity != old.identity) {
+                let (kind, identity) = (old.database.kind().clone(), old.identity.clone());
+                changes.steps.push(Step::Retire(Retiring { name: name.clone(), kind, identity }));
             }
         }
         if wrong.is_empty() { Ok(changes) } else { Err(wrong) }
+    }
+
+    /// Budgets of pools that drain or are about to: a new pool on the same server takes one over, whatever the old one was
+    /// called, so that the two never exceed the cap together. Those of pools that stay are theirs.
+    fn budgets_left(&self, shared: &Shared, before: &BTreeMap<String, PoolEntry>) -> Vec<(Identity, Arc<Budget>)> {
+        let keeps = |name: &String, old: &PoolEntry| {
+            self.pools.iter().any(|(kept, _, identity, _)| kept == name && *identity == old.identity)
+        };
+        let (kept, gone): (Vec<_>, Vec<_>) = before.iter().partition(|(name, old)| keeps(name, old));
+        let kept: Vec<_> = kept.into_iter().map(|(_, entry)| budget_of(entry.database.kind())).collect();
+        let gone = gone.into_iter().map(|(_, entry)| (entry.identity.clone(), budget_of(entry.database.kind())));
+        let mut left: Vec<(Identity, Arc<Budget>)> = Vec::new();
+        let retiring = shared.retiring_pools();
+        for (identity, budget) in gone.chain(retiring.into_iter().map(|pool| (pool.identity, budget_of(&pool.kind)))) {
+            let known = kept.iter().chain(left.iter().map(|(_, budget)| budget)).any(|one| Arc::ptr_eq(one, &budget));
+            if !known {
+                left.push((identity, budget));
+            }
+        }
+        left
+    }
+}
+
+fn take_budget(left: &mut Vec<(Identity, Arc<Budget>)>, of: &Identity) -> Option<Arc<Budget>> {
+    let same = |(identity, _): &(Identity, _)| identity.backend == of.backend && identity.server == of.server;
+    left.iter().position(same).map(|place| left.remove(place).1)
+}
+
+pub(super) fn budget_of(kind: &Kind) -> Arc<Budget> {
+    match kind {
+        Kind::Postgres(pool) => pool.budget(),
+        Kind::Sqlite(pool) => pool.budget(),
     }
 }
 
@@ -136,59 +180,62 @@ impl Changes {
         &self.entries
     }
 
-    fn add(
+    /// A pool that stays: what is new for it changes in place, policies only where another one is named.
+    fn keep(
+        &mut self,
+        shared: &Shared,
+        effective: &model::Pool,
+        old: &PoolEntry,
+        ready: Ready,
+    ) -> Result<Kind, PolicyError> {
+        let settings = PoolSettings::from_config(effective, shared.cores());
+        let (was, plugins) = (&old.effective, &shared.plugins);
+        let policies = PolicyChange {
+            sizing: (was.sizing != effective.sizing).then(|| plugins.sizing(&effective.sizing)).transpose()?,
+            eviction: (was.eviction != effective.eviction)
+                .then(|| plugins.eviction(&effective.eviction))
+                .transpose()?,
+            validation: (was.validation != effective.validation)
+                .then(|| plugins.validation(&effective.validation))
+                .transpose()?,
+        };
+        let kind = old.database.kind().clone();
+        match (&kind, ready) {
+            (Kind::Postgres(pool), Ready::Postgres(backend)) if was != effective || pool.is_outdated_by(&settings) => {
+                self.steps.push(Step::Postgres(pool.clone(), settings, policies, backend));
+            }
+            (Kind::Sqlite(pool), Ready::Sqlite(backend)) if was != effective || pool.is_outdated_by(&settings) => {
+                self.steps.push(Step::Sqlite(pool.clone(), settings, policies, backend));
+            }
+            // Nothing is new. (The kinds agree: they are part of the identity.)
+            _ => {}
+        }
+        Ok(kind)
+    }
+
+    fn start(
         &mut self,
         shared: &Shared,
         name: &str,
-        effective: model::Pool,
-        identity: Identity,
+        effective: &model::Pool,
         ready: Ready,
-        old: Option<&PoolEntry>,
-    ) -> Result<(), PolicyError> {
-        let settings = PoolSettings::from_config(&effective, shared.cores());
-        let policies = || {
-            Ok(Policies {
-                sizing: shared.plugins.sizing(&effective.sizing)?,
-                eviction: shared.plugins.eviction(&effective.eviction)?,
-                validation: shared.plugins.validation(&effective.validation)?,
-            })
+        budget: Option<Arc<Budget>>,
+    ) -> Result<Kind, PolicyError> {
+        let settings = PoolSettings::from_config(effective, shared.cores());
+        let policies = Policies {
+            sizing: shared.plugins.sizing(&effective.sizing)?,
+            eviction: shared.plugins.eviction(&effective.eviction)?,
+            validation: shared.plugins.validation(&effective.validation)?,
         };
-        let kept = old.filter(|old| old.identity == identity);
-        let kind = match (kept.map(|old| old.database.kind().clone()), ready) {
-            (Some(Kind::Postgres(pool)), Ready::Postgres(backend)) => {
-                if kept.is_none_or(|old| old.effective != effective) || pool.is_outdated_by(&settings) {
-                    self.steps.push(Step::Postgres(pool.clone(), settings, policies()?, backend));
-                }
-                Kind::Postgres(pool)
+        let background = shared.background.clone();
+        let kind = match ready {
+            Ready::Postgres(backend) => {
+                Kind::Postgres(Pool::new(name, settings, backend, policies, background, budget))
             }
-            (Some(Kind::Sqlite(pool)), Ready::Sqlite(backend)) => {
-                if kept.is_none_or(|old| old.effective != effective) || pool.is_outdated_by(&settings) {
-                    self.steps.push(Step::Sqlite(pool.clone(), settings, policies()?, backend));
-                }
-                Kind::Sqlite(pool)
-            }
-            (_, ready) => {
-                let neighbour = old.filter(|old| old.identity.server == identity.server);
-                let budget = neighbour.map(|old| match old.database.kind() {
-                    Kind::Postgres(pool) => pool.budget(),
-                    Kind::Sqlite(pool) => pool.budget(),
-                });
-                let background = shared.background.clone();
-                let kind = match ready {
-                    Ready::Postgres(backend) => {
-                        Kind::Postgres(Pool::new(name, settings, backend, policies()?, background, budget))
-                    }
-                    Ready::Sqlite(backend) => {
-                        Kind::Sqlite(Pool::new(name, settings, backend, policies()?, background, budget))
-                    }
-                };
-                self.steps.push(Step::Start(kind.clone()));
-                kind
-            }
+            Ready::Sqlite(backend) => Kind::Sqlite(Pool::new(name, settings, backend, policies, background, budget)),
         };
-        let database = Database::new(kind, effective.slow_query.0);
-        self.entries.insert(name.to_owned(), PoolEntry { database, effective, identity });
-        Ok(())
+        self.steps.push(Step::Start(kind.clone()));
+        Ok(kind)
     }
 
     /// Starts, changes and retires. Called on the background thread.
@@ -198,22 +245,29 @@ impl Changes {
                 Step::Start(Kind::Postgres(pool)) => drop(tokio::task::spawn_local(pool.drive())),
                 Step::Start(Kind::Sqlite(pool)) => drop(tokio::task::spawn_local(pool.drive())),
                 Step::Postgres(pool, settings, policies, backend) => {
-                    let backend = backend.replacing(&pool.backend());
-                    pool.reconfigure(settings, policies, backend);
+                    let old = pool.backend();
+                    let resets_from_now_on = backend.always_resets() && !old.always_resets();
+                    pool.reconfigure(settings, policies, backend.replacing(&old));
+                    if resets_from_now_on {
+                        // Another consumer comes: what lies idle was not reset when it came back.
+                        pool.purge();
+                    }
                 }
                 Step::Sqlite(pool, settings, policies, backend) => pool.reconfigure(settings, policies, backend),
-                Step::Retire(name, Kind::Postgres(pool)) => retire(shared, name, pool),
-                Step::Retire(name, Kind::Sqlite(pool)) => retire(shared, name, pool),
+                Step::Retire(retiring) => retire(shared, retiring),
             }
         }
     }
 }
 
-/// Closes the connections of all pools; the gateway has drained.
+/// Closes the connections of all pools, those that drain as well; the gateway has drained.
 pub(super) async fn close_all(shared: &Arc<Shared>) {
-    let Some(generation) = shared.current.swap(None) else { return };
-    let goodbyes = generation.pools.values().map(|entry| async {
-        match entry.database.kind() {
+    let generation = shared.current.swap(None);
+    let serving = generation.iter().flat_map(|generation| generation.pools.values());
+    let mut kinds: Vec<Kind> = serving.map(|entry| entry.database.kind().clone()).collect();
+    kinds.extend(shared.retiring_pools().into_iter().map(|retiring| retiring.kind));
+    let goodbyes = kinds.iter().map(|kind| async move {
+        match kind {
             Kind::Postgres(pool) => goodbye(pool).await,
             Kind::Sqlite(pool) => goodbye(pool).await,
         }
@@ -228,21 +282,29 @@ async fn goodbye<B: Backend>(pool: &Arc<Pool<B>>) {
     }
 }
 
-fn retire<B: Backend>(shared: &Arc<Shared>, name: String, pool: Arc<Pool<B>>) {
-    let id = shared.request_id();
+fn retire(shared: &Arc<Shared>, retiring: Retiring) {
+    match retiring.kind.clone() {
+        Kind::Postgres(pool) => drain(shared, retiring, pool),
+        Kind::Sqlite(pool) => drain(shared, retiring, pool),
+    }
+}
+
+fn drain<B: Backend>(shared: &Arc<Shared>, retiring: Retiring, pool: Arc<Pool<B>>) {
+    let name = retiring.name.clone();
     tracing::info!(pool = name, "pool drains");
-    shared.retiring.lock().push(Retiring { id, name: name.clone() });
+    let gone = retiring.kind.clone();
+    shared.retiring.lock().push(retiring);
     pool.retire();
     let shared = shared.clone();
     tokio::task::spawn_local(async move {
         pool.drained().await;
-        shared.retiring.lock().retain(|retiring| retiring.id != id);
+        shared.retiring.lock().retain(|retiring| !is_same(&retiring.kind, &gone));
         tracing::info!(pool = name, "pool drained");
     });
 }
 
-fn is_same(one: &Database, other: &Database) -> bool {
-    match (one.kind(), other.kind()) {
+fn is_same(one: &Kind, other: &Kind) -> bool {
+    match (one, other) {
         (Kind::Postgres(one), Kind::Postgres(other)) => Arc::ptr_eq(one, other),
         (Kind::Sqlite(one), Kind::Sqlite(other)) => Arc::ptr_eq(one, other),
         _ => false,

@@ -13,9 +13,10 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -29,6 +30,9 @@ const FULL: usize = 32 << 10;
 
 /// Buffers on their way to the disk; 64 of 32 KiB bound the memory at 2 MiB.
 const IN_FLIGHT: usize = 64;
+
+/// Between two looks at a writer that is to end.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Where lines go.
 pub struct AccessLog {
@@ -99,14 +103,21 @@ impl Writer {
         &self.log
     }
 
-    /// Writes what was handed on, and ends the thread.
-    pub fn finish(mut self) {
-        if let Some(to_writer) = &self.log.to_writer {
-            let _ = to_writer.send(Message::Stop);
+    /// Writes what was handed on, and ends the thread, if that can be done `within`: a reader that has stopped reading must not
+    /// keep the gateway from its end. Returns whether it was. Blocks.
+    pub fn finish(mut self, within: Duration) -> bool {
+        let Some(thread) = self.thread.take() else { return true };
+        let end = Instant::now() + within;
+        let stop = |to: &SyncSender<Message>| !matches!(to.try_send(Message::Stop), Err(TrySendError::Full(_)));
+        let mut told = self.log.to_writer.as_ref().is_none_or(stop);
+        while !(told && thread.is_finished()) {
+            if Instant::now() >= end {
+                return false;
+            }
+            std::thread::sleep(PAUSE);
+            told = told || self.log.to_writer.as_ref().is_none_or(stop);
         }
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        thread.join().is_ok()
     }
 }
 
@@ -174,7 +185,23 @@ mod tests {
             lines.add(|line| line.number("n", n));
         }
         drop(lines);
-        writer.finish();
+        assert!(writer.finish(Duration::from_secs(20)));
         assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 3_000);
+    }
+
+    #[test]
+    fn a_reader_that_has_stopped_reading_does_not_hold_up_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let _reader = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let writer = AccessLog::open(path.to_str().unwrap()).unwrap();
+        let lines = writer.log().lines();
+        let text = "x".repeat(FULL);
+        // More than a pipe and the channel hold.
+        while writer.log().dropped() == 0 {
+            lines.add(|line| line.text("text", &text));
+        }
+        assert!(!writer.finish(Duration::from_millis(50)));
     }
 }

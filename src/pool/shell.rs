@@ -31,6 +31,17 @@ pub struct Policies {
     pub validation: Validation,
 }
 
+/// Policies that take the place of others. None: the one in force stays, with what it remembers.
+#[derive(Default)]
+pub struct PolicyChange {
+    /// How many connections.
+    pub sizing: Option<Sizing>,
+    /// Which idle ones leave.
+    pub eviction: Option<Eviction>,
+    /// When one is trusted.
+    pub validation: Option<Validation>,
+}
+
 /// A pool of connections to one database as one role.
 ///
 /// Shared by all workers. [`Pool::checkout`] lends a connection; [`Pool::drive`] must run on the background runtime until it
@@ -104,10 +115,12 @@ impl<B: Backend> Pool<B> {
     /// Changes settings and policies in place. Size and timeouts hold at once, in both directions: nothing in use is closed. Where
     /// the new settings would open other sessions, old connections leave as they come back, and the breaker forgets what it
     /// knew.
-    pub fn reconfigure(self: &Arc<Self>, settings: PoolSettings, policies: Policies, backend: B) {
+    pub fn reconfigure(self: &Arc<Self>, settings: PoolSettings, policies: PolicyChange, backend: B) {
         // The backend first: a create that reads the new epoch must not see the old backend.
         self.backend.store(Arc::new(backend));
-        self.validation.store(Arc::new(policies.validation));
+        if let Some(validation) = policies.validation {
+            self.validation.store(Arc::new(validation));
+        }
         let old = self.settings.swap(Arc::new(settings.clone()));
         self.steering.lock().take_up(policies.sizing, policies.eviction, &settings);
         self.change(|state, now, todo| {
@@ -134,6 +147,11 @@ impl<B: Backend> Pool<B> {
     /// Whether connections made under `settings` would be other sessions than those made now: a secret was changed, say.
     pub fn is_outdated_by(&self, settings: &PoolSettings) -> bool {
         self.settings.load().session != settings.session
+    }
+
+    /// Closes what is idle: sessions that nobody may meet any more.
+    pub fn purge(self: &Arc<Self>) {
+        self.change(|state, now, todo| state.core.purge(now, todo));
     }
 
     /// Drains the pool: idle connections are closed now, others when they come back. Waiters keep their place to their

@@ -70,9 +70,14 @@ impl Steering {
     }
 
     /// Goes on with other policies and settings.
-    pub(super) fn take_up(&mut self, sizing: Sizing, eviction: Eviction, settings: &PoolSettings) {
-        self.sizing = sizing;
-        self.eviction = eviction;
+    pub(super) fn take_up(&mut self, sizing: Option<Sizing>, eviction: Option<Eviction>, settings: &PoolSettings) {
+        if let Some(sizing) = sizing {
+            self.sizing = sizing;
+            self.guard.forgive();
+        }
+        if let Some(eviction) = eviction {
+            self.eviction = eviction;
+        }
         self.ruling.next_tick = settings.sizing_interval;
     }
 

@@ -92,7 +92,7 @@ impl Check<'_> {
 }
 
 /// Whether two sockets cannot both have their address: the same one, or one of them is every address of the family.
-fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+pub fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     let every = |ip: IpAddr| ip.is_unspecified();
     let overlap = a.ip() == b.ip() || (a.is_ipv4() == b.is_ipv4() && (every(a.ip()) || every(b.ip())));
     a.port() == b.port() && a.port() != 0 && overlap

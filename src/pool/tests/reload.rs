@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep};
 
-use super::scripted::{Database, MS, Server, driven, in_ms, policies, pool, pool_on, settings, take, until, warm, who};
+use super::scripted::{Database, MS, Server, change, driven, in_ms, pool, pool_on, settings, take, until, warm, who};
 use crate::{policy::NativeValidation, pool::PoolSettings};
 
 fn reconfigure(pool: &Arc<super::scripted::TestPool>, server: &Arc<Server>, settings: PoolSettings) {
-    pool.reconfigure(settings, policies(NativeValidation::BypassWindow), Database(Arc::clone(server)));
+    pool.reconfigure(settings, change(NativeValidation::BypassWindow), Database(Arc::clone(server)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use crate::{
     policy::{Eviction, NativeEviction, NativeSizing, NativeValidation, Sizing, Validation},
     pool::{
         Backend, Budget, Connection, Failure, FailureClass, Holder, Hygiene, Lease, Manager, Metrics, Peek, Policies,
-        Pool, PoolSettings, Probe, RecycleResult,
+        PolicyChange, Pool, PoolSettings, Probe, RecycleResult,
     },
 };
 
@@ -262,6 +262,11 @@ pub(super) fn policies(validation: NativeValidation) -> Policies {
         eviction: Eviction::Native(NativeEviction::Lifetime),
         validation: Validation::Native(validation),
     }
+}
+
+/// Another validation, and the rest as it was.
+pub(super) fn change(validation: NativeValidation) -> PolicyChange {
+    PolicyChange { validation: Some(Validation::Native(validation)), ..PolicyChange::default() }
 }
 
 pub(super) fn pool_on(server: &Arc<Server>, settings: PoolSettings, budget: Option<Arc<Budget>>) -> Arc<TestPool> {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, advance, sleep};
 
-use super::scripted::{Database, MS, Server, driven, in_ms, policies, pool_on, settings, take, until, warm, who};
+use super::scripted::{Database, MS, Server, change, driven, in_ms, pool_on, settings, take, until, warm, who};
 use crate::{
     policy::{NativeValidation, SizingInput},
     pool::{PoolSettings, tally::Cause, vet::InHand},
@@ -87,7 +87,7 @@ async fn validation_is_asked_outside_its_window_only() {
     drop(take(&pool).await);
     assert_eq!(server.seen().probes, 1);
     let always = PoolSettings { max: 1, ..PoolSettings::default() };
-    pool.reconfigure(always, policies(NativeValidation::Always), Database(Arc::clone(&server)));
+    pool.reconfigure(always, change(NativeValidation::Always), Database(Arc::clone(&server)));
     sleep(MS(600)).await;
     for _ in 0..5 {
         drop(take(&pool).await);

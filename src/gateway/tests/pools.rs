@@ -1,0 +1,61 @@
+//! Pools over reloads.
+
+use std::{net::TcpListener, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::bench::{Bench, hello, on_background};
+use crate::{
+    backend::Kind,
+    gateway::pools::budget_of,
+    pool::{Budget, Holder},
+};
+
+/// A pool called `name` at `address`.
+fn pool(name: &str, address: &str) -> String {
+    let query =
+        format!("[[route]]\npath = \"/q\"\nquery = {{ dialect = \"json\", pool = \"{name}\" }}\naccess = \"open\"\n");
+    let url = format!("postgres://u@{address}/d");
+    format!(
+        "{}[pool.{name}]\nbackend = \"postgres\"\nurl = \"{url}\"\nsize = {{ min = 0, max = 3 }}\n{query}",
+        hello("hi")
+    )
+}
+
+fn budget(bench: &Bench, name: &str) -> Arc<Budget> {
+    budget_of(bench.shared.generation().pools[name].database.kind())
+}
+
+#[test]
+fn a_pool_by_another_name_shares_the_budget_of_the_one_it_follows() {
+    on_background(async {
+        let mut bench = Bench::serving(&pool("a", "127.0.0.1:1")).await;
+        let first = budget(&bench, "a");
+        bench.reconfigure(&pool("b", "127.0.0.1:1")).await.unwrap();
+        assert!(Arc::ptr_eq(&first, &budget(&bench, "b")));
+        bench.reconfigure(&pool("b", "127.0.0.2:1")).await.unwrap();
+        assert!(!Arc::ptr_eq(&first, &budget(&bench, "b")), "another server has a budget of its own");
+    });
+}
+
+#[test]
+fn a_pool_that_comes_back_while_it_drains_shares_its_budget() {
+    on_background(async {
+        // A server that accepts and says nothing: a connection is being made for as long as this lasts.
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let here = silent.local_addr().unwrap().to_string();
+        let mut bench = Bench::serving(&pool("a", &here)).await;
+        let first = budget(&bench, "a");
+        let Kind::Postgres(old) = bench.shared.generation().pools["a"].database.kind().clone() else { return };
+        let waits =
+            async move { old.checkout(Instant::now() + Duration::from_mins(1), Holder::default()).await.map(drop) };
+        tokio::task::spawn_local(waits);
+        while first.live() == 0 {
+            tokio::task::yield_now().await;
+        }
+        bench.reconfigure(&pool("a", "127.0.0.2:1")).await.unwrap();
+        assert!(!Arc::ptr_eq(&first, &budget(&bench, "a")));
+        bench.reconfigure(&pool("a", &here)).await.unwrap();
+        assert!(Arc::ptr_eq(&first, &budget(&bench, "a")));
+    });
+}
