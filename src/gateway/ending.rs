@@ -17,6 +17,9 @@ use super::{listeners::Command, pools, shared::Shared};
 /// How long workers may take to stop: they drop what is open, which is quick unless one is stuck.
 pub(super) const STOP: Duration = Duration::from_secs(5);
 
+/// How long tunnels may take to hang up, once they are told to.
+const HANG_UP: Duration = Duration::from_millis(250);
+
 /// How often to look whether the workers have stopped.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -38,6 +41,9 @@ pub(super) async fn drain(shared: &Shared, cut: impl Future<Output = ()>) {
         }
         () = cut => tracing::warn!("second signal, closing what is still open"),
     }
+    // A tunnel holds its drain for as long as its two sides please: those that are left are ended in good order.
+    shared.tunnels.close_all();
+    let _ = timeout(HANG_UP, shared.tunnels.drained()).await;
 }
 
 /// Stops the workers, waits for them for `within`, and closes the pools.

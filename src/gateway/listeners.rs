@@ -211,6 +211,7 @@ fn renew(listening: &Listening, state: &Path) {
             tracing::info!(listener = %listening.name, "certificates swapped");
         }
         Err(error) => {
+            watch.refused(now);
             tracing::warn!(listener = %listening.name, %error, "new certificates refused, the old ones serve on");
         }
     }

@@ -64,8 +64,8 @@ async fn backends_killed_while_idle_cost_no_request() {
     let sessions = || async { postgres.sessions(&admin).await };
     eventually("warm", sessions, |seen| *seen == 4).await;
     for _ in 0..5 {
-        let kill =
-            "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name = 'sluicegate'";
+        let kill = "select count(pg_terminate_backend(pid, 5000)) from pg_stat_activity \
+                    where application_name = 'sluicegate'"; // waits until they are gone: one that is ending is not idle
         admin.execute(kill, &[]).await.unwrap();
         for _ in 0..4 {
             let (status, answer) = ask(&gateway, "select 1::int").await;
@@ -321,4 +321,29 @@ async fn a_pool_that_shrinks_keeps_its_cap_and_kills_nobody() {
     fs::write(gateway.config_path(), config(&postgres.url(), "size = { max = 2 }")).unwrap();
     assert!(asks.join_all().await.iter().all(|status| *status == 200), "in-use connections are never killed");
     eventually("shrunk", || async { postgres.sessions(&admin).await }, |seen| *seen <= 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_pool_that_comes_to_be_shared_shows_nobody_what_another_left_in_the_session() {
+    let postgres = Postgres::start(0, &[]).await;
+    let admin = postgres.admin().await;
+    // A statement that does not look as if it set anything.
+    let leave = "create function leave_behind(what text) returns text language sql as \
+                 $$ select set_config('app.tenant', what, false) $$";
+    admin.batch_execute(leave).await.unwrap();
+    let alone = config(&postgres.url(), "size = { min = 1, max = 1 }");
+    let gateway = Gateway::start(&alone).await;
+    let seen = || ask(&gateway, "select current_setting('app.tenant', true)");
+    assert_eq!(ask(&gateway, "select leave_behind('mine')").await.0, 200);
+    assert_eq!(seen().await.1["rows"], json!([["mine"]]), "one consumer alone may meet itself");
+    let shared = alone
+        + "[[route]]\npath = \"/other\"\nquery = { dialect = \"json\", pool = \"main\" }\naccess = [\"other\"]\n\
+           [consumer.other]\nkey_sha256 = [\"0000000000000000000000000000000000000000000000000000000000000000\"]\n";
+    gateway.reconfigure(&shared).await;
+    let nothing = |rows: &Value| rows == &json!([[null]]) || rows == &json!([[""]]);
+    let rows = seen().await.1["rows"].clone();
+    assert!(nothing(&rows), "from before the reload: {rows}");
+    assert_eq!(ask(&gateway, "select leave_behind('mine')").await.0, 200);
+    let rows = seen().await.1["rows"].clone();
+    assert!(nothing(&rows), "from after the reload: {rows}");
 }

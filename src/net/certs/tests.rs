@@ -179,6 +179,10 @@ fn a_leaf_of_our_own_is_due_by_the_clock() {
     watch.loaded(&load(&tls, state.path(), now).unwrap());
     assert!(!watch.due(now + days(59)));
     assert!(watch.due(now + days(61)));
+    // What cannot be renewed is not tried at every look.
+    watch.refused(now + days(61));
+    assert!(!watch.due(now + days(61) + Duration::from_secs(59)));
+    assert!(watch.due(now + days(61) + Duration::from_secs(61)));
     watch.loaded(&load(&tls, state.path(), now + days(61)).unwrap());
     assert!(!watch.due(now + days(61)));
 }

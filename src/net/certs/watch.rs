@@ -16,6 +16,9 @@ use crate::config::model::Tls;
 /// again within the same tick, so its content is read once more at the next look.
 const UNSETTLED: Duration = Duration::from_millis(100);
 
+/// Seconds until a leaf of our own is tried again that could not be renewed: it is good for weeks yet.
+const RENEW_AGAIN: i64 = 60;
+
 /// Watches files by content: a look costs one `stat` a file, and reads only those whose metadata moved.
 #[derive(Debug, Default)]
 pub struct FileWatch {
@@ -125,6 +128,13 @@ impl CertWatch {
     /// Takes note of what was loaded.
     pub fn loaded(&mut self, certificates: &[Certificate]) {
         self.renew_at = certificates.iter().filter_map(|certificate| certificate.renew_at).min();
+    }
+
+    /// Takes note that nothing could be loaded: a file is tried again when it changes, a leaf of our own after a minute.
+    pub fn refused(&mut self, now: SystemTime) {
+        if let Some(at) = &mut self.renew_at {
+            *at = (*at).max(unix(now) + RENEW_AGAIN);
+        }
     }
 
     /// Whether to load again: a file changed since the last look, or a leaf of our own is to be renewed.
