@@ -1,7 +1,8 @@
 # Two commands matter: `make run` and `make test`. Each sets up what it needs and says what it does.
 SHELL := /bin/bash
+.SHELLFLAGS := -eo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test unit check-tools bench soak plugins plugins-testing lint audit setup setup-test fmt loom
+.PHONY: help run test unit bench soak plugins plugins-testing lint audit setup setup-test fmt loom
 
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
@@ -41,7 +42,7 @@ unit: ## Tests alone (with nextest where it is installed).
 	fi
 
 loom: ## The pool's gate under the model checker.
-	LOOM_MAX_PREEMPTIONS=3 $(CARGO) test --locked --lib --features loom --quiet loom_
+	LOOM_MAX_PREEMPTIONS=3 $(CARGO) test --locked --lib --features loom loom_ | tee /dev/stderr | grep "[1-9][0-9]* passed" >/dev/null
 
 lint: ## Formatting, clippy, documentation, licences and sources of dependencies.
 	$(CARGO) fmt --check
@@ -65,6 +66,7 @@ bench: setup plugins-testing ## Micro and side-by-side benchmarks; peers that ar
 
 soak: setup-test plugins-testing ## 1,000 plugin swaps, 1,000 reloads, 100 certificate changes under load; memory flat. (SOAK_ROUNDS=100: shorter)
 	$(CARGO) build --release --locked
+	$(CARGO) test --release --locked --lib a_flood_of_keys
 	$(CARGO) test --release --locked --test integration soak -- --nocapture --ignored
 
 fmt:

@@ -123,6 +123,16 @@ impl Consumers {
     /// The key is unknown, or two different ones were shown.
     pub fn authenticate(&self, headers: &HeaderMap) -> Result<Option<Arc<ConsumerHandle>>, Denied> {
         let Some(shown) = key::shown(headers)? else { return Ok(None) };
+        self.holder(shown).map(|handle| Some(handle.clone())).ok_or(Denied::UnknownKey)
+    }
+
+    /// Whether any key is ours, of those that a request shows.
+    fn know_one_of(&self, headers: &HeaderMap) -> bool {
+        key::all_shown(headers).any(|shown| self.holder(shown).is_some())
+    }
+
+    /// Takes as long whoever it is, and if it is nobody.
+    fn holder(&self, shown: &[u8]) -> Option<&Arc<ConsumerHandle>> {
         let digest = Digest::of(shown);
         let mut found = None;
         for (known, handle) in &self.keys {
@@ -130,7 +140,7 @@ impl Consumers {
                 found = Some(handle);
             }
         }
-        found.map(|handle| Some(handle.clone())).ok_or(Denied::UnknownKey)
+        found
     }
 
     /// Whether there are no keys at all.

@@ -58,14 +58,17 @@ impl Admission {
     }
 
     /// Who calls, if the caller may. On an open route a key that is not ours lets its caller in as nobody: it may be meant
-    /// for the upstream.
+    /// for the upstream. One of ours beside another is refused there, too: it is not the upstream's business.
     ///
     /// # Errors
     /// The caller may not.
     pub fn admit(&self, consumers: &Consumers, headers: &HeaderMap) -> Result<Option<Arc<ConsumerHandle>>, Denied> {
         match self {
             Self::Open if consumers.is_empty() => Ok(None),
-            Self::Open => Ok(consumers.authenticate(headers).unwrap_or_default()),
+            Self::Open => match consumers.authenticate(headers) {
+                Err(Denied::TwoKeys) if consumers.know_one_of(headers) => Err(Denied::TwoKeys),
+                who => Ok(who.unwrap_or_default()),
+            },
             Self::AnyOf(names) => {
                 let consumer = consumers.authenticate(headers)?.ok_or(Denied::NoKey)?;
                 if names.contains(consumer.name()) { Ok(Some(consumer)) } else { Err(Denied::NotNamed) }

@@ -47,12 +47,16 @@ pub fn conceal(headers: &mut HeaderMap) {
     }
 }
 
+/// Whatever a request shows as a key.
+pub(super) fn all_shown(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let in_api_key = headers.get_all(API_KEY).iter().map(|value| value.as_bytes().trim_ascii());
+    headers.get_all(header::AUTHORIZATION).iter().filter_map(bearer).chain(in_api_key)
+}
+
 /// The key that a request shows.
 pub(super) fn shown(headers: &HeaderMap) -> Result<Option<&[u8]>, Denied> {
-    let in_api_key = headers.get_all(API_KEY).iter().map(|value| value.as_bytes().trim_ascii());
-    let in_authorization = headers.get_all(header::AUTHORIZATION).iter().filter_map(bearer);
     let mut found = None;
-    for key in in_authorization.chain(in_api_key) {
+    for key in all_shown(headers) {
         match found {
             None => found = Some(key),
             Some(other) if other == key => {}

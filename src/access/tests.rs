@@ -61,6 +61,13 @@ fn open_to_some_closed_to_others() {
     assert!(open.is_open());
     assert_eq!(ask(&open, Some("ka")), Ok(Some("a".to_owned())), "known, for limits by consumer");
     assert_eq!(ask(&open, Some("kx")), Ok(None), "a key for the upstream");
+    let two = |one: &str, other: &str| {
+        let authorization = format!("Bearer {one}");
+        let fields = headers(&[("authorization", &authorization), ("x-api-key", other)]);
+        open.admit(&consumers, &fields).map(|handle| handle.is_some())
+    };
+    assert_eq!(two("kx", "ky"), Ok(false), "both for the upstream");
+    assert_eq!(two("kx", "ka"), Err(Denied::TwoKeys), "ours is not for the upstream");
     let nobody = Admission::build(Some(&Access::Consumers(vec![])), &configured).unwrap();
     assert_eq!(ask(&nobody, Some("ka")), Err(Denied::NotNamed), "an empty list is closed, not open");
     let unknown = Admission::build(Some(&Access::Consumers(vec!["z".to_owned()])), &configured);

@@ -45,7 +45,12 @@ fn process(out: &mut Exposition, shared: &Shared, generation: &Generation) {
         &[],
         f64::from(u8::from(!last_failed)),
     );
-    out.counter("sluicegate_access_log_dropped_lines", "Lines lost to a slow disk", &[], shared.access_log.dropped());
+    out.counter(
+        "sluicegate_access_log_dropped_lines",
+        "Lines lost to a slow or full disk",
+        &[],
+        shared.access_log.dropped(),
+    );
     let lost = observe::dropped_log_lines();
     out.counter("sluicegate_log_dropped_lines", "Log lines lost as nobody read standard error", &[], lost);
     for listening in shared.listeners.serving() {

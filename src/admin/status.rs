@@ -6,7 +6,10 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::is_draining;
-use crate::gateway::{Generation, Shared};
+use crate::{
+    gateway::{Generation, Shared},
+    policy::PluginStatus,
+};
 
 /// Why `/readyz` says no; empty: it says yes.
 pub(super) fn not_ready(shared: &Shared) -> Vec<String> {
@@ -31,8 +34,7 @@ fn pool_problem(generation: &Generation, name: &str) -> Option<String> {
 /// Everything.
 pub(super) fn status(shared: &Shared) -> Value {
     let generation = shared.generation();
-    let plugins = plugins(shared);
-    let degraded = plugins.values().any(|plugin| plugin["sha256"].is_null() || quarantined(plugin));
+    let degraded = shared.plugins.status().iter().any(PluginStatus::is_degraded);
     json!({
         "health": health(shared, degraded),
         "version": env!("CARGO_PKG_VERSION"),
@@ -50,7 +52,7 @@ pub(super) fn status(shared: &Shared) -> Value {
         "upstreams": upstreams(&generation),
         "tunnels": shared.tunnels.open(),
         "limits": generation.limits.iter().map(|(name, limiter)| (name.clone(), json!({ "keys": limiter.len() }))).collect::<Map<_, _>>(),
-        "plugins": plugins,
+        "plugins": plugins(shared),
         "census": census(shared),
         "access_log": { "dropped": shared.access_log.dropped() },
     })
@@ -126,7 +128,7 @@ fn upstreams(generation: &Generation) -> Map<String, Value> {
 
 /// By name in the configuration, with the hooks' calls and faults added up.
 fn plugins(shared: &Shared) -> Map<String, Value> {
-    let entry = |status: crate::policy::PluginStatus| {
+    let entry = |status: PluginStatus| {
         let mut calls = 0;
         let mut faults = Map::new();
         for hook in status.hooks.values() {
@@ -143,9 +145,4 @@ fn plugins(shared: &Shared) -> Map<String, Value> {
         (name, value)
     };
     shared.plugins.status().into_iter().map(entry).collect()
-}
-
-fn quarantined(plugin: &Value) -> bool {
-    let hooks = plugin["hooks"].as_object();
-    hooks.is_some_and(|hooks| hooks.values().any(|hook| hook["quarantined"] == true))
 }

@@ -100,6 +100,11 @@ impl Postgres {
         Self { settings: self.settings, shared: old.shared.clone() }
     }
 
+    /// Every session is reset before its next caller, whatever the settings say.
+    pub fn reset_always(&self) {
+        self.shared.always_reset.store(true, Ordering::Relaxed);
+    }
+
     /// Whether every session is reset before its next caller.
     pub fn always_resets(&self) -> bool {
         self.shared.always_reset.load(Ordering::Relaxed)

@@ -1,6 +1,6 @@
 //! `sluicegate serve` and `sluicegate check`.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::{
     admin::Admin,
@@ -10,7 +10,7 @@ use crate::{
 
 pub(super) fn serve(source: Source) -> anyhow::Result<()> {
     let demonstration = source.is_built_in();
-    Ok(gateway::run(source, &WithAdmin { demonstration })?)
+    Ok(gateway::run(source, &WithAdmin { demonstration, admin: OnceLock::new() })?)
 }
 
 pub(super) fn check(source: &Source) -> anyhow::Result<()> {
@@ -24,6 +24,8 @@ pub(super) fn check(source: &Source) -> anyhow::Result<()> {
 /// The admin listener beside the gateway, and for the demonstration some words on what to try.
 struct WithAdmin {
     demonstration: bool,
+    /// Where it is, once it is.
+    admin: OnceLock<String>,
 }
 
 impl Companion for WithAdmin {
@@ -32,15 +34,15 @@ impl Companion for WithAdmin {
         shared: &Arc<Shared>,
         config: &crate::config::model::Config,
     ) -> Result<Option<String>, Vec<Finding>> {
-        match &config.admin {
-            Some(admin) => Admin::start(shared, admin).map(Some).map_err(|finding| vec![finding]),
-            None => Ok(None),
-        }
+        let Some(admin) = &config.admin else { return Ok(None) };
+        let url = Admin::start(shared, admin).map_err(|finding| vec![finding])?;
+        Ok(Some(self.admin.get_or_init(|| url).clone()))
     }
 
     fn ready(&self, shared: &Arc<Shared>) {
         if self.demonstration
-            && let Some(text) = tour(shared)
+            && let Some(admin) = self.admin.get()
+            && let Some(text) = tour(shared, admin)
         {
             println!("{text}");
         }
@@ -48,16 +50,15 @@ impl Companion for WithAdmin {
 }
 
 /// Lines to try against the demonstration as it is bound.
-fn tour(shared: &Shared) -> Option<String> {
+fn tour(shared: &Shared, admin: &str) -> Option<String> {
     let serving = shared.listeners.serving();
     let public = serving.iter().find(|listening| listening.scheme() == "https")?;
-    let admin = shared.generation().config().admin.as_ref()?.address;
     let state = shared.state.display();
     let base = format!("https://localhost:{}", public.address.port());
     let curl = format!("curl --cacert {state}/ca/ca.pem");
     let query = |sql: &str| format!("  {curl} {base}/query -H 'content-type: application/json' -d '{sql}'");
     Some(format!(
-        "\nSluicegate serves {base}. In another terminal:\n\n  {curl} {base}/\n{}\n{}\n{}\n  curl -H \"Authorization: Bearer $(cat {state}/admin.token)\" http://{admin}/status\n\nCtrl-C drains and stops.\n",
+        "\nSluicegate serves {base}. In another terminal:\n\n  {curl} {base}/\n{}\n{}\n{}\n  curl -H \"Authorization: Bearer $(cat {state}/admin.token)\" {admin}/status\n\nCtrl-C drains and stops.\n",
         query(r#"{"sql":"create table if not exists visit (id integer primary key, who text)"}"#),
         query(r#"{"sql":"insert into visit (who) values (?1)","params":["Ada"]}"#),
         query(r#"{"sql":"select id, who from visit"}"#),

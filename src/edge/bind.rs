@@ -52,7 +52,8 @@ pub fn reserve(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener>
 /// Listens on a socket that [`reserve`] bound. From now on connections may wait in its queue, and closing it resets them.
 ///
 /// # Errors
-/// As the system says.
+/// `AddrInUse` when somebody else has come to listen there since; whatever else the system says. The socket does not listen
+/// then, and accepting on it fails for ever.
 pub fn listen(socket: &TcpListener, backlog: u32) -> io::Result<()> {
     SockRef::from(socket).listen(i32::try_from(backlog).unwrap_or(i32::MAX))
 }

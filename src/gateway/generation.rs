@@ -113,7 +113,7 @@ impl Generation {
         mut wrong: Vec<Finding>,
     ) -> Result<Prepared, Vec<Finding>> {
         let config = &loaded.config;
-        let draft = Draft::of(config, Some(&plugins), before, &mut wrong);
+        let draft = Draft::of(config, Some(&plugins), before, shared.cores(), &mut wrong);
         if !wrong.is_empty() {
             return Err(wrong);
         }
@@ -140,7 +140,7 @@ impl Generation {
     /// What would keep a generation of this configuration from being built; hooks of plugins are checked if there are any.
     pub(super) fn check(config: &Config, plugins: Option<&policy::Prepared>) -> Vec<Finding> {
         let mut wrong = Vec::new();
-        Draft::of(config, plugins, None, &mut wrong);
+        Draft::of(config, plugins, None, 1, &mut wrong);
         wrong
     }
 
@@ -160,6 +160,7 @@ impl Draft {
         config: &Config,
         plugins: Option<&policy::Prepared>,
         before: Option<&Generation>,
+        cores: u32,
         wrong: &mut Vec<Finding>,
     ) -> Self {
         let nobody = Consumers::default();
@@ -178,7 +179,7 @@ impl Draft {
             upstreams: upstreams(config, before, wrong),
             consumers,
             table,
-            pools: Plan::of(config, plugins, wrong),
+            pools: Plan::of(config, plugins, before, cores, wrong),
         }
     }
 }
@@ -192,11 +193,11 @@ impl Prepared {
                 upstream.reconfigure(settings);
             }
         }
+        self.pools.commit(shared);
         let before = shared.current.swap(Some(generation.clone()));
         if let Some(before) = &before {
             before.consumers.revoke_missing(&generation.consumers);
         }
-        self.pools.commit(shared);
         generation
     }
 }

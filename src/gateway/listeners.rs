@@ -3,13 +3,20 @@
 //! A listener whose address, backlog and kind (TLS or plain) stay the same stays the same object over a reload: its sockets,
 //! its connections, its TLS sessions; only its settings and certificates are swapped inside it. Otherwise new sockets are
 //! bound beside the old ones, which accept until their queue is empty and then close.
+//!
+//! The kernel lets several sockets of ours stand at one address, and spreads connections over them. That is what we want of a
+//! listener's own sockets, and while one listener takes the place of another; never of two that both stay. An address at
+//! which none of ours is open must be free.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     io,
     net::{SocketAddr, TcpListener},
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::SystemTime,
 };
 
@@ -23,7 +30,7 @@ use crate::{
         self, Finding,
         model::{Config, Listener, Tls},
     },
-    edge::{self, Drain},
+    edge::{self, Drain, Hold},
     net::{CertStore, Certificate, ServerTls, certs},
 };
 
@@ -47,24 +54,83 @@ pub struct Listening {
     tls: Option<Arc<ServerTls>>,
     watch: Mutex<Option<certs::CertWatch>>,
     drain: Drain,
+    /// How many of its sockets are on their way to a worker or at work there; connections hold the drain, but not these.
+    open: AtomicUsize,
 }
 
 /// What a worker is told.
 pub(super) enum Command {
     /// Accept on this socket.
-    Serve(Arc<Listening>, TcpListener),
+    Serve(Socket),
     /// End, whatever is still open.
     Stop,
 }
 
+/// A socket that listens, on its way to a worker. Dropping it closes the socket before it is said to be closed.
+pub(super) struct Socket {
+    pub(super) tcp: TcpListener,
+    pub(super) open: Open,
+}
+
+/// Says that a socket of a listener is open: until it is dropped, the listener is not drained, and its address is ours.
+pub(super) struct Open {
+    listening: Arc<Listening>,
+    _hold: Hold,
+}
+
 /// Listeners of a new configuration, bound but not served.
+#[derive(Default)]
 pub(super) struct Prepared {
-    kept: Vec<(Arc<Listening>, Arc<Listener>, Vec<Certificate>)>,
+    kept: Vec<Kept>,
     new: Vec<(Arc<Listening>, Vec<TcpListener>)>,
     gone: Vec<Arc<Listening>>,
 }
 
+/// A listener that stays, and what it is to adopt.
+struct Kept {
+    listening: Arc<Listening>,
+    settings: Arc<Listener>,
+    certified: Option<Certified>,
+}
+
+/// Certificates, and the watch that was on their files before they were read.
+struct Certified {
+    certificates: Vec<Certificate>,
+    watch: certs::CertWatch,
+}
+
+// === impl Listening ===
+
 impl Listening {
+    /// A listener for `sockets`, which share an address; at least one.
+    fn new(
+        name: &str,
+        settings: &Listener,
+        certified: Option<Certified>,
+        sockets: &[TcpListener],
+    ) -> Result<Self, String> {
+        let (tls, watch) = match certified {
+            Some(Certified { certificates, watch }) => {
+                let store = Arc::new(CertStore::new(&certificates, settings.unknown_sni));
+                let server = ServerTls::new(store, settings.tls_min_version).map_err(|error| error.to_string())?;
+                (Some(Arc::new(server)), Some(watch))
+            }
+            None => (None, None),
+        };
+        Ok(Self {
+            name: name.into(),
+            address: sockets[0].local_addr().map_err(|error| error.to_string())?,
+            configured: settings.address,
+            backlog: settings.backlog,
+            config: ArcSwap::from_pointee(settings.clone()),
+            settings: Arc::new(ArcSwap::from_pointee(edge::Settings::new(name, settings, tls.clone()))),
+            tls,
+            watch: Mutex::new(watch),
+            drain: Drain::new(),
+            open: AtomicUsize::new(0),
+        })
+    }
+
     /// Its configuration now.
     pub(super) fn config(&self) -> arc_swap::Guard<Arc<Listener>> {
         self.config.load()
@@ -103,24 +169,51 @@ impl Listening {
             && self.tls.is_some() == settings.tls.is_some()
     }
 
-    fn adopt(&self, settings: Arc<Listener>, certificates: &[Certificate]) {
-        if let Some(tls) = &self.tls {
-            tls.store().replace(certificates, settings.unknown_sni);
+    /// Whether a socket at `address` would share connections with this listener, or could not be bound for it.
+    fn collides(&self, address: SocketAddr) -> bool {
+        config::collide(self.address, address)
+    }
+
+    /// Whether a socket of it has not been closed yet.
+    fn is_open(&self) -> bool {
+        self.open.load(Ordering::SeqCst) > 0
+    }
+
+    fn adopt(&self, settings: Arc<Listener>, certified: Option<Certified>) {
+        if let (Some(tls), Some(Certified { certificates, watch })) = (&self.tls, certified) {
+            tls.store().replace(&certificates, settings.unknown_sni);
             if let Err(error) = tls.set_oldest(settings.tls_min_version) {
                 tracing::error!(listener = %self.name, %error, "cannot change the oldest tls version");
             }
-            let mut watch = self.watch.lock();
-            let changed = self.config.load().tls != settings.tls;
-            match (&mut *watch, &settings.tls) {
-                (Some(watch), _) if !changed => watch.loaded(certificates),
-                (watch, Some(tls)) => *watch = Some(watched(tls, certificates)),
-                _ => {}
-            }
+            *self.watch.lock() = Some(watch);
         }
         self.settings.store(Arc::new(edge::Settings::new(&self.name, &settings, self.tls.clone())));
         self.config.store(settings);
     }
 }
+
+// === impl Open ===
+
+impl Open {
+    fn new(listening: Arc<Listening>) -> Self {
+        listening.open.fetch_add(1, Ordering::SeqCst);
+        let hold = listening.drain.hold();
+        Self { listening, _hold: hold }
+    }
+
+    /// Whose socket it is.
+    pub(super) fn listening(&self) -> &Arc<Listening> {
+        &self.listening
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.listening.open.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+// === impl Listeners ===
 
 impl Listeners {
     /// The listeners that serve.
@@ -130,49 +223,74 @@ impl Listeners {
 
     /// Binds and loads what a configuration asks for, beside what serves.
     pub(super) fn prepare(&self, config: &Config, state: &Path, workers: usize, wrong: &mut Vec<Finding>) -> Prepared {
-        let serving = self.by_name.lock().clone();
-        let mut prepared = Prepared { kept: Vec::new(), new: Vec::new(), gone: Vec::new() };
+        let mut serving = self.by_name.lock().clone();
+        let draining = self.draining.lock().clone();
+        let (mut prepared, mut wanted) = (Prepared::default(), Vec::new());
         for (name, settings) in &config.listener {
-            let certificates = load(name, settings, state, wrong);
-            match serving.get(name).filter(|listening| listening.fits(settings)) {
-                Some(listening) => {
-                    prepared.kept.push((listening.clone(), Arc::new(settings.clone()), certificates));
+            let certified = settings.tls.as_ref().map(|tls| Certified::load(name, tls, state, wrong));
+            match serving.entry(name.clone()) {
+                Entry::Occupied(same) if same.get().fits(settings) => {
+                    let listening = same.remove();
+                    prepared.kept.push(Kept { listening, settings: Arc::new(settings.clone()), certified });
                 }
-                None => match bind(name, settings, &certificates, workers, &serving) {
-                    Ok(new) => prepared.new.push(new),
-                    Err(message) => wrong.push(Finding::new(format!("listener.{name}.address"), message)),
-                },
+                _ => wanted.push((name, settings, certified)),
             }
         }
-        let stays = |listening: &Arc<Listening>| prepared.kept.iter().any(|(kept, ..)| Arc::ptr_eq(kept, listening));
-        prepared.gone = serving.into_values().filter(|listening| !stays(listening)).collect();
+        prepared.gone = serving.into_values().collect();
+        for (name, settings, certified) in wanted {
+            let reserved = prepared.reserve(settings.address, workers, &draining);
+            let new = reserved.and_then(|sockets| Ok((Listening::new(name, settings, certified, &sockets)?, sockets)));
+            match new {
+                Ok((listening, sockets)) => prepared.new.push((Arc::new(listening), sockets)),
+                Err(message) => wrong.push(Finding::new(format!("listener.{name}.address"), message)),
+            }
+        }
         prepared
     }
 
-    /// Serves what was prepared, and drains what is gone.
-    pub(super) async fn commit(&self, prepared: Prepared, workers: &[mpsc::Sender<Command>]) {
-        for (listening, settings, certificates) in prepared.kept {
-            listening.adopt(settings, &certificates);
+    /// Serves what was prepared, and drains what is gone. Returns the listeners on whose sockets the system did not let us
+    /// listen, each at its address's key, for the caller to tell: such a listener does not serve, the one that it was to replace
+    /// serves on, and the next configuration tries again.
+    pub(super) async fn commit(&self, prepared: Prepared, workers: &[mpsc::Sender<Command>]) -> Vec<Finding> {
+        let Prepared { kept, new, mut gone } = prepared;
+        for Kept { listening, settings, certified } in kept {
+            listening.adopt(settings, certified);
         }
-        for (listening, sockets) in prepared.new {
-            for (worker, socket) in workers.iter().zip(sockets) {
-                if let Err(error) = edge::listen(&socket, listening.backlog) {
-                    tracing::error!(listener = %listening.name, %error, "cannot listen");
+        let mut deaf = Vec::new();
+        for (listening, sockets) in new {
+            let listened = sockets.iter().try_for_each(|socket| edge::listen(socket, listening.backlog));
+            match listened {
+                Ok(()) => self.serve(listening, sockets, workers).await,
+                Err(error) => {
+                    gone.retain(|old| old.name != listening.name);
+                    let message = format!("cannot listen on {}: {error}", listening.address);
+                    deaf.push(Finding::new(format!("listener.{}.address", listening.name), message));
                 }
-                let _ = worker.send(Command::Serve(listening.clone(), socket)).await;
             }
-            tracing::info!(listener = %listening.name, address = %listening.address, "listening");
-            self.by_name.lock().insert(listening.name.to_string(), listening);
         }
-        for listening in prepared.gone {
-            tracing::info!(listener = %listening.name, address = %listening.address, "listener drains");
-            listening.drain.start();
-            let mut by_name = self.by_name.lock();
-            if by_name.get(&*listening.name).is_some_and(|serving| Arc::ptr_eq(serving, &listening)) {
-                by_name.remove(&*listening.name);
-            }
-            self.draining.lock().push(listening);
+        for listening in gone {
+            self.leave(listening);
         }
+        deaf
+    }
+
+    async fn serve(&self, listening: Arc<Listening>, sockets: Vec<TcpListener>, workers: &[mpsc::Sender<Command>]) {
+        for (worker, tcp) in workers.iter().zip(sockets) {
+            let socket = Socket { tcp, open: Open::new(listening.clone()) };
+            let _ = worker.send(Command::Serve(socket)).await;
+        }
+        tracing::info!(listener = %listening.name, address = %listening.address, "listening");
+        self.by_name.lock().insert(listening.name.to_string(), listening);
+    }
+
+    fn leave(&self, listening: Arc<Listening>) {
+        tracing::info!(listener = %listening.name, address = %listening.address, "listener drains");
+        listening.drain.start();
+        let mut by_name = self.by_name.lock();
+        if by_name.get(&*listening.name).is_some_and(|serving| Arc::ptr_eq(serving, &listening)) {
+            by_name.remove(&*listening.name);
+        }
+        self.draining.lock().push(listening);
     }
 
     /// Drops drained listeners, and swaps certificates whose files have changed. Called a few times a second.
@@ -192,6 +310,38 @@ impl Listeners {
             drain.start();
         }
         all
+    }
+}
+
+// === impl Prepared ===
+
+impl Prepared {
+    /// One socket a worker at `address`, if no listener that stays or was prepared before is there. Those that go may be.
+    fn reserve(
+        &self,
+        address: SocketAddr,
+        workers: usize,
+        draining: &[Arc<Listening>],
+    ) -> Result<Vec<TcpListener>, String> {
+        let kept = self.kept.iter().map(|kept| &kept.listening);
+        let mut beside = kept.chain(self.new.iter().map(|(listening, _)| listening));
+        if let Some(other) = beside.find(|listening| listening.collides(address)) {
+            return Err(format!("`{address}` collides with `{}` of `listener.{}`", other.address, other.name));
+        }
+        let mut going = self.gone.iter().chain(draining);
+        let held = going.any(|listening| listening.is_open() && listening.collides(address));
+        reserve_all(address, workers, held).map_err(|error| format!("cannot listen on {address}: {error}"))
+    }
+}
+
+// === impl Certified ===
+
+impl Certified {
+    fn load(name: &str, tls: &Tls, state: &Path, wrong: &mut Vec<Finding>) -> Self {
+        let mut watch = certs::CertWatch::new(tls);
+        let certificates = load(name, tls, state, wrong);
+        watch.loaded(&certificates);
+        Self { certificates, watch }
     }
 }
 
@@ -217,55 +367,16 @@ fn renew(listening: &Listening, state: &Path) {
     }
 }
 
-fn watched(tls: &Tls, certificates: &[Certificate]) -> certs::CertWatch {
-    let mut watch = certs::CertWatch::new(tls);
-    watch.loaded(certificates);
-    watch
-}
-
-fn load(name: &str, settings: &Listener, state: &Path, wrong: &mut Vec<Finding>) -> Vec<Certificate> {
-    let Some(tls) = &settings.tls else { return Vec::new() };
+fn load(name: &str, tls: &Tls, state: &Path, wrong: &mut Vec<Finding>) -> Vec<Certificate> {
     certs::load(tls, state, SystemTime::now()).unwrap_or_else(|error| {
         wrong.push(Finding::new(format!("listener.{name}.tls"), error.to_string()));
         Vec::new()
     })
 }
 
-fn bind(
-    name: &str,
-    settings: &Listener,
-    certificates: &[Certificate],
-    workers: usize,
-    serving: &BTreeMap<String, Arc<Listening>>,
-) -> Result<(Arc<Listening>, Vec<TcpListener>), String> {
-    let tls = match &settings.tls {
-        Some(_) => {
-            let store = Arc::new(CertStore::new(certificates, settings.unknown_sni));
-            let server = ServerTls::new(store, settings.tls_min_version);
-            Some(Arc::new(server.map_err(|error| error.to_string())?))
-        }
-        None => None,
-    };
-    let held = serving.values().any(|listening| config::collide(listening.address, settings.address));
-    let sockets = reserve_all(settings.address, workers, held)
-        .map_err(|error| format!("cannot listen on {}: {error}", settings.address))?;
-    let address = sockets[0].local_addr().map_err(|error| error.to_string())?;
-    let listening = Listening {
-        name: name.into(),
-        address,
-        configured: settings.address,
-        backlog: settings.backlog,
-        watch: Mutex::new(settings.tls.as_ref().map(|tls| watched(tls, certificates))),
-        config: ArcSwap::from_pointee(settings.clone()),
-        settings: Arc::new(ArcSwap::from_pointee(edge::Settings::new(name, settings, tls.clone()))),
-        tls,
-        drain: Drain::new(),
-    };
-    Ok((Arc::new(listening), sockets))
-}
-
 /// One socket a worker on the same port, none of which listens yet: the configuration may still be refused, and closing a
-/// socket that listens resets whoever waits in its queue. `held`: a listener of ours has the port, and is about to let go of it.
+/// socket that listens resets whoever waits in its queue. `held`: a listener of ours has the port, and is about to let
+/// go of it.
 fn reserve_all(address: SocketAddr, workers: usize, held: bool) -> io::Result<Vec<TcpListener>> {
     if !held {
         edge::probe(address)?;
@@ -281,8 +392,8 @@ pub(super) fn check(config: &Config, state: &Path) -> Vec<Finding> {
     let mut wrong = Vec::new();
     for (name, settings) in &config.listener {
         // Making a local authority is for the gateway that serves.
-        if matches!(settings.tls, Some(Tls::Files(_))) {
-            load(name, settings, state, &mut wrong);
+        if let Some(tls @ Tls::Files(_)) = &settings.tls {
+            load(name, tls, state, &mut wrong);
         }
     }
     wrong

@@ -34,6 +34,8 @@ pub struct PoolEntry {
     /// Its settings, with what the rest of the configuration makes of them.
     effective: model::Pool,
     identity: Identity,
+    /// Whose statements it has run since it was made; those that no key names are one.
+    served: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +63,17 @@ enum Ready {
 
 /// What can be said of the pools before their policies are in service.
 pub(super) struct Plan {
-    pools: Vec<(String, model::Pool, Identity, Ready)>,
+    pools: Vec<Planned>,
+}
+
+struct Planned {
+    name: String,
+    effective: model::Pool,
+    settings: PoolSettings,
+    identity: Identity,
+    ready: Ready,
+    /// As [`PoolEntry::served`].
+    served: BTreeSet<String>,
 }
 
 /// The pools of a new generation, and what is to be done when it takes over.
@@ -89,7 +101,13 @@ impl PoolEntry {
 
 impl Plan {
     /// Reads and checks all pools.
-    pub(super) fn of(config: &Config, plugins: Option<&policy::Prepared>, wrong: &mut Vec<Finding>) -> Self {
+    pub(super) fn of(
+        config: &Config,
+        plugins: Option<&policy::Prepared>,
+        before: Option<&Generation>,
+        cores: u32,
+        wrong: &mut Vec<Finding>,
+    ) -> Self {
         let mut pools = Vec::new();
         for (name, settings) in &config.pool {
             for (key, hook, reference) in [
@@ -101,12 +119,8 @@ impl Plan {
                     wrong.push(Finding::new(format!("pool.{name}.{key}"), error.to_string()));
                 }
             }
-            let mut effective = settings.clone();
-            if consumers_of(config, name) > 1 {
-                effective.reset = Reset::Always;
-            }
-            match ready(&effective) {
-                Ok((ready, identity)) => pools.push((name.clone(), effective, identity, ready)),
+            match Planned::of(name, settings, cores, consumers_of(config, name), before) {
+                Ok(planned) => pools.push(planned),
                 Err(error) => wrong.push(Finding::new(format!("pool.{name}"), error)),
             }
         }
@@ -118,17 +132,17 @@ impl Plan {
         let none = BTreeMap::new();
         let before = before.map_or(&none, |before| &before.pools);
         let mut changes = Changes { entries: BTreeMap::new(), steps: Vec::new() };
-        let mut budgets = self.budgets_left(shared, before);
+        let mut budgets = self.inherit(shared, before);
         let mut wrong = Vec::new();
-        for (name, effective, identity, ready) in self.pools {
+        for Planned { name, effective, settings, identity, ready, served } in self.pools {
             let made = match before.get(&name).filter(|old| old.identity == identity) {
-                Some(old) => changes.keep(shared, &effective, old, ready),
-                None => changes.start(shared, &name, &effective, ready, take_budget(&mut budgets, &identity)),
+                Some(old) => changes.keep(shared, &effective, settings, old, ready),
+                None => changes.start(shared, &name, &effective, settings, ready, budgets.remove(&name)),
             };
             match made {
                 Ok(kind) => {
                     let database = Database::new(kind, effective.slow_query.0);
-                    changes.entries.insert(name, PoolEntry { database, effective, identity });
+                    changes.entries.insert(name, PoolEntry { database, effective, identity, served });
                 }
                 Err(error) => wrong.push(Finding::new(format!("pool.{name}"), error.to_string())),
             }
@@ -142,30 +156,97 @@ impl Plan {
         if wrong.is_empty() { Ok(changes) } else { Err(wrong) }
     }
 
-    /// Budgets of pools that drain or are about to: a new pool on the same server takes one over, whatever the old one was
-    /// called, so that the two never exceed the cap together. Those of pools that stay are theirs.
-    fn budgets_left(&self, shared: &Shared, before: &BTreeMap<String, PoolEntry>) -> Vec<(Identity, Arc<Budget>)> {
-        let keeps = |name: &String, old: &PoolEntry| {
-            self.pools.iter().any(|(kept, _, identity, _)| kept == name && *identity == old.identity)
+    /// By name of a new pool, the budget that it takes over from a pool on the same server that drains or is about to: the two
+    /// never exceed the cap together. Each takes that of its own name first, then what is left goes round: a pool may have
+    /// been renamed.
+    ///
+    /// Where pools are split or joined in one reload that is not exact: one of 10 and two of 5 may hold 15 until the one has drained.
+    fn inherit(&self, shared: &Shared, before: &BTreeMap<String, PoolEntry>) -> BTreeMap<String, Arc<Budget>> {
+        let mut left = self.left_behind(shared, before);
+        let stays = |planned: &&Planned| before.get(&planned.name).is_some_and(|old| old.identity == planned.identity);
+        let fresh: Vec<&Planned> = self.pools.iter().filter(|planned| !stays(planned)).collect();
+        let mut heirs = BTreeMap::new();
+        for by_name in [true, false] {
+            for heir in &fresh {
+                let fits =
+                    |gone: &Gone| gone.identity.is_beside(&heir.identity) && (!by_name || gone.name == heir.name);
+                if !heirs.contains_key(&heir.name)
+                    && let Some(at) = left.iter().position(fits)
+                {
+                    heirs.insert(heir.name.clone(), left.swap_remove(at).budget);
+                }
+            }
+        }
+        heirs
+    }
+
+    /// Pools that drain or are about to, and whose budget no pool that stays has.
+    fn left_behind(&self, shared: &Shared, before: &BTreeMap<String, PoolEntry>) -> Vec<Gone> {
+        let stays = |name: &String, old: &PoolEntry| {
+            self.pools.iter().any(|planned| planned.name == *name && planned.identity == old.identity)
         };
-        let (kept, gone): (Vec<_>, Vec<_>) = before.iter().partition(|(name, old)| keeps(name, old));
+        let (kept, going): (Vec<_>, Vec<_>) = before.iter().partition(|(name, old)| stays(name, old));
         let kept: Vec<_> = kept.into_iter().map(|(_, entry)| budget_of(entry.database.kind())).collect();
-        let gone = gone.into_iter().map(|(_, entry)| (entry.identity.clone(), budget_of(entry.database.kind())));
-        let mut left: Vec<(Identity, Arc<Budget>)> = Vec::new();
-        let retiring = shared.retiring_pools();
-        for (identity, budget) in gone.chain(retiring.into_iter().map(|pool| (pool.identity, budget_of(&pool.kind)))) {
-            let known = kept.iter().chain(left.iter().map(|(_, budget)| budget)).any(|one| Arc::ptr_eq(one, &budget));
+        let going = going.into_iter().map(|(name, entry)| Gone::of(name, &entry.identity, entry.database.kind()));
+        let draining = shared.retiring_pools();
+        let mut left: Vec<Gone> = Vec::new();
+        for gone in going.chain(draining.iter().map(|pool| Gone::of(&pool.name, &pool.identity, &pool.kind))) {
+            let known =
+                kept.iter().chain(left.iter().map(|gone| &gone.budget)).any(|one| Arc::ptr_eq(one, &gone.budget));
             if !known {
-                left.push((identity, budget));
+                left.push(gone);
             }
         }
         left
     }
 }
 
-fn take_budget(left: &mut Vec<(Identity, Arc<Budget>)>, of: &Identity) -> Option<Arc<Budget>> {
-    let same = |(identity, _): &(Identity, _)| identity.backend == of.backend && identity.server == of.server;
-    left.iter().position(same).map(|place| left.remove(place).1)
+/// What a pool leaves behind.
+struct Gone {
+    name: String,
+    identity: Identity,
+    budget: Arc<Budget>,
+}
+
+impl Gone {
+    fn of(name: &str, identity: &Identity, kind: &Kind) -> Self {
+        Self { name: name.to_owned(), identity: identity.clone(), budget: budget_of(kind) }
+    }
+}
+
+impl Identity {
+    /// Whether both are on one server.
+    fn is_beside(&self, other: &Self) -> bool {
+        self.backend == other.backend && self.server == other.server
+    }
+}
+
+impl Planned {
+    /// A pool that has run the statements of more than one consumer since it was made resets every session: one may have left
+    /// there what another must not meet, and it cannot always be seen.
+    fn of(
+        name: &str,
+        pool: &model::Pool,
+        cores: u32,
+        mut served: BTreeSet<String>,
+        before: Option<&Generation>,
+    ) -> Result<Self, String> {
+        // What tells whether secrets changed is taken before they are read for use: a change in between is seen at the next
+        // reload, not lost.
+        let settings = PoolSettings::from_config(pool, cores);
+        let (ready, identity) = ready(pool)?;
+        if let Some(old) = before.and_then(|before| before.pools.get(name)).filter(|old| old.identity == identity) {
+            served.extend(old.served.iter().cloned());
+        }
+        let mut effective = pool.clone();
+        if served.len() > 1 {
+            effective.reset = Reset::Always;
+            if let Ready::Postgres(backend) = &ready {
+                backend.reset_always();
+            }
+        }
+        Ok(Self { name: name.to_owned(), effective, settings, identity, ready, served })
+    }
 }
 
 pub(super) fn budget_of(kind: &Kind) -> Arc<Budget> {
@@ -185,10 +266,10 @@ impl Changes {
         &mut self,
         shared: &Shared,
         effective: &model::Pool,
+        settings: PoolSettings,
         old: &PoolEntry,
         ready: Ready,
     ) -> Result<Kind, PolicyError> {
-        let settings = PoolSettings::from_config(effective, shared.cores());
         let (was, plugins) = (&old.effective, &shared.plugins);
         let policies = PolicyChange {
             sizing: (was.sizing != effective.sizing).then(|| plugins.sizing(&effective.sizing)).transpose()?,
@@ -218,10 +299,10 @@ impl Changes {
         shared: &Shared,
         name: &str,
         effective: &model::Pool,
+        settings: PoolSettings,
         ready: Ready,
         budget: Option<Arc<Budget>>,
     ) -> Result<Kind, PolicyError> {
-        let settings = PoolSettings::from_config(effective, shared.cores());
         let policies = Policies {
             sizing: shared.plugins.sizing(&effective.sizing)?,
             eviction: shared.plugins.eviction(&effective.eviction)?,
@@ -238,7 +319,8 @@ impl Changes {
         Ok(kind)
     }
 
-    /// Starts, changes and retires. Called on the background thread.
+    /// Starts, changes and retires. Called on the background thread, before the new generation serves: whoever comes to a
+    /// pool with it finds that pool as the new configuration wants it.
     pub(super) fn commit(self, shared: &Arc<Shared>) {
         for step in self.steps {
             match step {
@@ -249,8 +331,8 @@ impl Changes {
                     let resets_from_now_on = backend.always_resets() && !old.always_resets();
                     pool.reconfigure(settings, policies, backend.replacing(&old));
                     if resets_from_now_on {
-                        // Another consumer comes: what lies idle was not reset when it came back.
-                        pool.purge();
+                        // Another consumer comes: what is open was not reset whenever it came back.
+                        pool.reconnect();
                     }
                 }
                 Step::Sqlite(pool, settings, policies, backend) => pool.reconfigure(settings, policies, backend),
@@ -329,11 +411,11 @@ fn ready(pool: &model::Pool) -> Result<(Ready, Identity), String> {
 }
 
 /// Consumers whose statements a pool runs: each that a route names, and everybody unnamed as one.
-fn consumers_of(config: &Config, pool: &str) -> usize {
+fn consumers_of(config: &Config, pool: &str) -> BTreeSet<String> {
     let routes = config.route.iter().filter(|route| route.query.as_ref().is_some_and(|query| query.pool == pool));
     let names = routes.flat_map(|route| match &route.access {
-        Some(Access::Consumers(names)) => names.iter().map(String::as_str).collect(),
-        Some(Access::Open(_)) | None => vec![""],
+        Some(Access::Consumers(names)) => names.clone(),
+        Some(Access::Open(_)) | None => vec![String::new()],
     });
-    names.collect::<BTreeSet<_>>().len()
+    names.collect()
 }

@@ -14,7 +14,7 @@ use super::{
     inputs::{self, InputWatch, Reading},
     listeners::{self, Command},
     shared::{Ingredients, ReloadRequest, Shared},
-    supervisor::{Next, Supervisor, report},
+    supervisor::{LOOK, Next, Supervisor, report},
     worker,
 };
 use crate::{
@@ -23,9 +23,6 @@ use crate::{
     observe::access_log::{AccessLog, Writer},
     policy::{Compiler, Plugins},
 };
-
-/// How often files are looked at.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// How long the access log may take to write what it was handed.
 const LAST_LINES: Duration = Duration::from_secs(5);
@@ -156,7 +153,10 @@ async fn live(
     };
     let (admin, next) = both(admin, prepared).map_err(|wrong| report(&loaded, wrong))?;
     let threads = start_workers(&shared, receivers)?;
-    supervisor.commit(next).await;
+    let (_, deaf) = supervisor.commit(next).await;
+    if !deaf.is_empty() {
+        return Err(report(&loaded, deaf).into());
+    }
     tokio::task::spawn_local(follow_plugins(shared.clone()));
     tell_ready(&shared, admin.as_deref());
     companion.ready(&shared);
@@ -198,12 +198,16 @@ async fn serve(supervisor: &mut Supervisor, mut requests: mpsc::Receiver<ReloadR
 }
 
 /// Swaps plugins whose files change. A task of its own: a compilation takes its time, and signals and reloads do not wait for it.
+/// A configuration that came together with a plugin may have been refused for want of what the plugin has now.
 async fn follow_plugins(shared: Arc<Shared>) {
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         look.tick().await;
-        shared.plugins.check_files().await;
+        let swapped = shared.plugins.check_files().await;
+        if swapped && shared.reloads.last().is_some_and(|last| last.error.is_some()) {
+            shared.ask_for_reload("plugin changed");
+        }
     }
 }
 

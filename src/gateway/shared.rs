@@ -201,6 +201,11 @@ impl Shared {
         self.current.load().is_some() && !self.draining.load(Ordering::Relaxed)
     }
 
+    /// Asks for a reload, and does not wait; where many are asked for already, one of those will do.
+    pub(super) fn ask_for_reload(&self, why: &'static str) {
+        let _ = self.reload.try_send(ReloadRequest { why, done: None });
+    }
+
     /// Reloads the configuration and waits for the outcome. Cancel safe: the reload goes on.
     ///
     /// # Errors

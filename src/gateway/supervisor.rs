@@ -1,8 +1,11 @@
 //! What looks after a gateway while it serves: files that change, reloads, sweeps.
 
-use std::{future::Future, ops::ControlFlow, path::PathBuf, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, ops::ControlFlow, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
 
 use super::{
     generation::{self, Generation},
@@ -14,6 +17,9 @@ use crate::{
     config::{Finding, Loaded, Report},
     policy,
 };
+
+/// How often files are looked at.
+pub(super) const LOOK: Duration = Duration::from_millis(200);
 
 /// How long a changed configuration must stay as it is before it is read.
 const DEBOUNCE: Duration = Duration::from_millis(100);
@@ -27,6 +33,12 @@ pub(super) struct Supervisor {
     workers: Vec<mpsc::Sender<Command>>,
     inputs: InputWatch,
     changed_at: Option<Instant>,
+    upkeep: Upkeep,
+}
+
+/// What goes on whatever else does.
+struct Upkeep {
+    shared: Arc<Shared>,
     looks: u64,
 }
 
@@ -38,7 +50,7 @@ pub(super) struct Next {
 
 impl Supervisor {
     pub(super) fn new(shared: Arc<Shared>, workers: Vec<mpsc::Sender<Command>>, inputs: InputWatch) -> Self {
-        Self { shared, workers, inputs, changed_at: None, looks: 0 }
+        Self { upkeep: Upkeep { shared: shared.clone(), looks: 0 }, shared, workers, inputs, changed_at: None }
     }
 
     /// Builds all of a configuration beside what serves. Cancel safe: what was built is dropped.
@@ -55,23 +67,20 @@ impl Supervisor {
         Ok(Next { generation, listeners })
     }
 
-    /// Puts what was prepared in service. To be run to its end.
-    pub(super) async fn commit(&mut self, next: Next) -> Arc<Generation> {
+    /// Puts what was prepared in service. To be run to its end. Returns listeners, too, that could not listen after all, because
+    /// another process was quicker; the rest is in service.
+    pub(super) async fn commit(&mut self, next: Next) -> (Arc<Generation>, Vec<Finding>) {
         let generation = next.generation.commit(&self.shared);
         let server = &generation.config().server;
         self.shared.connections.set(server.max_connections, server.per_address());
-        self.shared.listeners.commit(next.listeners, &self.workers).await;
+        let deaf = self.shared.listeners.commit(next.listeners, &self.workers).await;
         self.inputs.accepted();
-        generation
+        (generation, deaf)
     }
 
     /// Called a few times a second. Returns the reload that a changed file asks for.
     pub(super) fn look(&mut self) -> Option<ReloadRequest> {
-        self.shared.listeners.tick(&self.shared.state);
-        self.looks += 1;
-        if self.looks.is_multiple_of(SWEEP_EVERY) {
-            self.sweep();
-        }
+        self.upkeep.look();
         if self.inputs.changed() {
             self.changed_at = Some(Instant::now());
         }
@@ -79,23 +88,15 @@ impl Supervisor {
         Some(ReloadRequest { why: "file changed", done: None })
     }
 
-    /// Forgets what nobody needs.
-    fn sweep(&self) {
-        let generation = self.shared.generation();
-        generation.limits.values().for_each(|limiter| limiter.sweep());
-        let now = Instant::now();
-        generation.upstreams.values().for_each(|upstream| upstream.sweep(now));
-        self.shared.failed_auth.sweep();
-        self.shared.http.prune();
-    }
-
     /// Reads the configuration and puts it in service, or says why not. `Break`: `stop` came while it was being prepared, which
     /// may take as long as plugins compile; then nothing has changed.
     pub(super) async fn reload(&mut self, request: ReloadRequest, stop: impl Future<Output = ()>) -> ControlFlow<()> {
+        let mut upkeep = Upkeep { shared: self.shared.clone(), looks: 0 };
         let prepared = tokio::select! {
             biased;
             () = stop => return ControlFlow::Break(()),
             prepared = self.prepare_next() => prepared,
+            never = upkeep.go_on() => match never {},
         };
         let outcome = match prepared {
             Ok((loaded, next)) => Ok(self.take_over(request.why, &loaded, next).await),
@@ -111,6 +112,7 @@ impl Supervisor {
         let before: Vec<PathBuf> = self.shared.generation().loaded.files.clone();
         let Reading { outcome, watch } = inputs::read(&self.shared.source, &before);
         self.inputs = watch;
+        self.changed_at = None;
         let loaded = outcome?;
         let next = self.prepare(&loaded).await.map_err(|wrong| report(&loaded, wrong))?;
         Ok((loaded, next))
@@ -119,9 +121,13 @@ impl Supervisor {
     async fn take_over(&mut self, why: &'static str, loaded: &Loaded, next: Next) -> ReloadSummary {
         let changes = loaded.changes_since(&self.shared.generation().loaded);
         let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
-        let generation = self.commit(next).await;
+        let (generation, deaf) = self.commit(next).await;
         tracing::info!(why, generation = generation.number, changes = changes.join("; "), "configuration reloaded");
-        self.shared.reloads.record(None);
+        let problems = (!deaf.is_empty()).then(|| report(loaded, deaf).to_string());
+        if let Some(problems) = &problems {
+            tracing::error!(why, problems, "the configuration serves without these listeners");
+        }
+        self.shared.reloads.record(problems);
         ReloadSummary { generation: generation.number, changes }
     }
 
@@ -135,6 +141,35 @@ impl Supervisor {
     /// The way to the workers.
     pub(super) fn into_workers(self) -> Vec<mpsc::Sender<Command>> {
         self.workers
+    }
+}
+
+impl Upkeep {
+    /// Called every [`LOOK`].
+    fn look(&mut self) {
+        self.shared.listeners.tick(&self.shared.state);
+        self.looks += 1;
+        if self.looks.is_multiple_of(SWEEP_EVERY) {
+            self.sweep();
+        }
+    }
+
+    /// The same by itself, while something else takes its time.
+    async fn go_on(&mut self) -> Infallible {
+        loop {
+            sleep(LOOK).await;
+            self.look();
+        }
+    }
+
+    /// Forgets what nobody needs.
+    fn sweep(&self) {
+        let generation = self.shared.generation();
+        generation.limits.values().for_each(|limiter| limiter.sweep());
+        let now = Instant::now();
+        generation.upstreams.values().for_each(|upstream| upstream.sweep(now));
+        self.shared.failed_auth.sweep();
+        self.shared.http.prune();
     }
 }
 

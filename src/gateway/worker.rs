@@ -8,7 +8,11 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{handler::Walk, listeners::Command, shared::Shared};
+use super::{
+    handler::Walk,
+    listeners::{Command, Open, Socket},
+    shared::Shared,
+};
 use crate::{edge, observe};
 
 /// How old a line of the access log may grow in a worker's buffer.
@@ -46,9 +50,10 @@ async fn work(shared: Arc<Shared>, mut commands: mpsc::Receiver<Command>) {
     loop {
         tokio::select! {
             command = commands.recv() => match command {
-                Some(Command::Serve(listening, socket)) => {
+                Some(Command::Serve(Socket { tcp, open })) => {
+                    let listening = open.listening().clone();
                     let walk = Walk { shared: shared.clone(), lines: lines.clone(), listening };
-                    tokio::task::spawn_local(accept(walk, socket));
+                    tokio::task::spawn_local(accept(walk, tcp, open));
                 }
                 Some(Command::Stop) | None => break,
             },
@@ -58,10 +63,12 @@ async fn work(shared: Arc<Shared>, mut commands: mpsc::Receiver<Command>) {
     lines.flush();
 }
 
-async fn accept(walk: Walk, socket: std::net::TcpListener) {
+/// Accepts until the listener drains; `open` is let go of when the socket has been closed.
+async fn accept(walk: Walk, socket: std::net::TcpListener, open: Open) {
     let (shared, listening) = (walk.shared.clone(), walk.listening.clone());
     match tokio::net::TcpListener::from_std(socket) {
         Ok(socket) => edge::serve(socket, listening.service(&shared, walk)).await,
         Err(error) => tracing::error!(listener = %listening.name, %error, "a worker cannot listen"),
     }
+    drop(open);
 }

@@ -1,9 +1,10 @@
 //! Certificates: read from PEM files or signed by a local authority, chosen by server name, watched for changes.
 //!
 //! [`load`] gives the certificates of one listener; [`CertStore::replace`] swaps them in; [`CertWatch::due`] says when to
-//! do so again: a file's content changed, or a leaf of the local authority nears its end. A pair of files is written by
-//! others in two steps, so a load between the steps fails ("the key does not belong to the certificate"); keep what is
-//! served, log the error, and the second step makes the watch due again.
+//! do so again: a file's content changed, or a leaf of the local authority nears its end. The watch comes before the first
+//! load, so that what is replaced meanwhile is loaded again. A pair of files is written by others in two steps, so a load
+//! between the steps fails ("the key does not belong to the certificate"); keep what is served, log the error, and the second
+//! step makes the watch due again.
 
 mod authority;
 mod pem;

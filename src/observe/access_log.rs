@@ -3,12 +3,18 @@
 //! A worker formats lines into a buffer of its own and hands it on when it is full or a quarter of a second old; a thread of
 //! the log's own writes. The way between is bounded: when the disk is slower than the traffic, whole buffers are dropped and
 //! their lines counted ([`AccessLog::dropped`]).
+//!
+//! When a write fails (the disk is full, say), the rest of the buffer is lost, and all of its lines are counted as dropped,
+//! though some may have been written. The next buffer is tried afresh. A line that was cut short stays in the log as it is,
+//! and whatever is written after it begins on a line of its own: a reader has one broken record to skip, and no whole one is
+//! lost to it.
 
 mod file;
 mod line;
+mod sink;
 
 use std::{
-    io::{self, Write},
+    io,
     path::Path,
     sync::{
         Arc,
@@ -24,6 +30,7 @@ use parking_lot::Mutex;
 use file::LogFile;
 use line::Clock;
 pub use line::Line;
+use sink::{Sink, Stream};
 
 /// Bytes after which a worker hands its lines on.
 const FULL: usize = 32 << 10;
@@ -37,7 +44,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Where lines go.
 pub struct AccessLog {
     to_writer: Option<SyncSender<Message>>,
-    dropped: AtomicU64,
+    dropped: Arc<AtomicU64>,
 }
 
 /// The writing thread; join it after the last worker has gone.
@@ -59,7 +66,7 @@ struct Buffer {
 }
 
 enum Message {
-    Lines(Vec<u8>),
+    Lines { bytes: Vec<u8>, lines: u64 },
     Stop,
 }
 
@@ -69,21 +76,20 @@ impl AccessLog {
     /// # Errors
     /// The file cannot be opened.
     pub fn open(to: &str) -> io::Result<Writer> {
-        let out: Box<dyn Write + Send> = match to {
-            "off" => {
-                let log = Arc::new(Self { to_writer: None, dropped: AtomicU64::new(0) });
-                return Ok(Writer { log, thread: None });
-            }
-            "stdout" => Box::new(io::stdout()),
+        let dropped = Arc::<AtomicU64>::default();
+        let sink: Box<dyn Sink> = match to {
+            "off" => return Ok(Writer { log: Arc::new(Self { to_writer: None, dropped }), thread: None }),
+            "stdout" => Box::new(Stream::new(io::stdout())),
             path => Box::new(LogFile::open(Path::new(path))?),
         };
-        let (to_writer, lines) = sync_channel(IN_FLIGHT);
-        let thread = std::thread::Builder::new().name("access-log".into()).spawn(move || write_all(&lines, out))?;
-        let log = Arc::new(Self { to_writer: Some(to_writer), dropped: AtomicU64::new(0) });
-        Ok(Writer { log, thread: Some(thread) })
+        let (to_writer, handed) = sync_channel(IN_FLIGHT);
+        let lost = dropped.clone();
+        let thread =
+            std::thread::Builder::new().name("access-log".into()).spawn(move || write_all(&handed, sink, &lost))?;
+        Ok(Writer { log: Arc::new(Self { to_writer: Some(to_writer), dropped }), thread: Some(thread) })
     }
 
-    /// Lines lost because the writer could not keep up.
+    /// Lines lost because the writer could not keep up, or could not write; of a buffer that failed half way, all.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
@@ -150,7 +156,7 @@ impl Lines {
         let bytes = std::mem::replace(&mut buffer.bytes, Vec::with_capacity(FULL + 4096));
         let lines = std::mem::take(&mut buffer.lines);
         if let Some(to_writer) = &self.log.to_writer
-            && to_writer.try_send(Message::Lines(bytes)).is_err()
+            && to_writer.try_send(Message::Lines { bytes, lines }).is_err()
         {
             self.log.dropped.fetch_add(lines, Ordering::Relaxed);
         }
@@ -163,10 +169,11 @@ impl Drop for Lines {
     }
 }
 
-fn write_all(lines: &Receiver<Message>, mut out: Box<dyn Write + Send>) {
-    while let Ok(Message::Lines(bytes)) = lines.recv() {
-        if let Err(error) = out.write_all(&bytes).and_then(|()| out.flush()) {
-            tracing::warn!(%error, "cannot write the access log");
+fn write_all(handed: &Receiver<Message>, mut sink: Box<dyn Sink>, dropped: &AtomicU64) {
+    while let Ok(Message::Lines { bytes, lines }) = handed.recv() {
+        if let Err(error) = sink.write_lines(&bytes) {
+            dropped.fetch_add(lines, Ordering::Relaxed);
+            tracing::warn!(%error, lines, "cannot write the access log");
         }
     }
 }
@@ -187,6 +194,18 @@ mod tests {
         drop(lines);
         assert!(writer.finish(Duration::from_secs(20)));
         assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 3_000);
+    }
+
+    #[test]
+    fn lines_that_could_not_be_written_are_counted() {
+        let writer = AccessLog::open("/dev/full").unwrap();
+        let (log, lines) = (writer.log().clone(), writer.log().lines());
+        for n in 0..3 {
+            lines.add(|line| line.number("n", n));
+        }
+        drop(lines);
+        assert!(writer.finish(Duration::from_secs(20)));
+        assert_eq!(log.dropped(), 3);
     }
 
     #[test]

@@ -136,30 +136,35 @@ impl Plugins {
     /// task of its own: a look costs microseconds, but a change is compiled before this returns. A content that is refused
     /// is reported, and what served goes on serving. It is tried again when its file is touched, when a configuration is
     /// applied, when no pool asks the hook any more that it lacks, and later by itself if the machine may have been at
-    /// fault. While a configuration is applied, this does nothing.
-    pub async fn check_files(&self) {
-        let Ok(_changing) = self.changing.try_lock() else { return };
+    /// fault. While a configuration is applied, this does nothing. Returns whether anything was swapped.
+    pub async fn check_files(&self) -> bool {
+        let Ok(_changing) = self.changing.try_lock() else { return false };
         let slots: Vec<_> = self.slots.lock().values().cloned().collect();
         if slots.is_empty() {
-            return;
+            return false;
         }
         let paths: Vec<_> = slots.iter().map(|slot| slot.book.lock().settings.path.clone()).collect();
         let looks = tokio::task::spawn_blocking(move || paths.iter().map(|path| Fingerprint::of(path)).collect());
         let looks: Vec<_> = looks.await.unwrap_or_default();
+        let mut swapped = false;
         for (slot, looks) in slots.iter().zip(looks) {
             slot.reconsider();
             if slot.book.lock().watch.look(looks, Instant::now()) {
-                self.follow(slot, looks).await;
+                swapped |= self.follow(slot, looks).await;
             }
         }
+        swapped
     }
 
-    /// Reads a changed file, and swaps in what it holds.
-    async fn follow(&self, slot: &Slot, looks: Option<Fingerprint>) {
+    /// Reads a changed file, and swaps in what it holds, if it is new and sound. Returns whether it was.
+    async fn follow(&self, slot: &Slot, looks: Option<Fingerprint>) -> bool {
         let settings = slot.book.lock().settings.clone();
         let content = match self.loader.read(&settings).await {
             Ok(content) => content,
-            Err(error) => return slot.refuse(error, looks, None),
+            Err(error) => {
+                slot.refuse(error, looks, None);
+                return false;
+            }
         };
         let (sha256, looks) = (content.sha256, Some(content.fingerprint));
         if slot.current().is_some_and(|version| version.sha256 == sha256) {
@@ -167,12 +172,15 @@ impl Plugins {
             let mut book = slot.book.lock();
             book.watch.was_read(looks);
             book.last_error = None;
-            return;
+            return false;
         }
-        match self.loader.load(content, &settings).await.and_then(|version| keeps_hooks(slot, version)) {
+        let loaded = self.loader.load(content, &settings).await.and_then(|version| keeps_hooks(slot, version));
+        let sound = loaded.is_ok();
+        match loaded {
             Ok(version) => slot.install(version, looks),
             Err(error) => slot.refuse(error, looks, Some(sha256)),
         }
+        sound
     }
 
     /// The sizing policy of that reference.

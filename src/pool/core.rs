@@ -225,8 +225,10 @@ impl<C> Core<C> {
 
     /// A waiter leaves. What it may have been given in the meantime goes to the next.
     pub(crate) fn cancel(&mut self, now: Instant, ticket: Ticket, todo: &mut Actions<C>) {
-        if let Left::Connection(held) = self.queue.leave(ticket) {
-            self.give_back(now, held, todo);
+        match self.queue.leave(ticket) {
+            Left::Connection(held) => drop(self.give_back(now, held, todo)),
+            Left::Nothing if self.is_drained() => todo.push(Action::Freed),
+            Left::Nothing => {}
         }
     }
 

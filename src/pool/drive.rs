@@ -72,9 +72,11 @@ impl<B: Backend> Pool<B> {
             state.core.reap(now, todo);
             state.core.kick(now, todo);
             if state.breaker.is_probe_due(now) {
-                if state.core.try_probe(todo) {
+                // A pool that drains asks for nobody: its server may be the one that was moved away from.
+                let wanted = !state.core.is_retired();
+                if wanted && state.core.try_probe(todo) {
                     state.breaker.probing();
-                } else if state.core.counts().creating > 0 || !state.breaker.make_do() {
+                } else if !wanted || state.core.counts().creating > 0 || !state.breaker.make_do() {
                     state.breaker.postpone(now);
                 }
             }

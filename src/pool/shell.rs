@@ -149,9 +149,10 @@ impl<B: Backend> Pool<B> {
         self.settings.load().session != settings.session
     }
 
-    /// Closes what is idle: sessions that nobody may meet any more.
-    pub fn purge(self: &Arc<Self>) {
-        self.change(|state, now, todo| state.core.purge(now, todo));
+    /// Replaces all connections: idle ones are closed now, others when they come back. Nobody new meets their sessions.
+    pub fn reconnect(self: &Arc<Self>) {
+        self.change(|state, now, todo| state.core.bump_epoch(now, todo));
+        self.bell.notify_one();
     }
 
     /// Drains the pool: idle connections are closed now, others when they come back. Waiters keep their place to their

@@ -1,6 +1,11 @@
 //! What arrives at the socket: bytes that are not TLS, names that disagree, requests that smuggle, clients that dawdle.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Write,
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 use tokio::{
@@ -8,7 +13,13 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{client::tls_stream, gateway::Gateway, nginx::Nginx, origin::Origin};
+use crate::support::{
+    client::{Client, tls_stream},
+    eventually,
+    gateway::Gateway,
+    nginx::Nginx,
+    origin::Origin,
+};
 
 fn config(upstream: &str, listener: &str) -> String {
     format!(
@@ -186,7 +197,9 @@ async fn slow_heads_and_slow_bodies_are_cut_and_cost_no_others() {
     let begun = Instant::now();
     let mut client = gateway.h2().await;
     while slow.iter().any(|task| !task.is_finished()) {
+        let asked = Instant::now();
         assert_eq!(client.get("/").await.unwrap().status, 200);
+        assert!(asked.elapsed() < Duration::from_secs(1), "a neighbour waited {:?}", asked.elapsed());
         assert!(begun.elapsed() < Duration::from_secs(20), "a slow client is still there");
     }
     for task in slow {
@@ -224,13 +237,16 @@ async fn a_reader_that_stops_is_cut_and_holds_up_no_others() {
         stream.write_all(b"GET /up/1m HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     }
     let mut client = gateway.h2().await;
-    let open = async || gateway.status().await["edge"]["active"].as_u64().unwrap_or(u64::MAX);
     let begun = Instant::now();
-    // The stalled connection, ours, and the one that asks for the status.
-    while open().await > 2 {
+    // The stalled connection, and ours.
+    assert_eq!(gateway.figure("/edge/active").await, 2);
+    while gateway.figure("/edge/active").await > 1 {
+        let asked = Instant::now();
         assert_eq!(client.get("/").await.unwrap().status, 200);
+        assert!(asked.elapsed() < Duration::from_secs(1), "a neighbour waited {:?}", asked.elapsed());
         assert!(begun.elapsed() < Duration::from_secs(15), "the stalled reader is still there");
     }
+    assert_eq!(gateway.figure("/edge/timeout_write").await, 1);
 }
 
 #[tokio::test]
@@ -251,7 +267,140 @@ async fn too_many_connections_from_one_address_are_closed_and_counted() {
         }
     }
     assert_eq!((held.len(), refused), (20, 10));
+    assert_eq!(gateway.figure("/edge/refused_address").await, 10);
     drop(held);
     let mut client = gateway.h1().await;
     assert_eq!(client.get("/").await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn out_of_descriptors_accepting_pauses_and_goes_on() {
+    let (_origin, gateway) = started("").await;
+    let mut admin = Client::plain(gateway.address("admin")).await.unwrap();
+    let token = format!("Bearer {}", gateway.token());
+    let mut pauses = async || {
+        let answer = admin.send("GET", "/status", &[("authorization", &token)], "").await.unwrap();
+        answer.json()["edge"]["accept_pauses"].as_u64().unwrap()
+    };
+    assert_eq!(pauses().await, 0);
+    let process = gateway.process().id();
+    let open = fs::read_dir(format!("/proc/{process}/fd")).unwrap().count();
+    let limit = |soft: String| {
+        let limited =
+            Command::new("prlimit").args(["--pid", &process.to_string(), &format!("--nofile={soft}:")]).status();
+        assert!(limited.expect("prlimit is part of util-linux").success());
+    };
+    let before = String::from_utf8(
+        Command::new("prlimit")
+            .args(["--pid", &process.to_string(), "--nofile", "-o", "SOFT", "--noheadings"])
+            .output()
+            .unwrap()
+            .stdout,
+    );
+    limit((open + 5).to_string());
+    let mut held = Vec::new();
+    for _ in 0..50 {
+        held.push(TcpStream::connect(gateway.address("plain")).await.unwrap());
+    }
+    let end = Instant::now() + Duration::from_secs(20);
+    while pauses().await == 0 {
+        assert!(Instant::now() < end, "accepting does not pause");
+    }
+    // It waits, it does not spin.
+    let (busy, begun) = (gateway.cpu_seconds(), Instant::now());
+    while begun.elapsed() < Duration::from_secs(1) {
+        pauses().await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let busy = gateway.cpu_seconds() - busy;
+    assert!(busy < 0.5, "{busy} s of CPU in a second of waiting");
+    drop(held);
+    let served = || async {
+        Client::plain(gateway.address("plain")).await.unwrap().get("/").await.map_or(0, |answer| answer.status)
+    };
+    eventually("it goes on", served, |status| *status == 200).await;
+    limit(before.unwrap().trim().to_owned());
+    assert_eq!(gateway.h2().await.get("/").await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn tls_1_2_is_served_where_it_is_not_refused() {
+    let strict = "[listener.strict]\naddress = \"127.0.0.1:0\"\ntls_min_version = \"1.3\"\ntls = { self_signed = [\"localhost\"] }";
+    let origin = Origin::http().await;
+    let config = config(&format!("http://{}", origin.address), "") + strict + "\n";
+    let gateway = Gateway::start(&config).await;
+    let curl = |listener: &str, version: &str| {
+        let url = format!("https://localhost:{}/", gateway.address(listener).port());
+        let ca = gateway.ca();
+        let arguments = ["-sS", "--max-time", "20", "--tls-max", version, "--cacert", ca.to_str().unwrap(), &url];
+        Command::new("curl").args(arguments).output().expect("curl is installed: run `make setup-test`")
+    };
+    for (listener, version, served) in
+        [("public", "1.2", true), ("public", "1.3", true), ("strict", "1.2", false), ("strict", "1.3", true)]
+    {
+        let output = curl(listener, version);
+        assert_eq!(
+            output.status.success(),
+            served,
+            "{listener} {version}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    assert_eq!(gateway.figure("/edge/handshake_incompatible").await, 1);
+}
+
+#[tokio::test]
+async fn a_client_is_who_a_trusted_proxy_says_and_nobody_else() {
+    let origin = Origin::http().await;
+    let plain = config(&format!("http://{}", origin.address), "");
+    let behind = plain.replace("workers = 2", "workers = 2\ntrusted_proxies = [\"127.0.0.0/8\"]");
+    for (config, believed) in [(plain, false), (behind, true)] {
+        let gateway = Gateway::start(&config).await;
+        let mut client = gateway.h1().await;
+        let mut limited =
+            async |said: &str| client.send("GET", "/limited", &[("x-forwarded-for", said)], "").await.unwrap().status;
+        // Three are free for each address; what comes before the trusted proxy's own word is not believed.
+        let mut statuses = Vec::new();
+        for first in 1..=5 {
+            statuses.push(limited(&format!("203.0.113.{first}, 198.51.100.7")).await);
+        }
+        assert_eq!(statuses, [200, 200, 200, 429, 429], "trusted: {believed}");
+        assert_eq!(limited("198.51.100.8").await, if believed { 200 } else { 429 });
+    }
+}
+
+#[tokio::test]
+async fn limits_count_by_what_they_are_told_to() {
+    let keys = [("first", "sg_1"), ("second", "sg_2")].map(|(name, key)| (name, key, sha256(key)));
+    let consumers =
+        keys.each_ref().map(|(name, _, hash)| format!("[consumer.{name}]\nkey_sha256 = [\"{hash}\"]\n")).concat();
+    let route = |name: &str, key: &str| {
+        format!(
+            "[limit.{name}]\nkey = \"{key}\"\nrate = \"1/m\"\nburst = 1\n[[route]]\npath = \"/{name}\"\nlimits = [\"{name}\"]\nrespond = {{ status = 200 }}\n"
+        )
+    };
+    let routes =
+        [("c", "consumer"), ("h", "header:x-tenant"), ("a", "all")].map(|(name, key)| route(name, key)).concat();
+    let gateway = Gateway::start(&(config("http://127.0.0.1:1", "") + &consumers + &routes)).await;
+    let mut client = gateway.h2().await;
+    let mut ask =
+        async |path: &str, header: (&str, &str)| client.send("GET", path, &[header], "").await.unwrap().status;
+    // One is free for each that is counted by itself.
+    for (path, one, other, counted_apart) in [
+        ("/c", ("x-api-key", "sg_1"), ("x-api-key", "sg_2"), true),
+        ("/h", ("x-tenant", "red"), ("x-tenant", "blue"), true),
+        ("/a", ("x-tenant", "red"), ("x-tenant", "blue"), false),
+    ] {
+        let statuses = [ask(path, one).await, ask(path, one).await, ask(path, other).await];
+        assert_eq!(statuses, [200, 429, if counted_apart { 200 } else { 429 }], "{path}");
+    }
+}
+
+fn sha256(text: &str) -> String {
+    use sha2::Digest;
+    let mut hex = String::new();
+    for byte in sha2::Sha256::digest(text) {
+        write!(hex, "{byte:02x}").unwrap();
+    }
+    hex
 }

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -12,8 +13,11 @@ use crate::support::{
     faults::{BlackHole, Fault, FaultProxy},
     free_port,
     gateway::Gateway,
-    postgres::{PASSWORD, Postgres},
+    postgres::{PASSWORD, Postgres, REFUSED_AS_FULL},
 };
+
+/// Connections that the pool was refused because the server was full.
+const SERVER_FULL: &str = "/pools/main/counters/create_failures/server_full";
 
 /// A gateway over a pool at `url` with more keys for it.
 async fn gateway(url: &str, keys: &str) -> Gateway {
@@ -56,6 +60,12 @@ async fn works(gateway: &Gateway) {
     eventually("queries work", || ask(gateway, "select 1::int"), |(status, _)| *status == 200).await;
 }
 
+/// The server never had to refuse a session beyond what it grants.
+async fn never_asked_for_more(gateway: &Gateway, postgres: &Postgres) {
+    assert_eq!(gateway.figure(SERVER_FULL).await, 0);
+    assert_eq!(postgres.logged(&REFUSED_AS_FULL), 0, "{}", postgres.log());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn backends_killed_while_idle_cost_no_request() {
     let postgres = Postgres::start(0, &[]).await;
@@ -93,15 +103,25 @@ async fn a_backend_killed_in_mid_query_is_an_error_and_the_next_query_works() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_frozen_server_costs_one_deadline_and_serves_when_it_thaws() {
     let postgres = Postgres::start(0, &[]).await;
+    let admin = postgres.admin().await;
+    // One more than the maximum would be refused by the server itself.
+    postgres.grant_sessions(&admin, 4).await;
     let gateway = gateway(&postgres.url(), "size = { min = 2, max = 4 }").await;
     works(&gateway).await;
     postgres.signal_all("STOP");
     let begun = Instant::now();
-    let (status, answer) = ask(&gateway, "select 1::int").await;
-    assert!([503, 504].contains(&status), "{status} {answer}");
-    assert!(begun.elapsed() < Duration::from_secs(8), "a frozen server held a request {:?}", begun.elapsed());
+    for (status, answer) in join_all((0..8).map(|_| ask(&gateway, "select 1::int"))).await {
+        assert!([503, 504].contains(&status), "{status} {answer}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(8), "a frozen server held requests {:?}", begun.elapsed());
     postgres.signal_all("CONT");
     works(&gateway).await;
+    for (status, answer) in join_all((0..8).map(|_| ask(&gateway, "select pg_sleep(0.1)"))).await {
+        assert_eq!(status, 200, "{answer}");
+    }
+    let sessions = postgres.sessions(&admin).await;
+    assert!((1..=4).contains(&sessions), "{sessions} sessions");
+    never_asked_for_more(&gateway, &postgres).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -115,7 +135,8 @@ async fn after_a_restart_queries_work_within_a_second_and_a_backoff_step() {
     postgres.start_again().await;
     let begun = Instant::now();
     works(&gateway).await;
-    assert!(begun.elapsed() < Duration::from_secs(8), "recovery took {:?}", begun.elapsed());
+    // A second and a step of a second, twice over.
+    assert!(begun.elapsed() < Duration::from_secs(4), "recovery took {:?}", begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -131,6 +152,13 @@ async fn a_refused_connect_fails_fast_with_the_reason_and_the_breaker_opens() {
     }
     assert!(begun.elapsed() < Duration::from_secs(20));
     gateway.status_until("/pools/main/breaker/state", |state| *state == "open").await;
+    let mut client = gateway.h2().await;
+    let opened = Instant::now();
+    for _ in 0..20 {
+        let answer = client.query("select 1", json!([])).await.unwrap();
+        assert_eq!(answer.status, 503, "{}", answer.text());
+    }
+    assert!(opened.elapsed() < Duration::from_secs(1), "an open breaker held 20 requests {:?}", opened.elapsed());
     assert_eq!(gateway.admin("GET", "/readyz").await.0, 503);
     assert_eq!(gateway.admin("GET", "/livez").await.0, 200);
 }
@@ -154,13 +182,15 @@ async fn a_half_open_connection_is_found_out_within_the_deadline() {
     let gateway = gateway(&Postgres::url_at(proxy.address.port()), keys).await;
     works(&gateway).await;
     proxy.set(Fault::Freeze);
+    let open = proxy.accepted();
     let begun = Instant::now();
     let (status, _) = ask(&gateway, "select 1::int").await;
     assert!([503, 504].contains(&status), "{status}");
     assert!(begun.elapsed() < Duration::from_secs(8));
-    proxy.set(Fault::Reset);
+    proxy.cut_all();
     proxy.set(Fault::Pass);
     works(&gateway).await;
+    assert!(proxy.accepted() > open, "nothing that was open then can have answered");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -187,8 +217,16 @@ async fn a_changed_password_is_told_and_the_new_one_works_after_a_reload() {
     admin.execute(kill, &[]).await.unwrap();
     let refused = |(status, answer): &(u16, Value)| *status == 503 && answer.to_string().contains("28P01");
     eventually("the refusal is told", || ask(&gateway, "select 1::int"), refused).await;
-    let attempts = gateway.status().await["pools"]["main"].to_string();
-    assert!(!attempts.contains("changed") && !attempts.contains(PASSWORD), "{attempts}");
+    let mut client = gateway.h2().await;
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        let answer = client.query("select 1::int", json!([])).await.unwrap();
+        assert_eq!(answer.status, 503, "{}", answer.text());
+    }
+    let attempts = postgres.logged(&["password authentication failed"]);
+    assert!((1..=10).contains(&attempts), "{attempts} attempts with a refused password: accounts are locked for less");
+    let pool = gateway.status().await["pools"]["main"].to_string();
+    assert!(!pool.contains("changed") && !pool.contains(PASSWORD), "{pool}");
     let changed = config(&postgres.url().replace(PASSWORD, "changed"), "size = { min = 1, max = 2 }");
     gateway.reconfigure(&changed).await;
     works(&gateway).await;
@@ -207,8 +245,9 @@ async fn a_full_server_is_not_hammered_and_those_who_have_a_connection_go_on() {
     }
     let statuses = asks.join_all().await;
     assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
-    let refused = gateway.status().await["pools"]["main"]["create_failures"]["server-full"].as_u64().unwrap_or(0);
-    assert!(refused < 20, "{refused} attempts on a full server");
+    let (counted, logged) = (gateway.figure(SERVER_FULL).await, postgres.logged(&REFUSED_AS_FULL));
+    assert!((1..20).contains(&counted), "{counted} attempts on a full server");
+    assert!((1..20).contains(&logged), "{logged} attempts on a full server, as it says itself:\n{}", postgres.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -1,10 +1,17 @@
 //! Plugins that loop, trap, grow, lie: service goes on, the cap holds as the server counts it, and the counters tell.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, ops::RangeInclusive, path::PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::support::{eventually, gateway::Gateway, load::Load, nginx::Nginx, postgres::Postgres, testing_plugin};
+use crate::support::{
+    eventually,
+    gateway::Gateway,
+    load::Load,
+    nginx::Nginx,
+    postgres::{Postgres, REFUSED_AS_FULL},
+    testing_plugin,
+};
 
 const MAX: i64 = 6;
 
@@ -45,46 +52,128 @@ proxy = {{ upstream = "web", strip_prefix = true }}
     )
 }
 
-/// Every mode under load; `faults` names the kind that the counters must show, or none where the answers are merely bad.
-async fn survive(mode: &str, faults: Option<&str>) {
+/// A way to misbehave, and what must be seen of it.
+struct Mode {
+    name: &'static str,
+    /// The kind of fault that the plugin's counters must show; none where the answers are merely bad.
+    faults: Option<&'static str>,
+    /// Hooks that must be left alone after it.
+    quarantined: &'static [&'static str],
+    /// Counters of the pool that must have moved: what the guards did.
+    counted: &'static [&'static str],
+    /// `size.max`.
+    max: i64,
+    /// `sizing_interval`.
+    interval: &'static str,
+    /// Sessions at the server under load, once the guards have done what they must.
+    settles_at: RangeInclusive<i64>,
+}
+
+impl Mode {
+    fn named(name: &'static str) -> Self {
+        Self { name, faults: None, quarantined: &[], counted: &[], max: MAX, interval: "100ms", settles_at: 1..=MAX }
+    }
+
+    /// No hook of it answers.
+    fn faulting(name: &'static str, kind: &'static str) -> Self {
+        Self { faults: Some(kind), quarantined: &["sizing", "eviction", "validation"], ..Self::named(name) }
+    }
+
+    /// Whether `/status` shows what it must.
+    fn is_told(&self, status: &Value) -> bool {
+        let (pool, plugin) = (&status["pools"]["main"], &status["plugins"]["hostile"]);
+        let count = |name: &str| {
+            let counted = pool["counters"].pointer(name).and_then(Value::as_u64);
+            counted.unwrap_or_else(|| panic!("no counter {name} in {pool:#}"))
+        };
+        plugin["calls"].as_u64() > Some(0)
+            && self.faults.is_none_or(|kind| plugin["faults"][kind].as_u64() > Some(0))
+            && self.quarantined.iter().all(|hook| plugin["hooks"][hook]["quarantined"] == true)
+            && self.quarantined.iter().all(|hook| fell_back(&pool["decisions"], hook))
+            && self.counted.iter().all(|name| count(name) > 0)
+    }
+}
+
+/// Whether the native policy answered for a hook that is left alone.
+fn fell_back(decisions: &Value, hook: &str) -> bool {
+    let mut all = decisions.as_array().expect("decisions").iter();
+    all.any(|decision| decision["hook"] == *hook && decision["by"] == "fallback quarantined")
+}
+
+/// Connections that a pool may make in one of these tests, whatever its policy wants.
+const MOST_CREATES: u64 = 60;
+
+async fn survive(mode: Mode) {
+    let name = mode.name;
     let (postgres, nginx) = (Postgres::start(0, &[]).await, Nginx::start("one").await);
-    let plugin = testing_plugin("hostile");
-    let gateway = Gateway::start(&config(&postgres, &nginx, plugin.to_str().unwrap(), mode)).await;
     let admin = postgres.admin().await;
+    postgres.grant_sessions(&admin, mode.max).await;
+    let plugin = testing_plugin("hostile");
+    let config = config(&postgres, &nginx, plugin.to_str().unwrap(), name)
+        .replace(&format!("max = {MAX} }}"), &format!("max = {} }}", mode.max))
+        .replace("sizing_interval = \"100ms\"", &format!("sizing_interval = \"{}\"", mode.interval));
+    let gateway = Gateway::start(&config).await;
     let load = Load::start(&gateway, 16).await;
+    let sessions = || async { postgres.sessions(&admin).await };
     let mut most = 0;
     for _ in 0..40 {
         load.advance(20).await;
-        most = most.max(postgres.sessions(&admin).await);
+        most = most.max(sessions().await);
     }
-    let counted = |plugin: &Value| faults.is_none_or(|kind| plugin["faults"][kind].as_u64() > Some(0));
-    let plugin = gateway.status_until("/plugins/hostile", counted).await;
+    eventually(name, || gateway.status(), |status| mode.is_told(status)).await;
+    eventually("sessions at the server", sessions, |seen| mode.settles_at.contains(seen)).await;
     let report = load.stop().await;
-    assert!(report.failures.is_empty(), "{mode}: {:#?}", report.failures);
+    assert!(report.failures.is_empty(), "{name}: {:#?}", report.failures);
     assert!(report.requests > 800);
-    assert!((1..=MAX).contains(&most), "{mode}: {most} sessions at the server, {MAX} allowed");
-    assert!(plugin["calls"].as_u64().unwrap() > 0, "{mode}: {plugin}");
+    assert!((1..=mode.max).contains(&most), "{name}: {most} sessions at the server, {} allowed", mode.max);
+    assert_eq!(gateway.figure("/pools/main/counters/create_failures/server_full").await, 0, "{name}");
+    assert_eq!(postgres.logged(&REFUSED_AS_FULL), 0, "{name}: the server had to hold the cap:\n{}", postgres.log());
+    let creates = gateway.figure("/pools/main/counters/creates").await;
+    assert!(creates <= MOST_CREATES, "{name}: {creates} connections were made");
 }
 
 macro_rules! modes {
-    ($($name:ident: $mode:literal, $faults:expr;)*) => {$(
+    ($($name:ident: $mode:expr;)*) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
         async fn $name() {
-            survive($mode, $faults).await;
+            survive($mode).await;
         }
     )*};
 }
 
 modes! {
-    a_policy_that_loops_is_stopped: "loop", Some("deadline");
-    a_policy_that_traps_is_answered_for: "trap", Some("trap");
-    a_policy_that_eats_memory_is_stopped: "memory", Some("memory");
-    a_policy_that_wants_every_connection_gets_the_maximum: "max", None;
-    a_policy_that_wants_none_gets_the_minimum: "zero", None;
-    a_policy_that_answers_not_a_number_is_answered_for: "nan", Some("invalid");
-    a_policy_that_cannot_decide_does_not_churn_connections: "oscillate", None;
-    a_policy_that_closes_everything_leaves_the_minimum: "close-all", None;
-    a_policy_that_trusts_nothing_does_not_stop_service: "discard", None;
+    a_policy_that_loops_is_stopped: Mode::faulting("loop", "deadline");
+    a_policy_that_traps_is_answered_for: Mode::faulting("trap", "trap");
+    a_policy_that_eats_memory_is_stopped: Mode::faulting("memory", "memory");
+    a_policy_that_answers_not_a_number_is_answered_for: Mode::faulting("nan", "invalid");
+    a_policy_that_wants_every_connection_gets_the_maximum: Mode {
+        counted: &["/clamped/bounds", "/clamped/extras"],
+        settles_at: MAX..=MAX,
+        ..Mode::named("max")
+    };
+    a_policy_that_wants_none_gets_the_minimum: Mode {
+        counted: &["/clamped/bounds"],
+        settles_at: 1..=1,
+        ..Mode::named("zero")
+    };
+    // It wants 5 and 10 in turn, and the maximum lets it; it is still at it when the load begins.
+    a_policy_that_cannot_decide_does_not_churn_connections: Mode {
+        counted: &["/clamped/frozen"],
+        max: 12,
+        interval: "200ms",
+        settles_at: 1..=10,
+        ..Mode::named("oscillate")
+    };
+    // It also gives verdicts on connections that there are not, which is no answer at all.
+    a_policy_that_closes_everything_leaves_the_minimum: Mode {
+        faults: Some("invalid"),
+        quarantined: &["eviction"],
+        ..Mode::named("close-all")
+    };
+    a_policy_that_trusts_nothing_does_not_stop_service: Mode {
+        counted: &["/clamped/discarding", "/closes/discarded"],
+        ..Mode::named("discard")
+    };
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -95,10 +184,12 @@ async fn a_broken_replacement_is_refused_and_the_old_policy_serves_on() {
     fs::copy(testing_plugin("hostile"), &path).unwrap();
     let mut gateway = Gateway::start(&config(&postgres, &nginx, path.to_str().unwrap(), "none")).await;
     let first = gateway.status().await["plugins"]["hostile"]["sha256"].clone();
-    let broken: [(&str, Vec<u8>, &str); 5] = [
+    let broken: [(&str, Vec<u8>, &str); 7] = [
         ("not a component", b"not wasm at all".to_vec(), "not a WebAssembly component"),
         ("wrong interface", fs::read(testing_plugin("wrong-interface")).unwrap(), "export"),
         ("imports something", fs::read(testing_plugin("imports-something")).unwrap(), "import"),
+        ("loops at start", fs::read(testing_plugin("loops-at-start")).unwrap(), "cannot be started: deadline"),
+        ("too much memory", fs::read(testing_plugin("too-much-memory")).unwrap(), "more than memory"),
         ("traps at once", fs::read(testing_plugin("traps-at-once")).unwrap(), "trap"),
         ("too large", vec![0; 2 << 20], "max_size"),
     ];
@@ -149,5 +240,7 @@ async fn a_decision_is_shown_with_who_made_it() {
     eventually("the target is seen at the server", sessions, |seen| *seen == 3).await;
     let pool = gateway.status_until("/pools/main/target", |target| *target == 3).await;
     assert_eq!(pool, 3);
-    tokio::time::timeout(Duration::from_secs(5), gateway.status()).await.unwrap();
+    assert!(gateway.figure("/pools/main/sizing/by/plugin/version").await >= 1);
+    let sizing = gateway.status().await["pools"]["main"]["sizing"].clone();
+    assert_eq!((&sizing["proposed"], &sizing["target"], &sizing["clamped"]), (&json!(3), &json!(3), &json!([])));
 }

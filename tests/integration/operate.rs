@@ -1,14 +1,17 @@
 //! What an operator does: start, check, reload, look, stop; and what they do wrong.
 
-use std::{fs, net::TcpListener, time::Duration};
+use std::{fs, net::TcpListener, path::Path, process::Command};
 
 use serde_json::json;
 
 use crate::support::{
+    PATIENCE,
     client::{Client, tls_stream},
     eventually,
     gateway::{Gateway, run},
     nginx::Nginx,
+    origin::Origin,
+    postgres::Postgres,
 };
 
 /// A gateway with one fixed answer.
@@ -117,6 +120,38 @@ async fn sighup_and_the_admin_listener_reload_too() {
 }
 
 #[tokio::test]
+async fn a_reload_says_what_it_changed() {
+    let mut gateway = Gateway::start(&hello("one")).await;
+    gateway.reconfigure(&hello("two").replace("workers = 2", "workers = 3")).await;
+    let line = gateway.logged("configuration reloaded").await;
+    let changes = serde_json::from_str::<serde_json::Value>(&line).unwrap()["changes"].as_str().unwrap().to_owned();
+    assert!(changes.contains("route[0].respond.body"), "{changes}");
+    assert!(changes.contains("server.workers") && changes.contains("restart"), "{changes}");
+    // The admin listener says it to whoever asks; the file may have been seen before it was asked.
+    fs::write(gateway.config_path(), hello("three")).unwrap();
+    let (status, text) = gateway.admin("POST", "/reload").await;
+    let summary: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(status, 200, "{text}");
+    assert!(summary["generation"].is_u64() && summary["changes"].is_array(), "{text}");
+}
+
+#[tokio::test]
+async fn logs_are_for_people_or_for_machines_as_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = hello("hi") + "[log]\nformat = \"pretty\"\n";
+    fs::write(dir.path().join("c.toml"), config).unwrap();
+    let log = fs::File::create(dir.path().join("log")).unwrap();
+    let mut command = crate::support::mortal(env!("CARGO_BIN_EXE_sluicegate"), None);
+    command.args(["serve", "--config", "c.toml"]).current_dir(dir.path()).stderr(log);
+    let process = crate::support::Process(command.stdout(std::process::Stdio::null()).spawn().unwrap());
+    let log = async || fs::read_to_string(dir.path().join("log")).unwrap();
+    let log = eventually("it is ready", log, |log| log.contains("ready")).await;
+    drop(process);
+    let line = log.lines().find(|line| line.contains("ready")).unwrap();
+    assert!(line.contains("INFO") && !line.starts_with('{') && !line.contains('\x1b'), "{line}");
+}
+
+#[tokio::test]
 async fn a_listener_can_be_added_moved_and_removed() {
     let gateway = Gateway::start(&hello("one")).await;
     let port = crate::support::free_port();
@@ -165,6 +200,23 @@ redirect = { to = "/b" }
     for part in ["mian", "main", "access", "missing.pem", "a route has one"] {
         assert!(text.contains(part), "no {part} in\n{text}");
     }
+}
+
+#[tokio::test]
+async fn routes_that_cannot_be_told_apart_are_refused_at_every_door() {
+    let twice = hello("one") + "[[route]]\npath = \"/\"\nrespond = { status = 404 }\n";
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("c.toml"), &twice).unwrap();
+    for command in ["check", "serve"] {
+        let output = run(dir.path(), &[command, "--config", "c.toml"]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{command}: {text}");
+        assert!(text.contains("c.toml:12:"), "{command}: {text}");
+    }
+    let gateway = Gateway::start(&hello("one")).await;
+    fs::write(gateway.config_path(), &twice).unwrap();
+    assert_eq!(gateway.admin("POST", "/reload").await.0, 422);
+    assert_eq!(gateway.h1().await.get("/").await.unwrap().text(), "one");
 }
 
 #[tokio::test]
@@ -219,32 +271,105 @@ async fn a_new_key_opens_what_its_hash_is_configured_for() {
     assert!(!gateway.log_lines().join("\n").contains(&key) && !gateway.access_log().contains(&key));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn sigterm_drains_what_is_under_way_and_exits_with_zero() {
+    let (origin, postgres) = (Origin::http().await, Postgres::start(0, &[]).await);
+    let more = format!(
+        r#"
+[[route]]
+path = "/up"
+proxy = {{ upstream = "web", strip_prefix = true }}
+[upstream.web]
+endpoints = ["http://{}"]
+[[route]]
+path = "/query"
+query = {{ dialect = "json", pool = "main" }}
+access = "open"
+[pool.main]
+backend = "postgres"
+url = "{}"
+size = {{ min = 1, max = 2 }}
+"#,
+        origin.address,
+        postgres.url()
+    );
+    let delay = "workers = 2\ndrain_delay = \"1s\"\ndrain_deadline = \"20s\"";
+    let mut gateway = Gateway::start(&(hello("hi") + &more).replace("workers = 2", delay)).await;
+    let (mut h1, mut h2, mut asker) = (gateway.h1().await, gateway.h2().await, gateway.h2().await);
+    let mut admin = Client::plain(gateway.address("admin")).await.unwrap();
+    let under_way = async {
+        tokio::join!(
+            h1.get("/up/sleep/2500"),
+            h2.get("/up/sleep/2500"),
+            asker.query("select 1::int from pg_sleep(2.5)", json!([]))
+        )
+    };
+    let public = gateway.address("public");
+    let seen = async {
+        gateway.status_until("/requests", |count| count.as_u64() >= Some(3)).await;
+        gateway.process().signal("TERM");
+        let end = std::time::Instant::now() + PATIENCE;
+        // First readiness falls, while everybody is served yet: whoever balances the load has a second to notice.
+        while admin.get("/readyz").await.unwrap().status == 200 {
+            assert!(std::time::Instant::now() < end, "readiness does not fall");
+        }
+        assert_eq!(admin.get("/livez").await.unwrap().status, 200);
+        assert_eq!(gateway.h1().await.get("/").await.unwrap().text(), "hi");
+        // Then nobody new is let in.
+        let closed = || async move { tokio::net::TcpStream::connect(public).await.is_err() };
+        eventually("the listener is closed", closed, |closed| *closed).await;
+    };
+    let ((one, two, three), ()) = tokio::join!(under_way, seen);
+    for answer in [one, two, three] {
+        assert_eq!(answer.unwrap().status, 200);
+    }
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
 #[tokio::test]
-async fn sigterm_drains_and_exits_with_zero() {
+async fn the_drains_deadline_cuts_what_does_not_end() {
     let nginx = Nginx::start("one").await;
-    let config = hello("hi")
-        + &format!(
-            "[[route]]\npath = \"/files\"\nproxy = {{ upstream = \"web\", strip_prefix = true }}\n[upstream.web]\nendpoints = [\"{}\"]\n",
-            nginx.url()
-        );
-    let config = config.replace("workers = 2", "workers = 2\ndrain_delay = \"1s\"\ndrain_deadline = \"20s\"");
+    let more = format!(
+        "[[route]]\npath = \"/files\"\nproxy = {{ upstream = \"web\", strip_prefix = true }}\n[upstream.web]\nendpoints = [\"{}\"]\n",
+        nginx.url()
+    );
+    let config = (hello("hi") + &more).replace("workers = 2", "workers = 2\ndrain_deadline = \"1s\"");
     let mut gateway = Gateway::start(&config).await;
-    let (mut h1, mut h2) = (gateway.h1().await, gateway.h2().await);
-    h1.get("/").await.unwrap();
-    // 1 MiB at 1 KiB/s would take 17 minutes; a request under way at the signal goes on.
+    let mut h2 = gateway.h2().await;
+    // 1 MiB at 1 KiB/s would take 17 minutes.
     let slow = h2.open("GET", "/files/slow", &[], "").await.unwrap();
     assert_eq!(slow.status(), 200);
-    let mut admin = Client::plain(gateway.address("admin")).await.unwrap();
-    gateway.process().signal("TERM");
-    let unready = async || admin.get("/readyz").await.map_or(503, |answer| answer.status);
-    let mut unready = unready;
-    let end = std::time::Instant::now() + Duration::from_secs(10);
-    while unready().await != 503 {
-        assert!(std::time::Instant::now() < end, "readiness does not fall");
+    assert_eq!(gateway.terminate().await.code(), Some(0));
+    let whole = http_body_util::BodyExt::collect(slow.into_body()).await;
+    assert!(whole.is_err(), "a cut answer was passed as whole");
+    assert!(gateway.log_lines().join("\n").contains("drain deadline passed"));
+}
+
+#[tokio::test]
+async fn the_lines_that_a_first_start_prints_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    fs::create_dir(dir.path().join("config")).unwrap();
+    fs::copy(here.join("config/gateway.toml"), dir.path().join("config/gateway.toml")).unwrap();
+    std::os::unix::fs::symlink(here.join("plugins"), dir.path().join("plugins")).unwrap();
+    let root = dir.path().to_owned();
+    // As `make run` starts it, on ports that are free.
+    let ports = [("SLUICEGATE_LISTENER__PUBLIC__ADDRESS", "127.0.0.1:0"), ("SLUICEGATE_ADMIN__ADDRESS", "127.0.0.1:0")];
+    let gateway = Gateway::start_with(dir, "config/gateway.toml", &ports).await;
+    let printed = async || gateway.access_log();
+    let printed = eventually("the tour", printed, |text| text.contains("Ctrl-C")).await;
+    let lines: Vec<&str> = printed.lines().filter_map(|line| line.strip_prefix("  curl ")).collect();
+    assert_eq!(lines.len(), 5, "{printed}");
+    let mut answers = Vec::new();
+    for line in lines {
+        let output = Command::new("sh").args(["-c", &format!("curl -sSf {line}")]).current_dir(&root).output().unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        answers.push(String::from_utf8(output.stdout).unwrap());
     }
-    drop(slow);
-    drop((h1, h2));
-    assert_eq!(gateway.ended().await.code(), Some(0));
+    assert_eq!(answers[0], "Sluicegate is running\n");
+    assert!(answers[3].contains(r#""rows":[[1,"Ada"]]"#), "{}", answers[3]);
+    let status: serde_json::Value = serde_json::from_str(&answers[4]).unwrap();
+    assert_eq!(status["health"], "ok", "{status}");
 }
 
 #[tokio::test]

@@ -1,8 +1,17 @@
 //! Queries over HTTPS, in the `json` dialect, over PostgreSQL and SQLite.
 
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
-use crate::support::{client::Client, gateway::Gateway, postgres::Postgres};
+use crate::support::{
+    client::Client,
+    faults::{Fault, FaultProxy},
+    gateway::Gateway,
+    postgres::Postgres,
+};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
@@ -177,8 +186,65 @@ async fn an_answer_beyond_its_limits_is_refused_or_cut_never_passed_as_whole() {
         Err(error) => assert!(format!("{error:#}").contains("broke off"), "{error:#}"),
     }
     let mut client = gateway.h1().await;
-    let rows = client.query("select n from generate_series(1, 250000) n", json!([])).await;
-    assert!(rows.map_or(true, |answer| answer.status == 507));
+    match client.query("select n from generate_series(1, 250000) n", json!([])).await {
+        Ok(answer) => assert_eq!(answer.status, 507, "{}", answer.text()),
+        Err(error) => assert!(format!("{error:#}").contains("broke off"), "{error:#}"),
+    }
     let mut client = gateway.h1().await;
     assert_eq!(client.query("select 1", json!([])).await.unwrap().status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_batch_costs_as_many_round_trips_as_one_statement() {
+    let server = Postgres::start(0, &[]).await;
+    let proxy = FaultProxy::start(server.port).await;
+    let url = Postgres::url_at(proxy.address.port());
+    let pool = format!("backend = \"postgres\"\nurl = \"{url}\"\nsize = {{ min = 1, max = 1 }}");
+    let gateway = Gateway::start(&config(&pool)).await;
+    let mut client = gateway.h2().await;
+    let statements =
+        |count: usize| -> Vec<Value> { (0..count).map(|n| json!({"sql": format!("select {n}::int")})).collect() };
+    let batch = |count: usize| json!({ "batch": statements(count) });
+    // Whatever is found out once is found out.
+    for count in [1, 12] {
+        assert_eq!(ask(&mut client, batch(count)).await.0, 200);
+    }
+    let trip = Duration::from_millis(200);
+    proxy.set(Fault::Delay(trip));
+    let mut took = Vec::new();
+    for count in [1, 12] {
+        let begun = Instant::now();
+        let (status, answer) = ask(&mut client, batch(count)).await;
+        assert_eq!((status, answer["results"].as_array().map(Vec::len)), (200, Some(count)), "{answer}");
+        took.push(begun.elapsed());
+    }
+    assert!(took[0] >= 2 * trip, "the delay works: {took:?}");
+    assert!(took[1] < took[0] + trip, "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_long_answer_passes_through_bounded_memory() {
+    const MIB: usize = 1 << 20;
+    let server = Postgres::start(0, &[]).await;
+    let pool = format!("backend = \"postgres\"\nurl = \"{}\"\nsize = {{ min = 1, max = 1 }}", server.url());
+    let config = config(&pool).replace("max_response = \"8MiB\"", "max_response = \"1GiB\"");
+    let gateway = Gateway::start(&config).await;
+    let mut client = gateway.h2().await;
+    let headers = [JSON, ("accept", "application/x-ndjson")];
+    let sql =
+        |rows: usize| json!({"sql": format!("select repeat('x', 10000) from generate_series(1, {rows})")}).to_string();
+    client.send("POST", "/query", &headers, sql(100)).await.unwrap();
+    let before = gateway.rss_kib();
+    let mut body = client.open("POST", "/query", &headers, sql(30_000)).await.unwrap().into_body();
+    let (mut bytes, mut peak) = (0, 0);
+    while let Some(frame) = body.frame().await {
+        bytes += frame.unwrap().data_ref().map_or(0, Bytes::len);
+        if bytes < 8 * MIB {
+            // A slow reader at first: nothing may pile up behind it.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        peak = peak.max(gateway.rss_kib());
+    }
+    assert!(bytes > 300 * MIB - 15 * MIB, "{bytes} bytes");
+    assert!(peak - before < 32 << 10, "{} KiB more at the peak", peak - before);
 }

@@ -53,7 +53,8 @@ pub struct Route {
     /// Largest request body. Default 1MiB for queries, no limit for proxying.
     #[serde(default)]
     pub max_body: Option<Size>,
-    /// Let an encoded slash, backslash or NUL in the path through, unchanged. Default false: 400.
+    /// Let an encoded slash, backslash or NUL in the path through, unchanged, and a path that another route would match if its
+    /// parameters (`/a;x=1`) were cut off. Default false: 400.
     #[serde(default)]
     pub allow_encoded_separators: bool,
     /// Which other origins' pages may call. Default none.

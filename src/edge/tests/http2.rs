@@ -15,6 +15,8 @@ pub(super) const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -26,7 +28,7 @@ pub(super) fn settings(setting: u8, value: u8) -> Vec<u8> {
 }
 
 pub(super) fn ping() -> Vec<u8> {
-    frame(6, 0, 0, &[0; 8])
+    frame(PING, 0, 0, &[0; 8])
 }
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -78,7 +80,7 @@ async fn goaway(client: &mut Client) -> Option<u32> {
             if client.0.read_exact(&mut payload).await.is_err() {
                 return code;
             }
-            if header[3] == 7 {
+            if header[3] == GOAWAY {
                 code = Some(u32::from_be_bytes([payload[4], payload[5], payload[6], payload[7]]));
             }
         }
@@ -87,6 +89,35 @@ async fn goaway(client: &mut Client) -> Option<u32> {
 }
 
 const ENHANCE_YOUR_CALM: u32 = 0xb;
+
+/// RFC 9113, section 6.8: the first names no stream, so that what is on its way is served; the second, a round trip later, does.
+#[test]
+fn a_drain_says_goaway_twice() {
+    run(async {
+        let edge = Edge::plain(&listener(), hello);
+        let mut client = raw(&edge).await;
+        client.write(&get(1)).await;
+        edge.until("it is answered", |figures| figures.active == 1).await;
+        edge.drain.start();
+        let mut said = Vec::new();
+        let frames = async {
+            let mut header = [0; 9];
+            while client.0.read_exact(&mut header).await.is_ok() {
+                let mut payload = vec![0; u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize];
+                client.0.read_exact(&mut payload).await.unwrap();
+                match header[3..5] {
+                    // What was sent with the second request passes the first GOAWAY on its way.
+                    [PING, 0] => client.write(&[get(3), frame(PING, 1, 0, &payload)].concat()).await,
+                    [GOAWAY, _] => said.push((payload[..4].to_vec(), payload[4..8].to_vec())),
+                    _ => {}
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, frames).await.expect("the connection ends");
+        let no_error = vec![0; 4];
+        assert_eq!(said, [(vec![0x7f, 0xff, 0xff, 0xff], no_error.clone()), (vec![0, 0, 0, 3], no_error)]);
+    });
+}
 
 #[test]
 fn requests_run_side_by_side() {

@@ -59,3 +59,50 @@ fn a_pool_that_comes_back_while_it_drains_shares_its_budget() {
         assert!(Arc::ptr_eq(&first, &budget(&bench, "a")));
     });
 }
+
+#[test]
+fn a_budget_goes_to_the_pool_of_its_name_before_any_other() {
+    on_background(async {
+        let pools = |first: &str, role: &str| {
+            let pool = |name: &str, role: &str| {
+                format!(
+                    "[pool.{name}]\nbackend = \"postgres\"\nurl = \"postgres://{role}@127.0.0.1:1/d\"\nsize = {{ min = 0 }}\n"
+                )
+            };
+            hello("hi") + first + &pool("main", role)
+        };
+        let stranger =
+            "[pool.early]\nbackend = \"postgres\"\nurl = \"postgres://r@127.0.0.1:1/d\"\nsize = { min = 0, max = 1 }\n";
+        let mut bench = Bench::serving(&pools("", "one")).await;
+        let first = budget(&bench, "main");
+        bench.reconfigure(&pools(stranger, "two")).await.unwrap();
+        assert!(Arc::ptr_eq(&first, &budget(&bench, "main")), "another role, the same pool to its operator");
+        assert!(!Arc::ptr_eq(&first, &budget(&bench, "early")));
+    });
+}
+
+#[test]
+fn a_pool_that_changes_hands_resets_from_then_on() {
+    on_background(async {
+        let open = pool("a", "127.0.0.1:1");
+        let keyed = |name: &str| {
+            open.replace("access = \"open\"", &format!("access = [\"{name}\"]"))
+                + &format!("[consumer.{name}]\nkey_sha256 = [\"{}\"]\n", "0".repeat(64))
+        };
+        let resets = |bench: &Bench| match bench.shared.generation().pools["a"].database.kind() {
+            Kind::Postgres(pool) => pool.backend().always_resets(),
+            Kind::Sqlite(_) => false,
+        };
+        let mut bench = Bench::serving(&keyed("first")).await;
+        assert!(!resets(&bench));
+        bench.reconfigure(&keyed("first").replace("hi", "hello")).await.unwrap();
+        assert!(!resets(&bench));
+        // One at a time, and yet what the first left may be there for the second.
+        bench.reconfigure(&keyed("second")).await.unwrap();
+        assert!(resets(&bench));
+        bench.reconfigure(&keyed("second").replace("hi", "hello")).await.unwrap();
+        assert!(resets(&bench));
+        bench.reconfigure(&keyed("second").replace("127.0.0.1:1", "127.0.0.2:1")).await.unwrap();
+        assert!(!resets(&bench), "another pool has served nobody else");
+    });
+}

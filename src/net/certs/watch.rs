@@ -78,14 +78,20 @@ impl Watched {
     }
 
     fn changed(&mut self) -> bool {
+        self.differs(digest)
+    }
+
+    /// A file that is there and cannot be read is tried at every look: what kept us from it (no file descriptor left, say) may
+    /// pass without a trace in its metadata.
+    fn differs(&mut self, read: impl FnOnce(&Path) -> Option<[u8; 32]>) -> bool {
         let metadata = std::fs::metadata(&self.path).ok();
         let stamp = metadata.as_ref().map(Stamp::of);
         if stamp == self.stamp && self.settled {
             return false;
         }
         self.stamp = stamp;
-        self.settled = metadata.is_none_or(|metadata| is_settled(&metadata));
-        let content = digest(&self.path);
+        let content = read(&self.path);
+        self.settled = metadata.is_none_or(|metadata| content.is_some() && is_settled(&metadata));
         std::mem::replace(&mut self.content, content) != content
     }
 }
@@ -115,8 +121,8 @@ fn digest(path: &Path) -> Option<[u8; 32]> {
 // === impl CertWatch ===
 
 impl CertWatch {
-    /// Watches the files that `tls` names. For the local authority there is nothing to watch but the clock; tell it with
-    /// [`CertWatch::loaded`].
+    /// Watches the files that `tls` names. Create it before loading them, so that a change in between is noticed. For the local
+    /// authority there is nothing to watch but the clock; tell it with [`CertWatch::loaded`].
     pub fn new(tls: &Tls) -> Self {
         let paths = match tls {
             Tls::Files(pairs) => pairs.iter().flat_map(|pair| [pair.certificate.clone(), pair.key.clone()]).collect(),
@@ -140,5 +146,24 @@ impl CertWatch {
     /// Whether to load again: a file changed since the last look, or a leaf of our own is to be renewed.
     pub fn due(&mut self, now: SystemTime) -> bool {
         self.files.changed() || self.renew_at.is_some_and(|at| unix(now) >= at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_could_not_be_read_once_is_read_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.pem");
+        std::fs::write(&path, "one").unwrap();
+        while !is_settled(&path.metadata().unwrap()) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let mut file = Watched { path, stamp: None, settled: true, content: None };
+        assert!(!file.differs(|_| None));
+        assert!(file.changed());
+        assert!(!file.differs(|_| panic!("nothing has moved since it was read")));
     }
 }

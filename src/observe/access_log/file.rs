@@ -2,11 +2,13 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
+
+use super::sink::{Sink, Stream};
 
 /// How often the name is looked up, at most.
 const LOOK: Duration = Duration::from_secs(1);
@@ -14,7 +16,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// A file that is appended to.
 pub(super) struct LogFile {
     path: PathBuf,
-    file: File,
+    file: Stream<File>,
     every: Duration,
     looked: Instant,
 }
@@ -22,7 +24,7 @@ pub(super) struct LogFile {
 impl LogFile {
     /// Opens it, or makes it.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), file: append(path)?, every: LOOK, looked: Instant::now() })
+        Ok(Self { path: path.to_owned(), file: Stream::new(append(path)?), every: LOOK, looked: Instant::now() })
     }
 
     /// Goes over to the file of that name, if it is another one than ours.
@@ -32,31 +34,26 @@ impl LogFile {
             return;
         }
         match append(&self.path) {
-            Ok(file) => self.file = file,
+            Ok(file) => self.file = Stream::new(file),
             Err(error) => tracing::warn!(%error, "cannot open the access log again, the old file goes on"),
         }
     }
 
     fn is_in_place(&self) -> bool {
-        let Ok(ours) = self.file.metadata() else { return true };
+        let Ok(ours) = self.file.get_ref().metadata() else { return true };
         // Nobody rotates a pipe or a terminal, and to open one may wait.
         let here = |now: fs::Metadata| (now.dev(), now.ino()) == (ours.dev(), ours.ino());
         !ours.is_file() || fs::metadata(&self.path).is_ok_and(here)
     }
 }
 
-impl Write for LogFile {
-    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+impl Sink for LogFile {
+    fn write_lines(&mut self, lines: &[u8]) -> io::Result<()> {
+        // Only between buffers, so that no line is torn between two files; after a failure, too: a rotation makes room.
         if self.looked.elapsed() >= self.every {
             self.follow();
         }
-        // Whole, so that no line is torn between two files.
-        self.file.write_all(lines)?;
-        Ok(lines.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        self.file.write_lines(lines)
     }
 }
 
@@ -73,10 +70,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (path, old) = (directory.path().join("access.log"), directory.path().join("access.log.1"));
         let mut log = LogFile { every: Duration::ZERO, ..LogFile::open(&path).unwrap() };
-        log.write_all(b"one\n").unwrap();
+        log.write_lines(b"one\n").unwrap();
         fs::rename(&path, &old).unwrap();
-        log.write_all(b"two\n").unwrap();
-        log.write_all(b"three\n").unwrap();
+        log.write_lines(b"two\n").unwrap();
+        log.write_lines(b"three\n").unwrap();
         assert_eq!(fs::read_to_string(&old).unwrap(), "one\n");
         assert_eq!(fs::read_to_string(&path).unwrap(), "two\nthree\n");
     }
@@ -88,7 +85,7 @@ mod tests {
         fs::create_dir(&here).unwrap();
         let mut log = LogFile { every: Duration::ZERO, ..LogFile::open(&here.join("log")).unwrap() };
         fs::rename(&here, &away).unwrap();
-        log.write_all(b"one\n").unwrap();
+        log.write_lines(b"one\n").unwrap();
         assert_eq!(fs::read_to_string(away.join("log")).unwrap(), "one\n");
     }
 }

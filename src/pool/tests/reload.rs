@@ -5,7 +5,10 @@ use std::sync::Arc;
 use tokio::time::{Instant, sleep};
 
 use super::scripted::{Database, MS, Server, change, driven, in_ms, pool, pool_on, settings, take, until, warm, who};
-use crate::{policy::NativeValidation, pool::PoolSettings};
+use crate::{
+    policy::NativeValidation,
+    pool::{FailureClass, PoolSettings},
+};
 
 fn reconfigure(pool: &Arc<super::scripted::TestPool>, server: &Arc<Server>, settings: PoolSettings) {
     pool.reconfigure(settings, change(NativeValidation::BypassWindow), Database(Arc::clone(server)));
@@ -56,7 +59,7 @@ async fn what_shapes_a_session_retires_old_connections_as_they_come_back() {
 #[tokio::test(start_paused = true)]
 async fn new_credentials_are_tried_at_once() {
     let (pool, server) = driven(settings(2));
-    server.script.lock().refuses = Some(crate::pool::FailureClass::Authentication);
+    server.script.lock().refuses = Some(FailureClass::Authentication);
     assert!(pool.checkout(in_ms(100), who(1)).await.is_err());
     assert_eq!(pool.status().breaker.state, "open");
     server.script.lock().refuses = None;
@@ -87,6 +90,47 @@ async fn a_retired_pool_serves_to_the_end_then_is_drained() {
     assert_eq!((server.seen().live, pool.budget().live()), (0, 0));
     drop(pool);
     driver.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retired_pool_is_drained_when_its_last_waiter_gives_up() {
+    let (pool, server) = driven(settings(2));
+    server.script.lock().refuses = Some(FailureClass::Unavailable);
+    let waiter = tokio::spawn({
+        let pool = Arc::clone(&pool);
+        async move { pool.checkout(in_ms(2_000), who(1)).await.is_err() }
+    });
+    until(|| server.seen().attempts > 0).await;
+    pool.retire();
+    let drained = tokio::time::timeout(MS(60_000), pool.drained());
+    assert!(waiter.await.unwrap());
+    drained.await.expect("nobody is left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retired_pool_asks_nothing_of_a_server_that_was_left() {
+    let (pool, server) = driven(settings(2));
+    server.script.lock().refuses = Some(FailureClass::Authentication);
+    assert!(pool.checkout(in_ms(100), who(1)).await.is_err());
+    assert_eq!(pool.status().breaker.state, "open");
+    pool.retire();
+    let before = server.seen().attempts;
+    sleep(MS(120_000)).await;
+    assert_eq!(server.seen().attempts, before);
+    pool.drained().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_connections_can_be_replaced() {
+    let (pool, server) = pool(3);
+    warm(&pool, 2).await;
+    let held = take(&pool).await;
+    pool.reconnect();
+    until(|| server.seen().live == 1).await;
+    drop(held);
+    until(|| server.seen().live == 0).await;
+    assert!(!take(&pool).await.is_reused());
+    assert_eq!(pool.status().counters.closes.outdated, 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,8 +8,10 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::PATIENCE;
 
 /// A connection to the gateway.
 pub struct Client {
@@ -113,7 +115,7 @@ impl Client {
         }
     }
 
-    /// Sends a request and reads the answer to its end.
+    /// Sends a request and reads the answer to its end. Bounded, so that a gateway that hangs fails a test and not the run.
     pub async fn send(
         &mut self,
         method: &str,
@@ -121,10 +123,13 @@ impl Client {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Result<Answer> {
-        let response = self.open(method, path, headers, body).await?;
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.context("body broke off")?.to_bytes();
-        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+        let whole = async {
+            let response = self.open(method, path, headers, body).await?;
+            let (parts, body) = response.into_parts();
+            let body = body.collect().await.context("body broke off")?.to_bytes();
+            Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+        };
+        timeout(3 * PATIENCE, whole).await.context("no whole answer")?
     }
 
     /// GET.
@@ -153,5 +158,6 @@ pub async fn tls_stream(address: SocketAddr, ca: &Path, name: &str, alpn: &[u8])
     config.alpn_protocols = vec![alpn.to_vec()];
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    Ok(TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(name.to_owned())?, stream).await?)
+    let handshake = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(name.to_owned())?, stream);
+    Ok(timeout(PATIENCE, handshake).await.context("no handshake")??)
 }

@@ -33,8 +33,13 @@ impl Gateway {
     /// The same in a directory that may already hold something.
     pub async fn start_in(dir: TempDir, config: &str) -> Self {
         fs::write(dir.path().join("gateway.toml"), config).unwrap();
+        Self::start_with(dir, "gateway.toml", &[]).await
+    }
+
+    /// Starts in `dir` with the configuration that lies there as `file`, and variables beside it.
+    pub async fn start_with(dir: TempDir, file: &str, variables: &[(&str, &str)]) -> Self {
         let mut command = mortal(env!("CARGO_BIN_EXE_sluicegate"), None);
-        command.args(["serve", "--config", "gateway.toml"]).current_dir(dir.path());
+        command.args(["serve", "--config", file]).current_dir(dir.path()).envs(variables.iter().copied());
         let stdout = fs::File::create(dir.path().join("stdout")).unwrap();
         let mut child = command.stdout(stdout).stderr(Stdio::piped()).spawn().expect("the gateway starts");
         let stderr = child.stderr.take().unwrap();
@@ -132,6 +137,15 @@ impl Gateway {
         let (code, body) = self.admin("GET", "/status").await;
         assert_eq!(code, 200, "{body}");
         serde_json::from_str(&body).unwrap()
+    }
+
+    /// A number of `/status` by JSON pointer.
+    ///
+    /// Panics with the pointer when there is none: a field that is absent is not a count of nothing.
+    pub async fn figure(&self, pointer: &str) -> u64 {
+        let status = self.status().await;
+        let number = status.pointer(pointer).and_then(Value::as_u64);
+        number.unwrap_or_else(|| panic!("no number at {pointer} in {status:#}"))
     }
 
     /// A value of `/status` by JSON pointer, once it satisfies `enough`.

@@ -9,7 +9,7 @@ use super::{Process, eventually, free_port, mortal};
 /// A running nginx that serves files and a few fixed answers.
 pub struct Nginx {
     process: Process,
-    _dir: TempDir,
+    dir: TempDir,
     /// Where it listens on 127.0.0.1.
     pub port: u16,
 }
@@ -28,7 +28,8 @@ impl Nginx {
             r#"worker_processes 1; daemon off; pid {root}/pid; error_log {root}/error.log;
 events {{ worker_connections 4096; }}
 http {{
-  access_log off; client_body_temp_path {root}/body; proxy_temp_path {root}/proxy; fastcgi_temp_path {root}/f;
+  log_format connections $connections_active; access_log {root}/connections connections;
+  client_body_temp_path {root}/body; proxy_temp_path {root}/proxy; fastcgi_temp_path {root}/f;
   uwsgi_temp_path {root}/u; scgi_temp_path {root}/s; keepalive_requests 1000000; client_max_body_size 0;
   server {{
     listen 127.0.0.1:{port} backlog=4096; root {root}/www; add_header X-Origin {name};
@@ -45,7 +46,13 @@ http {{
         let process = Process(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("nginx starts"));
         let connects = || async move { tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() };
         eventually("nginx accepts", connects, |ready| *ready).await;
-        Self { process, _dir: dir, port }
+        Self { process, dir, port }
+    }
+
+    /// The most connections it had at a time, as it counted them itself at each request.
+    pub fn peak(&self) -> usize {
+        let seen = fs::read_to_string(self.dir.path().join("connections")).unwrap();
+        seen.lines().filter_map(|line| line.parse().ok()).max().expect("nginx was asked for something")
     }
 
     /// `http://127.0.0.1:PORT`.

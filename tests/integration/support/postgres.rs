@@ -16,6 +16,10 @@ use super::{Process, eventually, free_port, mortal};
 /// The superuser's password, and the application's.
 pub const PASSWORD: &str = "not-a-secret";
 
+/// What the log says of a connection for which there was no room: in all, for all but superusers, for the role.
+pub const REFUSED_AS_FULL: [&str; 3] =
+    ["too many clients", "remaining connection slots", "too many connections for role"];
+
 /// A running server.
 pub struct Postgres {
     process: Process,
@@ -104,6 +108,28 @@ impl Postgres {
         let sql = "select count(*) from pg_stat_activity where application_name = 'sluicegate' and backend_type = 'client backend'";
         admin.query_one(sql, &[]).await.unwrap().get(0)
     }
+
+    /// From now on the server itself refuses the application one session more than `most`.
+    pub async fn grant_sessions(&self, admin: &tokio_postgres::Client, most: i64) {
+        admin.batch_execute(&format!("alter role app connection limit {most}")).await.unwrap();
+    }
+
+    /// What the server has logged so far, from before a restart too. It logs an error before it sends it.
+    pub fn log(&self) -> String {
+        let log = fs::read(log_of(&self.dir.path().join("data"), self.port)).unwrap();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
+    /// Lines of the log with one of `texts`.
+    pub fn logged(&self, texts: &[&str]) -> usize {
+        self.log().lines().filter(|line| texts.iter().any(|text| line.contains(text))).count()
+    }
+
+    /// CPU seconds so far of all its processes, user and system, those that have ended too.
+    pub fn cpu_seconds(&self) -> f64 {
+        let alive: u64 = self.pids().into_iter().map(|pid| ticks(pid, 11)).sum();
+        (alive + ticks(self.process.id(), 13)) as f64 / 100.0
+    }
 }
 
 fn serve(data: &Path, port: u16, settings: &[String]) -> Process {
@@ -115,8 +141,19 @@ fn serve(data: &Path, port: u16, settings: &[String]) -> Process {
     for setting in settings {
         command.args(["-c", setting]);
     }
-    let log = fs::File::create(data.with_extension(format!("{port}.log"))).unwrap();
+    let log = fs::OpenOptions::new().create(true).append(true).open(log_of(data, port)).unwrap();
     Process(command.stdout(Stdio::null()).stderr(log).spawn().expect("postgres starts"))
+}
+
+/// Two fields of `/proc/PID/stat`, counted from behind the name; 0 for one that has ended, whose parent has its ticks.
+fn ticks(pid: u32, first: usize) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let behind_name = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    behind_name.skip(first).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
+}
+
+fn log_of(data: &Path, port: u16) -> PathBuf {
+    data.with_extension(format!("{port}.log"))
 }
 
 /// The newest installed server's binary.
