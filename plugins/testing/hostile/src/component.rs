@@ -85,9 +85,9 @@ impl Eviction for Component {
         let count = input.idle.len();
         let well = EvictionOutput { verdicts: vec![0; count], yield_cost: 500, carry: Vec::new() };
         match fault(Hook::Eviction, &input.pool) {
-            Some(Fault::CloseAll) => EvictionOutput { verdicts: vec![1; count + 1000], ..well },
+            Some(Fault::CloseAll) => EvictionOutput { verdicts: vec![1; count], ..well },
             Some(Fault::Nan) => EvictionOutput {
-                verdicts: vec![u32::MAX; count],
+                verdicts: vec![u32::MAX; count + 1000],
                 yield_cost: u32::MAX,
                 carry: vec![f64::NAN; TOO_MANY],
             },

@@ -36,7 +36,7 @@ pub enum Fault {
     Nan,
     /// Answers 5 and 10 in turn.
     Oscillate,
-    /// Closes every connection, and more than there are.
+    /// Closes every connection.
     CloseAll,
     /// Discards every connection, and purges.
     Discard,

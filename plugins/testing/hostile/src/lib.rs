@@ -4,7 +4,7 @@
 //! | hook | faults |
 //! |---|---|
 //! | sizing | `loop`, `trap`, `memory` (grows until it may not), `max` (`u32::MAX` everywhere), `zero`, `nan` (NaN and far too many in `carry`), `oscillate` (5, 10, 5, …) |
-//! | eviction | `loop`, `trap`, `memory`, `nan` (as above, verdicts that do not exist), `close-all` (and far too many verdicts) |
+//! | eviction | `loop`, `trap`, `memory`, `nan` (as above, verdicts that do not exist, and far too many), `close-all` |
 //! | validation | `loop`, `trap`, `memory`, `nan`, `discard` (and purge) |
 //! | lifecycle | `refuse` (the self-check fails) |
 //!
