@@ -102,9 +102,9 @@ async fn a_retired_pool_is_drained_when_its_last_waiter_gives_up() {
     });
     until(|| server.seen().attempts > 0).await;
     pool.retire();
-    let drained = tokio::time::timeout(MS(60_000), pool.drained());
+    let drained = tokio::spawn(async move { tokio::time::timeout(MS(60_000), pool.drained()).await });
     assert!(waiter.await.unwrap());
-    drained.await.expect("nobody is left");
+    drained.await.unwrap().expect("nobody is left");
 }
 
 #[tokio::test(start_paused = true)]
