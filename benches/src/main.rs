@@ -7,6 +7,7 @@
 //! `bench [http] [query] [memory] [micro] [--seconds N]`; no words: all of them.
 
 mod http;
+mod latency;
 mod memory;
 mod micro;
 mod peers;

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
+    latency,
     peers::{Workshop, binary, words},
     process::{Server, installed, load, number_after, number_before},
     verdict,
@@ -43,6 +44,7 @@ pub fn run(seconds: u32) -> Result<()> {
         println!("\nPostgreSQL is not installed: no query figures");
         return Ok(());
     };
+    latency::run(&format!("postgres://postgres@127.0.0.1:{POSTGRES}/postgres"))?;
     fs::write(at.path("lookup.lua"), LOOKUP)?;
     println!(
         "\n## Queries: CPU microseconds per primary-key lookup over HTTPS, 64 connections, {POOL} to the database\n"
