@@ -1,4 +1,4 @@
-//! The operator's listener: health, figures, status, reload.
+//! The operator's listener: health, figures, status, reload, commands to single pools.
 //!
 //! Plain HTTP on the background thread, on an address of its own, so that it answers while the public side is full. `/livez`
 //! and `/readyz` are open; everything else needs the token (`Authorization: Bearer`), which is made at first start and kept in
@@ -9,9 +9,10 @@
 //! When things go wrong: health answers without a lock on anything that a request holds; a figure that cannot be had is left
 //! out.
 //!
-//! Left out: TLS (keep it on loopback or a private network), commands to single pools, a dashboard.
+//! Left out: TLS (keep it on loopback or a private network), a dashboard.
 
 mod metrics;
+mod pools;
 mod status;
 mod token;
 
@@ -29,6 +30,7 @@ use crate::{
     observe::exposition,
 };
 use token::Token;
+pub use token::token;
 
 /// Connections of operators at a time.
 const CONNECTIONS: u32 = 256;
@@ -130,6 +132,9 @@ impl Handler for Admin {
             let mut refused = answer::problem(StatusCode::UNAUTHORIZED, "Unauthorized", "show the admin token");
             refused.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             return refused;
+        }
+        if let Some(rest) = path.strip_prefix("/pools/") {
+            return pools::answer(&self.shared, &request, rest);
         }
         match (path.as_str(), request.method()) {
             ("/status", &Method::GET | &Method::HEAD) => json(StatusCode::OK, &status::status(&self.shared)),

@@ -34,7 +34,7 @@ use self::{
     postgres::{Postgres, PostgresConnection, Running},
     sqlite::Sqlite,
 };
-use crate::pool::{Holder, Lease, Pool, UseError};
+use crate::pool::{Holder, Lease, Operation, OperationError, Pool, PoolStatus, UseError};
 
 pub use error::{BackendError, DatabaseError};
 pub use fingerprint::fingerprint;
@@ -68,6 +68,29 @@ pub struct Execution {
 enum Kin {
     Postgres { lease: Lease<Postgres>, running: Box<Running> },
     Sqlite(Box<sqlite::Execution<Lease<Sqlite>>>),
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// The pool as it is now.
+    pub fn status(&self) -> PoolStatus {
+        match self {
+            Self::Postgres(pool) => pool.status(),
+            Self::Sqlite(pool) => pool.status(),
+        }
+    }
+
+    /// Does what an operator says to the pool.
+    ///
+    /// # Errors
+    /// Why it cannot be done.
+    pub fn operate(&self, operation: Operation) -> Result<(), OperationError> {
+        match self {
+            Self::Postgres(pool) => pool.operate(operation),
+            Self::Sqlite(pool) => pool.operate(operation),
+        }
+    }
 }
 
 // === impl Database ===

@@ -1,4 +1,4 @@
-//! The command line: `serve`, `check`, `key new`, `plugin inspect|compile|check`.
+//! The command line: `serve`, `check`, `key new`, `plugin inspect|compile|check`, `pool list|show|pause|…`.
 //!
 //! Answers go to standard output, reasons to standard error. Exit code 0: done; 1: failed, with every reason at once; 2: the
 //! words were not understood (clap's own). `serve` and `check` read a configuration by the same path, so what `check` passes,
@@ -7,6 +7,7 @@
 
 mod key;
 mod plugin;
+mod pool;
 mod serve;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -35,6 +36,9 @@ enum Command {
     /// Look at policy components.
     #[command(subcommand)]
     Plugin(plugin::Command),
+    /// Operate the pools of a running gateway, over its admin listener.
+    #[command(subcommand)]
+    Pool(pool::Command),
 }
 
 /// Which configuration.
@@ -61,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => serve::check(&args.into()),
         Command::Key(command) => key::run(&command),
         Command::Plugin(command) => plugin::run(&command),
+        Command::Pool(command) => pool::run(command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -21,12 +21,13 @@
 //! **How it is built.** `core` is the gate: a state machine without I/O or clock under the pool's one lock (`state`), which says
 //! what is left to do; `shell` does it. A caller's way is `checkout`, `vet`, `probe`, `lease`, and back through `mend`; `make` makes and
 //! closes. `drive` is the pool's own loop, with `steer` for the policies, `guards` for what holds whatever they say,
-//! `breaker` and `ceiling` for what failures lead to. `view`, `explain`, `advice` and `status` tell of it.
+//! `breaker` and `ceiling` for what failures lead to. `view`, `explain`, `advice` and `status` tell of it; `operate` is the
+//! operator's hand: pause, drain, resume, reconnect, resize, evict.
 //!
 //! Workers are threads with a runtime each. Idle connections lie on the stack of the worker they belong to; another worker takes
 //! one only when it has none, and re-homes it ([`Connection::rehome`]). So do the connections of a worker that has stopped.
 //!
-//! **What it leaves out.** Choosing a replica, pausing and resuming, giving a slot to a sister pool (the policy's `yield-cost` is
+//! **What it leaves out.** Choosing a replica, giving a slot to a sister pool (the policy's `yield-cost` is
 //! shown, not used), recycling through [`Manager::recycle`].
 
 mod advice;
@@ -44,6 +45,7 @@ mod guards;
 mod lease;
 mod make;
 mod mend;
+mod operate;
 mod probe;
 mod record;
 mod settings;
@@ -68,8 +70,11 @@ pub use budget::Budget;
 pub use error::{CheckoutError, CheckoutErrorKind};
 pub use figures::{Counters, CreateFailures, Quantiles};
 pub use lease::Lease;
+pub use operate::{Operation, OperationError};
 pub use record::UseError;
 pub use settings::PoolSettings;
 pub use shell::{Policies, PolicyChange, Pool};
-pub use status::{BreakerStatus, DecisionCount, EvictionStatus, HolderStatus, LatencyStatus, PoolStatus, SizingStatus};
+pub use status::{
+    BreakerStatus, DecisionCount, EvictionStatus, HolderStatus, LatencyStatus, PoolStatus, SizingStatus, WaiterStatus,
+};
 pub use tally::{Clamps, Closes};

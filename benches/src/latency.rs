@@ -62,7 +62,8 @@ async fn through(database: &Database, aid: i32) -> Result<()> {
     let work = Work::Single(Statement { sql: LOOKUP.to_owned(), params });
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     let limits = Limits { row: 1 << 20 };
-    let mut execution = database.start(work, deadline, Holder::default(), limits).await.map_err(|error| anyhow!("{error}"))?;
+    let mut execution =
+        database.start(work, deadline, Holder::default(), limits).await.map_err(|error| anyhow!("{error}"))?;
     while execution.next().await.map_err(|error| anyhow!("{error}"))?.is_some() {}
     Ok(())
 }

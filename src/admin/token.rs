@@ -4,7 +4,7 @@ use std::{
     fs::{self, OpenOptions},
     io::Write,
     os::unix::fs::OpenOptionsExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use http::{HeaderMap, header};
@@ -21,7 +21,7 @@ impl Token {
     pub(super) fn open(settings: &model::Admin, state: &Path) -> Result<Self, String> {
         let text = match &settings.token {
             Some(secret) => secret.reveal()?,
-            None => kept(&state.join("admin.token"))?,
+            None => kept(&place(state))?,
         };
         if text.is_empty() {
             return Err("the token is empty".into());
@@ -38,6 +38,23 @@ impl Token {
         let digest: [u8; 32] = Sha256::digest(shown.trim().as_bytes()).into();
         digest.ct_eq(&self.0).into()
     }
+}
+
+/// The token of a gateway with these settings, for whoever speaks to it. Makes none.
+///
+/// # Errors
+/// It cannot be read, with its place.
+pub fn token(settings: &model::Admin, state: &Path) -> Result<String, String> {
+    if let Some(secret) = &settings.token {
+        return secret.reveal();
+    }
+    let path = place(state);
+    let text = fs::read_to_string(&path);
+    text.map(|text| text.trim().to_owned()).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn place(state: &Path) -> PathBuf {
+    state.join("admin.token")
 }
 
 fn kept(path: &Path) -> Result<String, String> {

@@ -20,7 +20,7 @@ use crate::{
         model::{self, Access, BackendKind, Config, Reset},
     },
     policy::{self, Hook, PolicyError},
-    pool::{Backend, Budget, Policies, PolicyChange, Pool, PoolSettings, PoolStatus},
+    pool::{Backend, Budget, Operation, OperationError, Policies, PolicyChange, Pool, PoolSettings, PoolStatus},
 };
 
 /// How long connections may take to say goodbye when the gateway ends.
@@ -92,10 +92,15 @@ enum Step {
 impl PoolEntry {
     /// The pool at this moment.
     pub fn status(&self) -> PoolStatus {
-        match self.database.kind() {
-            Kind::Postgres(pool) => pool.status(),
-            Kind::Sqlite(pool) => pool.status(),
-        }
+        self.database.kind().status()
+    }
+
+    /// Does what an operator says to the pool.
+    ///
+    /// # Errors
+    /// Why it cannot be done.
+    pub fn operate(&self, operation: Operation) -> Result<(), OperationError> {
+        self.database.kind().operate(operation)
     }
 }
 

@@ -7,9 +7,14 @@ const ENOUGH: u64 = 20;
 
 /// Advice on `status`; none, if all is well.
 pub(super) fn on(status: &PoolStatus, held_warning_ms: u32) -> Vec<String> {
-    let rules = [creation_fails, server_full, too_small, mostly_idle, flapping, unclean, lingering];
+    let rules = [suspended, creation_fails, server_full, too_small, mostly_idle, flapping, unclean, lingering];
     let advice = rules.iter().filter_map(|rule| rule(status));
     advice.chain(held_long(status, held_warning_ms)).collect()
+}
+
+fn suspended(status: &PoolStatus) -> Option<String> {
+    let what = (status.service != "open").then_some(status.service)?;
+    Some(format!("{what} by an operator, {} callers wait: `sluicegate pool resume {}`", status.waiters, status.name))
 }
 
 fn creation_fails(status: &PoolStatus) -> Option<String> {
@@ -119,6 +124,7 @@ mod tests {
             backend: "postgres",
             epoch: 0,
             retired: false,
+            service: "open",
             size: 10,
             idle: 5,
             in_use: 5,
@@ -155,6 +161,7 @@ mod tests {
             decisions: vec![],
             health: 1.0,
             holders: vec![],
+            waiting: vec![],
             advice: vec![],
         }
     }

@@ -13,7 +13,7 @@
 //!
 //! A returned or new connection goes to the oldest waiter by direct hand-off, into a place inside the queue. Giving it and
 //! taking it back from a waiter who leaves happen under the same lock, so no permit can be lost between them. While
-//! somebody waits, nothing is idle.
+//! somebody waits, nothing is idle, unless an operator has paused the pool.
 
 mod create;
 mod idle;
@@ -24,6 +24,7 @@ mod loomed;
 #[cfg(not(feature = "loom"))]
 mod model;
 mod queue;
+mod service;
 #[cfg(test)]
 #[cfg(not(feature = "loom"))]
 mod tests;
@@ -36,6 +37,7 @@ use tokio::time::Instant;
 pub(crate) use self::{
     create::Newborn,
     queue::{Handed, Refused, Ticket},
+    service::{Doomed, Service},
     uses::Use,
 };
 use self::{
@@ -143,6 +145,7 @@ pub(crate) struct Counts {
 pub(crate) struct Core<C> {
     gate: Gate,
     creation: Creation,
+    service: Service,
     life: Life,
     epoch: u32,
     idle: Stacks<C>,
@@ -179,6 +182,7 @@ impl<C> Core<C> {
         Self {
             gate,
             creation: Creation::Free,
+            service: Service::Open,
             life: Life::Open,
             epoch: 0,
             idle: Stacks::new(),
@@ -203,7 +207,9 @@ impl<C> Core<C> {
         if self.life == Life::Shut {
             return Checkout::Refused(Refused::Shut);
         }
-        if let Some(held) = self.idle.pop(caller.worker) {
+        if self.service == Service::Open
+            && let Some(held) = self.idle.pop(caller.worker)
+        {
             self.uses.begin(now, held.record.seat, held.record.id, caller.holder);
             return Checkout::Idle(held);
         }
@@ -235,7 +241,10 @@ impl<C> Core<C> {
     /// A connection in use comes back clean: to the oldest waiter, else to the idle. Returns its use.
     pub(crate) fn give_back(&mut self, now: Instant, held: Box<Held<C>>, todo: &mut Actions<C>) -> Option<Use> {
         let used = self.uses.end(now, held.record.seat);
-        self.place(now, held, todo);
+        match &used {
+            Some(used) if used.doomed => self.send_off(held, Cause::Operator, todo),
+            _ => self.place(now, held, todo),
+        }
         self.settle(now, todo);
         used
     }
@@ -298,6 +307,8 @@ impl<C> Core<C> {
             self.life = Life::Retired;
         }
         self.fill = 0;
+        // Whoever waits for an operator's word would wait in vain: nobody can reach this pool by its name any more.
+        self.open(now, todo);
         self.close_all_idle(now, Cause::Retired, todo);
     }
 
@@ -366,6 +377,11 @@ impl<C> Core<C> {
         self.queue.oldest()
     }
 
+    /// Who waits and since when, the oldest first.
+    pub(crate) fn waiters(&self) -> impl Iterator<Item = (&Holder, Instant)> {
+        self.queue.iter()
+    }
+
     /// In no order.
     pub(crate) fn idle(&self) -> impl Iterator<Item = &Held<C>> {
         self.idle.iter()
@@ -406,7 +422,12 @@ impl<C> Core<C> {
         if self.counts().size() >= self.allowance() {
             return self.send_off(held, Cause::Surplus, todo);
         }
-        if let Some((ticket, waiter)) = self.queue.pop() {
+        if self.service == Service::Drained {
+            return self.send_off(held, Cause::Operator, todo);
+        }
+        if self.service == Service::Open
+            && let Some((ticket, waiter)) = self.queue.pop()
+        {
             self.uses.begin(now, held.record.seat, held.record.id, waiter.holder);
             self.queue.hand(ticket, Handed::Connection(held));
             self.handoffs += 1;
@@ -442,6 +463,9 @@ impl<C> Core<C> {
     }
 
     fn is_hopeless(&self) -> bool {
-        self.creation == Creation::Barred && self.idle.is_empty() && self.uses.in_use() == 0
+        self.service == Service::Open
+            && self.creation == Creation::Barred
+            && self.idle.is_empty()
+            && self.uses.in_use() == 0
     }
 }

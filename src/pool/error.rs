@@ -57,6 +57,8 @@ pub enum CheckoutErrorKind {
     },
     /// No connection came back during the wait: what runs on them takes too long, or connecting does.
     Slow,
+    /// An operator has paused the pool, and has not resumed it in time.
+    Paused,
     /// The pool serves no more.
     Retired,
 }
@@ -71,6 +73,7 @@ impl CheckoutErrorKind {
             Self::BreakerOpen { .. } => "breaker-open",
             Self::Leaked { .. } => "leaked",
             Self::Slow => "slow",
+            Self::Paused => "paused",
             Self::Retired => "retired",
         }
     }
@@ -129,6 +132,7 @@ impl CheckoutError {
             CheckoutErrorKind::BreakerOpen { public, .. } => format!("the database is not available: {public}"),
             CheckoutErrorKind::Leaked { .. } => "all database connections are held by other requests for long".into(),
             CheckoutErrorKind::Slow => "all database connections are busy with slow work".into(),
+            CheckoutErrorKind::Paused => "the database pool is paused by its operator".into(),
             CheckoutErrorKind::Retired => "the database pool is closing".into(),
         }
     }

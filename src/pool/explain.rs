@@ -5,11 +5,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
+    backend::Holder,
     breaker::{Breaker, Reason},
-    core::{Core, Refused},
+    core::{Core, Refused, Service},
     error::{CheckoutErrorKind, Load},
     record::millis,
-    status::HolderStatus,
+    status::{HolderStatus, WaiterStatus},
 };
 
 /// Holders that an error names.
@@ -27,6 +28,16 @@ pub(super) fn holders<C>(core: &Core<C>, now: Instant, most: usize) -> Vec<Holde
     holders.sort_by_key(|holder| std::cmp::Reverse(holder.held_ms));
     holders.truncate(most);
     holders
+}
+
+/// Who waits, the longest first.
+pub(super) fn waiters<C>(core: &Core<C>, now: Instant, most: usize) -> Vec<WaiterStatus> {
+    let status = |(holder, since): (&Holder, Instant)| WaiterStatus {
+        route: holder.route.clone(),
+        request: holder.request,
+        waited_ms: millis(now.saturating_duration_since(since)),
+    };
+    core.waiters().take(most).map(status).collect()
 }
 
 pub(super) fn load<C>(core: &Core<C>) -> Load {
@@ -66,6 +77,9 @@ pub(super) fn timeout<C>(
     held_warning: Duration,
     returned: u64,
 ) -> CheckoutErrorKind {
+    if core.service() != Service::Open {
+        return CheckoutErrorKind::Paused;
+    }
     let counts = core.counts();
     let gate = core.gate();
     if let Some(Reason { class, sqlstate, public, .. }) = breaker.reason()

@@ -9,7 +9,7 @@ use tokio::{runtime::Handle, sync::Notify, time::Instant};
 use super::{
     backend::Backend,
     budget::Budget,
-    core::{Action, Actions, Core},
+    core::{Action, Actions, Core, Gate},
     make::{CloseTicket, CreateTicket},
     settings::PoolSettings,
     state::State,
@@ -131,17 +131,29 @@ impl<B: Backend> Pool<B> {
                 state.core.bump_epoch(now, todo);
             }
             state.tell_core(now);
-            if !state.core.is_retired() {
-                self.budget.set_cap(settings.max);
-            }
-            let gate = state.core.gate();
-            let wanted = if gate.target == old.max { settings.max } else { gate.target };
-            let target = wanted.clamp(settings.min.clamp(1, settings.max), settings.max);
-            let ceiling = gate.ceiling;
-            state.core.set_gate(now, super::core::Gate { target, ceiling, ..settings.gate() }, todo);
-            state.early = Some(SizingInput::CONFIGURATION);
+            self.take_up_size(state, now, old.max, &settings, todo);
         });
         self.bell.notify_one();
+    }
+
+    /// Bounds that are new hold at once; a target that stood at the maximum stays there.
+    pub(super) fn take_up_size(
+        &self,
+        state: &mut State<B::Conn>,
+        now: Instant,
+        old_max: u32,
+        settings: &PoolSettings,
+        todo: &mut Actions<B::Conn>,
+    ) {
+        if !state.core.is_retired() {
+            self.budget.set_cap(settings.max);
+        }
+        let gate = state.core.gate();
+        let wanted = if gate.target == old_max { settings.max } else { gate.target };
+        let target = wanted.clamp(settings.min.clamp(1, settings.max), settings.max);
+        let ceiling = gate.ceiling;
+        state.core.set_gate(now, Gate { target, ceiling, ..settings.gate() }, todo);
+        state.early = Some(SizingInput::CONFIGURATION);
     }
 
     /// Whether connections made under `settings` would be other sessions than those made now: a secret was changed, say.

@@ -9,6 +9,7 @@ use super::{
     advice,
     backend::Backend,
     breaker::{Breaker, Position},
+    core::Service,
     explain,
     figures::{Counters, Quantiles, Samples},
     record::millis,
@@ -25,8 +26,10 @@ pub struct PoolStatus {
     pub backend: &'static str,
     /// Changes of credentials, address or settings so far.
     pub epoch: u32,
-    /// Whether it is being drained.
+    /// Whether it is being drained, as another has taken its place.
     pub retired: bool,
+    /// `open`; or by an operator's word `paused` (nothing is lent) or `drained` (and nothing kept open).
+    pub service: &'static str,
     /// Connections that can serve, now or soon: idle, in use, being made.
     pub size: u32,
     /// Unused ones.
@@ -80,6 +83,8 @@ pub struct PoolStatus {
     pub health: f64,
     /// Who holds connections, the longest first; at most 32.
     pub holders: Vec<HolderStatus>,
+    /// Who waits for one, the longest first; at most 32.
+    pub waiting: Vec<WaiterStatus>,
     /// What an operator may want to do.
     pub advice: Vec<String>,
 }
@@ -184,6 +189,17 @@ pub struct HolderStatus {
     pub held_ms: u32,
 }
 
+/// Who waits for a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WaiterStatus {
+    /// The route's name.
+    pub route: Arc<str>,
+    /// The request's id.
+    pub request: u64,
+    /// For how long.
+    pub waited_ms: u32,
+}
+
 impl<B: Backend> Pool<B> {
     /// The pool as it is now. Takes the pool's lock for some microseconds.
     pub fn status(&self) -> PoolStatus {
@@ -199,6 +215,7 @@ impl<B: Backend> Pool<B> {
             backend: backend_name(settings.backend),
             epoch: state.core.epoch(),
             retired: state.core.is_retired(),
+            service: service_name(state.core.service()),
             size: counts.size(),
             idle: counts.idle,
             in_use: counts.in_use,
@@ -224,7 +241,8 @@ impl<B: Backend> Pool<B> {
             eviction: aged(steering.last_eviction.as_ref(), now, |status, ago_ms| EvictionStatus { ago_ms, ..status }),
             decisions: state.decisions.clone(),
             health: state.health(now, counts),
-            holders: explain::holders(&state.core, now, MOST_HOLDERS),
+            holders: explain::holders(&state.core, now, MOST_LISTED),
+            waiting: explain::waiters(&state.core, now, MOST_LISTED),
             advice: Vec::new(),
         };
         drop(state);
@@ -234,8 +252,16 @@ impl<B: Backend> Pool<B> {
     }
 }
 
-/// Holders that are listed.
-const MOST_HOLDERS: usize = 32;
+/// Holders and waiters that are listed.
+const MOST_LISTED: usize = 32;
+
+fn service_name(service: Service) -> &'static str {
+    match service {
+        Service::Open => "open",
+        Service::Paused => "paused",
+        Service::Drained => "drained",
+    }
+}
 
 fn backend_name(kind: BackendKind) -> &'static str {
     match kind {

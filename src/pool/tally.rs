@@ -66,6 +66,8 @@ tally! {
     Abandoned => abandoned, "abandoned";
     /// The pool is being drained.
     Retired => retired, "retired";
+    /// An operator said so.
+    Operator => operator, "operator";
 }
 
 tally! {

@@ -2,6 +2,7 @@
 
 mod cleaning;
 mod load;
+mod operate;
 mod outage;
 mod reload;
 mod scripted;

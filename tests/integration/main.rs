@@ -17,6 +17,7 @@ mod edge;
 mod faults;
 mod hostile;
 mod operate;
+mod pools;
 mod proxying;
 mod queries;
 mod rooms;

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::{Action, Actions, Cause, Core, Creation, RESERVE_AFTER};
+use super::{Action, Actions, Cause, Core, Creation, RESERVE_AFTER, Service};
 use crate::pool::record::{Held, Home, Record};
 
 /// A connection as it is made.
@@ -126,7 +126,8 @@ impl<C> Core<C> {
     /// Makes one connection although callers may not, if there is room and none is being made. Its outcome says whether they
     /// may again.
     pub(crate) fn try_probe(&mut self, todo: &mut Actions<C>) -> bool {
-        let go = self.creating == 0 && self.has_room(self.gate.target.min(self.gate.max)) && self.budget.try_take();
+        let wanted = self.service == Service::Open && self.creating == 0;
+        let go = wanted && self.has_room(self.gate.target.min(self.gate.max)) && self.budget.try_take();
         if go {
             self.creating += 1;
             todo.push(Action::Create);
@@ -142,6 +143,9 @@ impl<C> Core<C> {
 
     /// Makes connections for waiters that no connection is being made for yet, and for [`Self::fill`].
     pub(super) fn start_creates(&mut self, now: Instant, todo: &mut Actions<C>) {
+        if self.service != Service::Open {
+            return;
+        }
         let parallel = match self.creation {
             Creation::Free => self.gate.parallel.max(1),
             Creation::Single => 1,

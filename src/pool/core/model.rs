@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::{
-    Action, Actions, Caller, Checkout, Core, Creation, Gate, Handed, Newborn, Ticket,
+    Action, Actions, Caller, Checkout, Core, Creation, Doomed, Gate, Handed, Newborn, Service, Ticket,
     tests::{GATE, caller, newborn},
 };
 use crate::pool::{budget::Budget, record::Held, tally::Cause};
@@ -41,6 +41,8 @@ enum Op {
     Purge,
     Bump,
     Retire,
+    Suspend(Service),
+    Doom(usize),
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
@@ -68,6 +70,9 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => any::<usize>().prop_map(Op::Borrow),
         1 => any::<usize>().prop_map(Op::Replace),
         1 => prop_oneof![8 => Just(Op::Purge), 4 => Just(Op::Bump), 1 => Just(Op::Retire)],
+        1 => prop_oneof![Just(Service::Paused), Just(Service::Drained)].prop_map(Op::Suspend),
+        2 => Just(Op::Suspend(Service::Open)),
+        1 => any::<usize>().prop_map(Op::Doom),
     ];
     prop::collection::vec(op, 1..80)
 }
@@ -90,9 +95,15 @@ struct World {
     creating: u32,
     closing: u32,
     lingering: Vec<Instant>,
+    /// In use, and to be closed when they come back.
+    doomed: BTreeSet<u64>,
 }
 
 const LINGER: Duration = Duration::from_secs(5);
+
+fn is_closed(conn: u64, todo: &Actions<u64>) -> bool {
+    todo.iter().any(|action| matches!(action, Action::Close(held, _) if held.conn == conn))
+}
 
 fn choose<T>(from: &[T], n: usize) -> Option<usize> {
     (!from.is_empty()).then(|| n % from.len())
@@ -114,6 +125,7 @@ impl World {
             creating: 0,
             closing: 0,
             lingering: Vec::new(),
+            doomed: BTreeSet::new(),
         }
     }
 
@@ -188,7 +200,28 @@ impl World {
             }
             Op::Purge => self.core.purge(self.now, &mut todo),
             Op::Bump => self.core.bump_epoch(self.now, &mut todo),
-            Op::Retire => self.core.retire(self.now, &mut todo),
+            Op::Retire => {
+                self.core.retire(self.now, &mut todo);
+                self.lent(&todo);
+            }
+            Op::Suspend(service) => {
+                self.core.suspend(self.now, service, &mut todo);
+                self.lent(&todo);
+            }
+            Op::Doom(n) => {
+                let (idle, leased) = (self.idle.len(), self.leases.len());
+                match n.checked_rem(idle + leased) {
+                    None => assert_eq!(self.core.doom(self.now, 0, &mut todo), Doomed::Unknown),
+                    Some(at) if at < idle => {
+                        assert_eq!(self.core.doom(self.now, self.id_of(at), &mut todo), Doomed::Closed);
+                    }
+                    Some(at) => {
+                        let id = self.leases[at - idle].record.id;
+                        assert_eq!(self.core.doom(self.now, id, &mut todo), Doomed::Marked);
+                        self.doomed.insert(self.leases[at - idle].conn);
+                    }
+                }
+            }
             _ => {}
         }
         self.absorb(todo);
@@ -202,7 +235,8 @@ impl World {
 
     fn checkout(&mut self, caller: Caller, todo: &mut Actions<u64>) {
         let again = caller.again;
-        let expected = self.idle.last().copied();
+        let open = self.core.service() == Service::Open;
+        let expected = self.idle.last().copied().filter(|_| open);
         match self.core.checkout(self.now, caller, todo) {
             Checkout::Idle(held) => {
                 assert_eq!(Some(held.conn), expected, "the last returned is taken first");
@@ -282,14 +316,28 @@ impl World {
         self.whither(self.next, todo);
     }
 
+    /// What lay idle goes to those who wait, the newest first, when the pool is open again.
+    fn lent(&mut self, todo: &Actions<u64>) {
+        let still: BTreeSet<u64> = self.core.idle().map(|held| held.conn).collect();
+        let gone = |conn: &u64| !still.contains(conn) && !is_closed(*conn, todo);
+        let lent: Vec<u64> = self.idle.iter().rev().copied().filter(gone).collect();
+        self.idle.retain(|conn| !lent.contains(conn));
+        for conn in lent {
+            assert_eq!(self.core.service(), Service::Open);
+            let first = self.waiting.remove(0);
+            self.served.insert(first, Some(conn));
+        }
+    }
+
     /// Where a connection went that was put back: it is closed, or idle, or else with the one who waited longest.
     fn whither(&mut self, conn: u64, todo: &Actions<u64>) {
-        let closed = todo.iter().any(|action| matches!(action, Action::Close(held, _) if held.conn == conn));
-        if closed {
+        let doomed = self.doomed.remove(&conn);
+        if is_closed(conn, todo) {
             return;
         }
+        assert!(!doomed, "an operator wanted it closed");
         let at = self.core.idle().find(|held| held.conn == conn).map(|held| held.record.returned);
-        match (at, self.waiting.is_empty()) {
+        match (at, self.waiting.is_empty() || self.core.service() != Service::Open) {
             (Some(returned), true) => {
                 let order =
                     |conn: &u64| self.core.idle().find(|held| held.conn == *conn).map(|held| held.record.returned);
@@ -310,6 +358,7 @@ impl World {
         for action in todo {
             match action {
                 Action::Create => {
+                    assert_eq!(self.core.service(), Service::Open, "made although nothing may be");
                     self.creating += 1;
                     let gate = self.core.gate();
                     let most = (gate.target + gate.reserve).min(gate.max).min(gate.ceiling);
@@ -342,7 +391,9 @@ impl World {
         assert_eq!(counts.idle, self.idle.len() as u32);
         assert_eq!(counts.waiters, self.waiting.len() as u32, "no waiter is forgotten");
         assert_eq!(counts.live(), self.budget.live(), "no permit is lost, none is made up");
-        assert!(counts.waiters == 0 || counts.idle == 0, "nobody waits while something is idle");
+        let open = self.core.service() == Service::Open;
+        assert!(counts.waiters == 0 || counts.idle == 0 || !open, "nobody waits while something is idle");
+        assert!(counts.idle == 0 || self.core.service() != Service::Drained, "a drained pool keeps nothing");
         let mut ids = BTreeSet::new();
         assert!(
             self.core.idle().all(|held| ids.insert(held.record.id)) && self.core.uses().all(|used| ids.insert(used.id))
@@ -353,6 +404,9 @@ impl World {
     /// Nobody waits for a connection that could be made and is not.
     fn check_progress(&self) {
         let (counts, gate) = (self.core.counts(), self.core.gate());
+        if self.core.service() != Service::Open {
+            return;
+        }
         let barred = self.core.creation == Creation::Barred;
         assert!(!barred || counts.idle + counts.in_use > 0 || counts.waiters == 0, "waits for what cannot come");
         let parallel = if self.core.creation == Creation::Free { gate.parallel.max(1) } else { 1 };

@@ -74,6 +74,11 @@ impl<C> Queue<C> {
         self.waiting.values().map(|waiter| waiter.since).next()
     }
 
+    /// Who waits and since when, the oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Holder, Instant)> {
+        self.waiting.values().map(|waiter| (&waiter.holder, waiter.since))
+    }
+
     /// Gives the caller a place at the end, or again the one it had.
     pub(super) fn join(&mut self, caller: Caller) -> Ticket {
         let ticket = caller.again.unwrap_or_else(|| {

@@ -12,6 +12,8 @@ pub(crate) struct Use {
     pub(crate) holder: Holder,
     /// Whether the log has been told that it is held for long.
     pub(crate) warned: bool,
+    /// Whether the connection is closed when it comes back.
+    pub(super) doomed: bool,
 }
 
 /// A seat for each connection. Connections that are handed over, probed or cleaned are in use too.
@@ -50,7 +52,7 @@ impl Uses {
 
     pub(super) fn begin(&mut self, now: Instant, seat: usize, id: u64, holder: Holder) {
         self.flow(now);
-        self.seats[seat] = Some(Use { id, since: now, holder, warned: false });
+        self.seats[seat] = Some(Use { id, since: now, holder, warned: false, doomed: false });
         self.in_use += 1;
         self.peak = self.peak.max(self.in_use);
     }
