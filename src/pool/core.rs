@@ -51,9 +51,7 @@ use super::{
     record::Held,
     tally::{Cause, Closes},
 };
-
-/// How long the first in the queue waits before the reserve may be used.
-pub(crate) const RESERVE_AFTER: Duration = Duration::from_secs(1);
+use crate::config::model::IdleOrder;
 
 /// The gate's settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,14 +60,22 @@ pub(crate) struct Gate {
     pub(crate) target: u32,
     /// Connections above the target for waiters that have grown old.
     pub(crate) reserve: u32,
+    /// When a waiter has.
+    pub(crate) reserve_after: Duration,
     /// Connections at most, whatever the target and the reserve say.
     pub(crate) max: u32,
     /// What the server was seen to grant.
     pub(crate) ceiling: u32,
     /// Connections being made at a time.
     pub(crate) parallel: u32,
+    /// From the beginning of one connection to the next.
+    pub(crate) pace: Duration,
     /// Waiters at most.
     pub(crate) queue: u32,
+    /// Callers at most, with a connection or waiting.
+    pub(crate) clients: u32,
+    /// Which idle connection is lent.
+    pub(crate) order: IdleOrder,
 }
 
 /// Whether connections may be made.
@@ -105,6 +111,8 @@ pub(crate) enum Action<C> {
     Wake(Waker),
     /// Permits came back: tell sister pools, and whoever waits for the pool to be empty.
     Freed,
+    /// Something may be made, but not yet: have [`Core::kick`] called at [`Core::next_start`].
+    Later,
 }
 
 /// What is left to do outside the lock; an empty one costs nothing.
@@ -152,6 +160,10 @@ pub(crate) struct Core<C> {
     queue: Queue<C>,
     uses: Uses,
     creating: u32,
+    /// When the next connection may be begun.
+    next_create: Instant,
+    /// The last such time that was told as [`Action::Later`].
+    told_later: Instant,
     closing: u32,
     /// When the permits of connections that nobody closes properly come back. Counted in `closing`.
     lingering: Vec<Instant>,
@@ -189,6 +201,8 @@ impl<C> Core<C> {
             queue: Queue::new(),
             uses: Uses::new(now),
             creating: 0,
+            next_create: now,
+            told_later: now,
             closing: 0,
             lingering: Vec::new(),
             fill: 0,
@@ -207,8 +221,11 @@ impl<C> Core<C> {
         if self.life == Life::Shut {
             return Checkout::Refused(Refused::Shut);
         }
+        if caller.again.is_none() && self.callers() >= self.gate.clients {
+            return Checkout::Refused(Refused::TooMany);
+        }
         if self.service == Service::Open
-            && let Some(held) = self.idle.pop(caller.worker)
+            && let Some(held) = self.idle.pop(caller.worker, self.gate.order)
         {
             self.uses.begin(now, held.record.seat, held.record.id, caller.holder);
             return Checkout::Idle(held);
@@ -370,6 +387,11 @@ impl<C> Core<C> {
     /// Retired, and nothing and nobody left.
     pub(crate) fn is_drained(&self) -> bool {
         self.is_retired() && self.counts().live() == 0 && self.queue.is_empty()
+    }
+
+    /// Callers, with a connection or waiting. A connection that is probed or cleaned counts as one.
+    fn callers(&self) -> u32 {
+        self.uses.in_use() + self.queue.len()
     }
 
     /// Since when the first in the queue waits.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
-use super::{backend::Backend, core::RESERVE_AFTER, guards::SHORTEST_TICK, shell::Pool};
+use super::{backend::Backend, guards::SHORTEST_TICK, shell::Pool};
 use crate::policy::SizingInput;
 
 /// No matter what is due: the loop never turns more often.
@@ -87,12 +87,14 @@ impl<B: Backend> Pool<B> {
     fn next_turn(&self, diary: &Diary) -> Instant {
         let now = Instant::now();
         let state = self.state.lock();
-        let reserve = (state.core.gate().reserve > 0).then(|| state.core.oldest_wait()).flatten();
+        let gate = state.core.gate();
+        let reserve = (gate.reserve > 0).then(|| state.core.oldest_wait()).flatten();
         let due = [
             state.core.next_linger(),
             state.breaker.next_change(now),
             state.ceiling.next_change(),
-            reserve.map(|since| since + RESERVE_AFTER).filter(|at| *at > now),
+            reserve.map(|since| since + gate.reserve_after).filter(|at| *at > now),
+            state.core.next_start(now),
         ];
         let usual = diary.size_at.min(diary.sweep_at);
         due.into_iter().flatten().fold(usual, Instant::min)

@@ -30,6 +30,8 @@ pub enum CheckoutErrorKind {
     Saturated,
     /// So many wait already that this caller may not.
     QueueFull,
+    /// So many hold a connection or wait for one already that this caller may not.
+    TooManyClients,
     /// There are too few connections because no more can be made.
     Creating {
         /// How the last attempt failed.
@@ -69,6 +71,7 @@ impl CheckoutErrorKind {
         match self {
             Self::Saturated => "saturated",
             Self::QueueFull => "queue-full",
+            Self::TooManyClients => "too-many-clients",
             Self::Creating { .. } => "creating",
             Self::BreakerOpen { .. } => "breaker-open",
             Self::Leaked { .. } => "leaked",
@@ -128,6 +131,7 @@ impl CheckoutError {
         match &self.0.kind {
             CheckoutErrorKind::Saturated => "no database connection came free in time".into(),
             CheckoutErrorKind::QueueFull => "too many requests are waiting for a database connection".into(),
+            CheckoutErrorKind::TooManyClients => "too many requests use this database".into(),
             CheckoutErrorKind::Creating { public, .. } => format!("no database connection could be made: {public}"),
             CheckoutErrorKind::BreakerOpen { public, .. } => format!("the database is not available: {public}"),
             CheckoutErrorKind::Leaked { .. } => "all database connections are held by other requests for long".into(),

@@ -55,6 +55,7 @@ pub(super) fn limit<C>(core: &Core<C>) -> u32 {
 pub(super) fn refusal(why: Refused, breaker: &Breaker, now: Instant) -> CheckoutErrorKind {
     match why {
         Refused::QueueFull => CheckoutErrorKind::QueueFull,
+        Refused::TooMany => CheckoutErrorKind::TooManyClients,
         Refused::Shut => CheckoutErrorKind::Retired,
         Refused::Barred => match breaker.reason() {
             Some(Reason { class, sqlstate, public, .. }) => CheckoutErrorKind::BreakerOpen {

@@ -32,7 +32,14 @@ pub(crate) struct Situation {
     /// The target now.
     pub(crate) target: u32,
     pub(crate) min: u32,
+    /// What the target may be at most.
     pub(crate) max: u32,
+    /// What the target and the reserve may be together.
+    pub(crate) beyond: u32,
+    /// Idle connections kept, whatever the policy says.
+    pub(crate) min_idle: u32,
+    /// The pool's own setting: the least that the reserve is.
+    pub(crate) reserve: u32,
     /// The pool's own setting.
     pub(crate) parallel: u32,
     /// The pool's own setting.
@@ -92,16 +99,17 @@ impl SizingGuard {
             ms => Duration::from_millis(ms.into()),
         };
         let parallel = if proposal.parallel_creates == 0 { at.parallel } else { proposal.parallel_creates };
+        let (min_idle, reserve) = (proposal.min_idle.max(at.min_idle), proposal.reserve.max(at.reserve));
         let mut ruling = Ruling {
             target,
-            min_idle: proposal.min_idle.min(target),
-            reserve: proposal.reserve.min(at.max - target),
+            min_idle: min_idle.min(target),
+            reserve: reserve.min(at.beyond - target),
             parallel: parallel.clamp(1, most_parallel),
             next_tick: next_tick.clamp(SHORTEST_TICK, LONGEST_TICK),
             clamps,
         };
-        let followed = ruling.min_idle == proposal.min_idle
-            && ruling.reserve == proposal.reserve
+        let followed = ruling.min_idle == min_idle
+            && ruling.reserve == reserve
             && ruling.parallel == parallel
             && ruling.next_tick == next_tick;
         if !followed {
@@ -198,6 +206,9 @@ mod tests {
             target: 10,
             min: 2,
             max: 20,
+            beyond: 20,
+            min_idle: 0,
+            reserve: 0,
             parallel: 2,
             interval: Duration::from_secs(1),
             max_step: 0,
@@ -286,6 +297,7 @@ mod tests {
                 now: now + Duration::from_secs(second.into()),
                 target: 10 + second,
                 max: 100,
+                beyond: 100,
                 ..situation(now)
             };
             assert_eq!(guard.rule(&target(11 + second), &at).target, 11 + second);
@@ -314,16 +326,19 @@ mod tests {
         #[test]
         fn no_answer_leads_out_of_bounds(
             answers in prop::collection::vec((any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>(), 0..5_000_u64), 1..60),
-            (min, max) in (0..20_u32, 1..40_u32),
+            (min, max, kept, idle) in (0..20_u32, 1..40_u32, 0..5_u32, 0..5_u32),
         ) {
             let mut guard = SizingGuard::default();
-            let mut at = Situation { min: min.min(max), max, target: max, ..situation(Instant::now()) };
+            let beyond = max + kept;
+            let own = Situation { beyond, reserve: kept, min_idle: idle, ..situation(Instant::now()) };
+            let mut at = Situation { min: min.min(max), max, target: max, ..own };
             for (proposed, min_idle, reserve, parallel_creates, ms) in answers {
                 at.now += Duration::from_millis(ms);
                 let proposal = SizingOutput { target: proposed, min_idle, reserve, parallel_creates, ..SizingOutput::default() };
                 let ruling = guard.rule(&proposal, &at);
                 prop_assert!((1..=max).contains(&ruling.target) && ruling.target >= at.min);
-                prop_assert!(ruling.target + ruling.reserve <= max && ruling.min_idle <= ruling.target);
+                prop_assert!(ruling.target + ruling.reserve <= beyond && ruling.min_idle <= ruling.target);
+                prop_assert!(ruling.reserve >= kept && ruling.min_idle >= idle.min(ruling.target));
                 prop_assert!(ruling.parallel >= 1 && ruling.parallel <= 2.max(max / 4));
                 at.target = ruling.target;
             }

@@ -88,9 +88,10 @@ impl<B: Backend> Pool<B> {
         if max == 0 || max > MOST || min > max {
             return Err(OperationError::Size { min, max });
         }
-        let settings = PoolSettings { min, max, ..(*old).clone() };
+        let reserve = old.reserve.min(max - min.max(1));
+        let settings = PoolSettings { min, max, reserve, ..(*old).clone() };
         self.settings.store(Arc::new(settings.clone()));
-        self.change(|state, now, todo| self.take_up_size(state, now, old.max, &settings, todo));
+        self.change(|state, now, todo| self.take_up_size(state, now, old.most(), &settings, todo));
         Ok(())
     }
 }

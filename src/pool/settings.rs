@@ -12,7 +12,7 @@ use super::{
     record::Limits,
 };
 use crate::config::{
-    model::{BackendKind, Pool},
+    model::{BackendKind, IdleOrder, Pool},
     value::{Secret, Span},
 };
 
@@ -25,6 +25,18 @@ pub struct PoolSettings {
     pub min: u32,
     /// Connections at most; at least 1.
     pub max: u32,
+    /// Connections kept idle at least.
+    pub min_idle: u32,
+    /// Connections of the maximum for callers who have waited for `reserve_after`; less than the maximum.
+    pub reserve: u32,
+    /// When the reserve is opened.
+    pub reserve_after: Duration,
+    /// Callers at most, holding or waiting; 0: no limit of its own.
+    pub max_clients: u32,
+    /// Connections begun in a second; 0: no limit.
+    pub creates_per_second: u32,
+    /// Which idle connection is lent.
+    pub idle_order: IdleOrder,
     /// Waiters at most.
     pub queue: u32,
     /// Longest checkout, within the caller's deadline.
@@ -72,6 +84,12 @@ impl PoolSettings {
             backend: pool.backend,
             min: pool.min().min(max),
             max,
+            min_idle: pool.size.min_idle.min(max),
+            reserve: pool.size.reserve.min(max - 1),
+            reserve_after: pool.size.reserve_after.0,
+            max_clients: pool.max_clients,
+            creates_per_second: pool.creates_per_second,
+            idle_order: pool.idle_order,
             queue: pool.queue,
             checkout_timeout: pool.checkout_timeout.0,
             connect_timeout: pool.connect_timeout.0,
@@ -106,13 +124,25 @@ impl PoolSettings {
     /// The gate as these settings alone have it, before a policy has spoken.
     pub(crate) fn gate(&self) -> Gate {
         Gate {
-            target: self.max,
-            reserve: 0,
+            target: self.most(),
+            reserve: self.reserve,
+            reserve_after: self.reserve_after,
             max: self.max,
             ceiling: u32::MAX,
             parallel: self.parallel_creates,
+            pace: match self.creates_per_second {
+                0 => Duration::ZERO,
+                rate => Duration::from_secs(1) / rate,
+            },
             queue: self.queue,
+            clients: if self.max_clients == 0 { u32::MAX } else { self.max_clients },
+            order: self.idle_order,
         }
+    }
+
+    /// What a target may be at most: the reserve is not for everybody.
+    pub(crate) fn most(&self) -> u32 {
+        self.max.saturating_sub(self.reserve).max(1)
     }
 
     pub(crate) fn limits(&self) -> Limits {

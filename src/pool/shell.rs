@@ -131,7 +131,7 @@ impl<B: Backend> Pool<B> {
                 state.core.bump_epoch(now, todo);
             }
             state.tell_core(now);
-            self.take_up_size(state, now, old.max, &settings, todo);
+            self.take_up_size(state, now, old.most(), &settings, todo);
         });
         self.bell.notify_one();
     }
@@ -141,7 +141,7 @@ impl<B: Backend> Pool<B> {
         &self,
         state: &mut State<B::Conn>,
         now: Instant,
-        old_max: u32,
+        old_most: u32,
         settings: &PoolSettings,
         todo: &mut Actions<B::Conn>,
     ) {
@@ -149,8 +149,9 @@ impl<B: Backend> Pool<B> {
             self.budget.set_cap(settings.max);
         }
         let gate = state.core.gate();
-        let wanted = if gate.target == old_max { settings.max } else { gate.target };
-        let target = wanted.clamp(settings.min.clamp(1, settings.max), settings.max);
+        let most = settings.most();
+        let wanted = if gate.target >= old_most { most } else { gate.target };
+        let target = wanted.clamp(settings.min.clamp(1, most), most);
         let ceiling = gate.ceiling;
         state.core.set_gate(now, Gate { target, ceiling, ..settings.gate() }, todo);
         state.early = Some(SizingInput::CONFIGURATION);
@@ -221,6 +222,7 @@ impl<B: Backend> Pool<B> {
                 Action::Create => self.spawn(super::make::create(CreateTicket::new(self))),
                 Action::Close(held, cause) => self.spawn(super::make::close(CloseTicket::new(self, held, cause))),
                 Action::Wake(waker) => waker.wake(),
+                Action::Later => self.bell.notify_one(),
                 Action::Freed => {
                     self.budget.ring();
                     self.freed.notify_waiters();

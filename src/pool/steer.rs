@@ -47,9 +47,9 @@ pub(super) struct Steering {
 impl Steering {
     pub(super) fn new(now: Instant, sizing: Sizing, eviction: Eviction, settings: &PoolSettings) -> Self {
         let ruling = Ruling {
-            target: settings.max,
-            min_idle: 0,
-            reserve: 0,
+            target: settings.most(),
+            min_idle: settings.min_idle,
+            reserve: settings.reserve,
             parallel: settings.parallel_creates,
             next_tick: settings.sizing_interval,
             clamps: Vec::new(),
@@ -292,7 +292,10 @@ fn situation(glance: &Glance, settings: &PoolSettings) -> Situation {
         now: glance.now,
         target: glance.gate.target,
         min: settings.min,
-        max: settings.max,
+        max: settings.most(),
+        beyond: settings.max,
+        min_idle: settings.min_idle,
+        reserve: settings.reserve,
         parallel: settings.parallel_creates,
         interval: settings.sizing_interval,
         max_step: settings.max_step,

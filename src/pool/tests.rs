@@ -6,5 +6,6 @@ mod operate;
 mod outage;
 mod reload;
 mod scripted;
+mod size;
 mod upkeep;
 mod waiting;

@@ -81,6 +81,23 @@ impl Check<'_> {
             }
             None => self.number(format!("{at}.size.min"), pool.size.min, 0, MOST_CONNECTIONS),
         }
+        let size = &pool.size;
+        let most = u64::from(pool.max_size());
+        let idle = format!("is {}, more than `max`, which is {most}", size.min_idle);
+        self.unless(u64::from(size.min_idle) <= most, format!("{at}.size.min_idle"), idle);
+        let reserve = format!("is {}: one connection of `max`, which is {most}, must be for everybody", size.reserve);
+        self.unless(u64::from(size.reserve) < most, format!("{at}.size.reserve"), reserve);
+        let min = format!(
+            "is {}, more than `max` less `reserve`, which is {}",
+            size.min,
+            most.saturating_sub(size.reserve.into())
+        );
+        self.unless(
+            u64::from(size.min) + u64::from(size.reserve) <= most.max(size.min.into()),
+            format!("{at}.size.min"),
+            min,
+        );
+        self.number(format!("{at}.creates_per_second"), pool.creates_per_second, 0, 10_000);
         self.number(format!("{at}.parallel_creates"), pool.parallel_creates, 1, MOST_CONNECTIONS);
         self.number(format!("{at}.statement_cache"), pool.statement_cache, 0, 65_536);
         let printable = pool.application_name.bytes().all(|b| (b' '..=b'~').contains(&b));

@@ -51,6 +51,15 @@ pub struct Pool {
     /// Connections being made at a time. Default 2.
     #[serde(default = "parallel_creates")]
     pub parallel_creates: u32,
+    /// Connections begun in a second; 0: no limit. Default 0.
+    #[serde(default)]
+    pub creates_per_second: u32,
+    /// Which idle connection is lent: `lifo` or `fifo`. Default `lifo`.
+    #[serde(default)]
+    pub idle_order: IdleOrder,
+    /// Callers at most, those that hold a connection and those that wait; 0: as many as `size.max` and `queue` allow. Default 0.
+    #[serde(default)]
+    pub max_clients: u32,
     /// Oldest a connection may grow, whatever the policy says. Default 1h, less up to 10 % jitter.
     #[serde(default = "hour")]
     pub max_lifetime: Span,
@@ -132,7 +141,7 @@ pub enum BackendKind {
 }
 
 /// Bounds of a pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PoolSize {
     /// Connections kept open, warmed at start. Default 0.
@@ -140,6 +149,29 @@ pub struct PoolSize {
     /// Connections at most, counted at the server. Default: four a core, at most one for each 64 MiB of memory, at
     /// least 2.
     pub max: Option<u32>,
+    /// Connections kept idle at least, within the maximum, however many are in use. Default 0.
+    pub min_idle: u32,
+    /// Connections of the maximum that are opened only for callers who have waited for `reserve_after`. Default 0.
+    pub reserve: u32,
+    /// When the reserve is opened. Default 1s.
+    pub reserve_after: Span,
+}
+
+impl Default for PoolSize {
+    fn default() -> Self {
+        Self { min: 0, max: None, min_idle: 0, reserve: 0, reserve_after: one_second() }
+    }
+}
+
+/// Which idle connection is lent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IdleOrder {
+    /// The last returned: what a low load does not need grows old and leaves.
+    #[default]
+    Lifo,
+    /// The one returned longest ago: all are used in turn, as it suits a server behind a load balancer.
+    Fifo,
 }
 
 /// Which policy decides.

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::{Action, Actions, Cause, Core, Creation, RESERVE_AFTER, Service};
+use super::{Action, Actions, Cause, Core, Creation, Service};
 use crate::pool::record::{Held, Home, Record};
 
 /// A connection as it is made.
@@ -82,6 +82,12 @@ impl<C> Core<C> {
         self.linger(until);
     }
 
+    /// When something that may be made may be begun, if that is later than `now`.
+    pub(crate) fn next_start(&self, now: Instant) -> Option<Instant> {
+        let wanted = self.queue.len() > self.creating || self.fill > 0;
+        (wanted && self.next_create > now).then_some(self.next_create)
+    }
+
     /// When the next lingering permit comes back.
     pub(crate) fn next_linger(&self) -> Option<Instant> {
         self.lingering.iter().min().copied()
@@ -157,9 +163,20 @@ impl<C> Core<C> {
                 return;
             }
             let most = if for_waiter { self.allowance_to_create(now) } else { self.gate.target.min(self.gate.max) };
-            if !self.has_room(most) || !self.budget.try_take() {
+            if !self.has_room(most) {
                 return;
             }
+            if now < self.next_create {
+                // Once for each: who is told looks here again.
+                if std::mem::replace(&mut self.told_later, self.next_create) != self.next_create {
+                    todo.push(Action::Later);
+                }
+                return;
+            }
+            if !self.budget.try_take() {
+                return;
+            }
+            self.next_create = self.next_create.max(now) + self.gate.pace;
             self.fill = self.fill.saturating_sub(u32::from(!for_waiter));
             self.creating += 1;
             todo.push(Action::Create);
@@ -168,7 +185,8 @@ impl<C> Core<C> {
 
     /// The reserve is for waiters that have grown old.
     fn allowance_to_create(&self, now: Instant) -> u32 {
-        let grown_old = self.queue.oldest().is_some_and(|since| now.saturating_duration_since(since) >= RESERVE_AFTER);
+        let grown_old =
+            self.queue.oldest().is_some_and(|since| now.saturating_duration_since(since) >= self.gate.reserve_after);
         if grown_old { self.allowance() } else { self.gate.target.min(self.gate.max) }
     }
 

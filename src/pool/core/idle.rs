@@ -3,7 +3,7 @@
 //! Newest first, so that a falling load lets the oldest lie until they are closed. A stack for each worker, because a
 //! socket's readiness comes from the runtime that registered it: moving one costs more than a microsecond.
 
-use crate::pool::record::Held;
+use crate::{config::model::IdleOrder, pool::record::Held};
 
 pub(super) struct Stacks<C> {
     /// By [`slot`]; each in the order of return, the last on top.
@@ -45,10 +45,13 @@ impl<C> Stacks<C> {
         self.len += 1;
     }
 
-    /// The worker's own newest; else the newest of all.
-    pub(super) fn pop(&mut self, worker: usize) -> Option<Box<Held<C>>> {
+    /// The worker's own newest, else the newest of all; or the oldest.
+    pub(super) fn pop(&mut self, worker: usize, order: IdleOrder) -> Option<Box<Held<C>>> {
         if self.is_empty() {
             return None;
+        }
+        if order == IdleOrder::Fifo {
+            return self.take_oldest(1).pop();
         }
         let own = self.stacks.get_mut(slot(worker)).and_then(Vec::pop);
         let held = own.or_else(|| {
@@ -116,9 +119,21 @@ mod tests {
         for (id, worker) in [(1, 0), (2, 0), (3, 1), (4, usize::MAX), (5, 1)] {
             stacks.push(held(id, worker, at(id)));
         }
-        let mut pop = |worker| stacks.pop(worker).map(|held| held.record.id);
+        let mut pop = |worker| stacks.pop(worker, IdleOrder::Lifo).map(|held| held.record.id);
         assert_eq!([pop(0), pop(0), pop(0)], [Some(2), Some(1), Some(5)]);
         assert_eq!([pop(usize::MAX), pop(7), pop(7)], [Some(4), Some(3), None]);
+        assert_eq!(stacks.len(), 0);
+    }
+
+    #[test]
+    fn in_the_order_of_return_all_are_used_in_turn() {
+        let now = Instant::now();
+        let mut stacks = Stacks::new();
+        for (id, worker) in [(1, 0), (2, 1), (3, 0)] {
+            stacks.push(held(id, worker, now + Duration::from_secs(id)));
+        }
+        let mut pop = |worker| stacks.pop(worker, IdleOrder::Fifo).map(|held| held.record.id);
+        assert_eq!([pop(0), pop(0), pop(1), pop(1)], [Some(1), Some(2), Some(3), None], "whoever asks");
         assert_eq!(stacks.len(), 0);
     }
 

@@ -11,14 +11,28 @@ use loom::{sync::Arc, thread};
 use tokio::time::Instant;
 
 use super::{Action, Actions, Caller, Checkout, Core, Gate, Handed, Newborn, Ticket};
-use crate::pool::{
-    backend::Holder,
-    budget::Budget,
-    record::{Held, Home},
-    sync::Mutex,
+use crate::{
+    config::model::IdleOrder,
+    pool::{
+        backend::Holder,
+        budget::Budget,
+        record::{Held, Home},
+        sync::Mutex,
+    },
 };
 
-const GATE: Gate = Gate { target: 2, reserve: 0, max: 2, ceiling: u32::MAX, parallel: 2, queue: 8 };
+const GATE: Gate = Gate {
+    target: 2,
+    reserve: 0,
+    reserve_after: Duration::from_secs(1),
+    max: 2,
+    ceiling: u32::MAX,
+    parallel: 2,
+    pace: Duration::ZERO,
+    queue: 8,
+    clients: u32::MAX,
+    order: IdleOrder::Lifo,
+};
 
 struct Unpark(thread::Thread);
 

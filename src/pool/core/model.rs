@@ -370,7 +370,7 @@ impl World {
                     self.closing += 1;
                     self.idle.retain(|conn| *conn != held.conn);
                 }
-                Action::Wake(_) | Action::Freed => {}
+                Action::Wake(_) | Action::Freed | Action::Later => {}
             }
         }
         let counts = self.core.counts();

@@ -24,6 +24,8 @@ pub(crate) enum Handed<C> {
 pub(crate) enum Refused {
     /// The queue is full.
     QueueFull,
+    /// There are as many callers as there may be.
+    TooMany,
     /// There is no connection, and none may be made.
     Barred,
     /// The pool serves no more.

@@ -44,7 +44,7 @@ impl<C> Core<C> {
     pub(super) fn open(&mut self, now: Instant, todo: &mut Actions<C>) {
         self.service = Service::Open;
         while !self.queue.is_empty()
-            && let Some(held) = self.idle.pop(usize::MAX)
+            && let Some(held) = self.idle.pop(usize::MAX, self.gate.order)
         {
             self.place(now, held, todo);
         }

@@ -5,14 +5,28 @@ use std::{sync::Arc, task::Waker, time::Duration};
 use tokio::time::Instant;
 
 use super::{Action, Actions, Caller, Checkout, Core, Creation, Gate, Handed, Newborn, Refused, Ticket};
-use crate::pool::{
-    backend::Holder,
-    budget::Budget,
-    record::{Held, Home},
-    tally::Cause,
+use crate::{
+    config::model::IdleOrder,
+    pool::{
+        backend::Holder,
+        budget::Budget,
+        record::{Held, Home},
+        tally::Cause,
+    },
 };
 
-pub(super) const GATE: Gate = Gate { target: 2, reserve: 0, max: 4, ceiling: u32::MAX, parallel: 2, queue: 3 };
+pub(super) const GATE: Gate = Gate {
+    target: 2,
+    reserve: 0,
+    reserve_after: Duration::from_secs(1),
+    max: 4,
+    ceiling: u32::MAX,
+    parallel: 2,
+    pace: Duration::ZERO,
+    queue: 3,
+    clients: u32::MAX,
+    order: IdleOrder::Lifo,
+};
 
 pub(super) fn caller(now: Instant) -> Caller {
     Caller { worker: 0, holder: Holder::default(), since: now, again: None }
@@ -249,7 +263,7 @@ fn the_reserve_is_for_waiters_that_have_grown_old() {
     let held = rig.idle();
     let (first, second) = (rig.wait(), rig.wait());
     assert_eq!(rig.creates(), 0);
-    rig.now += super::RESERVE_AFTER;
+    rig.now += GATE.reserve_after;
     rig.core.kick(rig.now, &mut rig.todo);
     assert_eq!(rig.creates(), 1);
     rig.created();
@@ -262,6 +276,37 @@ fn the_reserve_is_for_waiters_that_have_grown_old() {
     rig.core.closed(rig.now, &mut rig.todo);
     rig.give_back(reserve);
     assert_eq!(rig.core.counts().idle, 1);
+}
+
+#[test]
+fn connections_are_begun_at_the_pace_that_is_set() {
+    let pace = Duration::from_millis(100);
+    let mut rig = Rig::new(Gate { target: 4, parallel: 4, pace, ..GATE });
+    let _waiters = [rig.wait(), rig.wait(), rig.wait()];
+    assert!(rig.todo.iter().any(|action| matches!(action, Action::Later)), "the driver is told");
+    assert_eq!((rig.creates(), rig.core.next_start(rig.now)), (1, Some(rig.now + pace)));
+    rig.now += pace / 2;
+    rig.core.kick(rig.now, &mut rig.todo);
+    assert_eq!(rig.creates(), 0);
+    for _ in 0..2 {
+        rig.now = rig.core.next_start(rig.now).unwrap();
+        rig.core.kick(rig.now, &mut rig.todo);
+        assert_eq!(rig.creates(), 1);
+    }
+    assert_eq!(rig.core.next_start(rig.now), None, "nobody wants another");
+}
+
+#[test]
+fn callers_are_counted_with_a_connection_and_without() {
+    let mut rig = Rig::new(Gate { target: 1, clients: 2, ..GATE });
+    rig.warm(1);
+    let held = rig.idle();
+    let waiter = rig.wait();
+    assert_eq!(rig.refused(), Refused::TooMany);
+    rig.give_back(held);
+    let next = rig.fetch(waiter);
+    rig.give_back(next);
+    rig.idle();
 }
 
 #[test]
