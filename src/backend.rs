@@ -160,26 +160,33 @@ async fn start_postgres(
     holder: Holder,
     limits: Limits,
 ) -> Result<Kin, BackendError> {
-    let mut tries = DEAD_CONNECTIONS;
+    let mut retries = 0;
     let checkout_ends = pool.checkout_ends(deadline);
-    loop {
-        let mut lease = pool.checkout(checkout_ends, holder.clone()).await?;
+    let outcome = loop {
+        let mut lease = match pool.checkout(checkout_ends, holder.clone()).await {
+            Ok(lease) => lease,
+            Err(error) => break Err(error.into()),
+        };
         let begun = timeout_at(deadline, Running::begin(&mut lease, work.clone(), limits)).await;
-        match begun.map_err(|_| BackendError::Timeout)? {
-            Ok(running) => return Ok(Kin::Postgres { lease, running: Box::new(running) }),
+        match begun.unwrap_or(Err(BackendError::Timeout)) {
+            Ok(running) => break Ok(Kin::Postgres { lease, running: Box::new(running) }),
             Err(error) => {
                 let unsent = matches!(error, BackendError::Lost { sent: false, .. });
                 if unsent {
                     lease.failed_with(UseError::Io);
                 }
-                if !unsent || tries == 0 {
-                    return Err(error);
+                if !unsent || retries == DEAD_CONNECTIONS || !pool.may_retry() {
+                    break Err(error);
                 }
-                tries -= 1;
+                retries += 1;
                 tracing::info!(pool = %pool.name(), error = %error, "connection was dead, trying another");
             }
         }
+    };
+    if retries > 0 {
+        pool.retried(outcome.is_ok());
     }
+    outcome
 }
 
 // === impl Execution ===

@@ -48,6 +48,7 @@ mod mend;
 mod operate;
 mod probe;
 mod record;
+mod retry;
 mod settings;
 mod shell;
 mod state;

@@ -133,6 +133,12 @@ fn counters(out: &mut Exposition, pool: &str, status: &PoolStatus) {
         ("resets", c.resets),
         ("recoveries", c.recoveries),
         ("errors", c.errors),
+        ("released", c.returns),
+        ("breaker_trips", c.breaker_trips),
+        ("retries", c.retries),
+        ("retries_refused", c.retries_refused),
+        ("retries_sent", c.retries_sent),
+        ("retries_failed", c.retries_failed),
         ("held_long", c.held_long),
         ("closes_unconfirmed", c.closes_unconfirmed),
     ];

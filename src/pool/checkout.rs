@@ -97,13 +97,14 @@ impl<B: Backend> Pool<B> {
         };
         self.change_at(attempt.patience.now, |state, now, todo| {
             state.counters.checkouts += u64::from(first);
+            state.retries.put_in(u32::from(first));
             let answer = state.core.checkout(now, caller, todo);
             match answer {
                 Checkout::Idle(_) => {}
                 Checkout::Wait(_) => {
                     if attempt.place.is_none() {
                         state.counters.waited += 1;
-                        attempt.returns = state.returns;
+                        attempt.returns = state.counters.returns;
                     }
                 }
                 Checkout::Refused(_) => state.counters.refused += 1,
@@ -186,7 +187,7 @@ impl<B: Backend> Pool<B> {
         state.samples.wait.record(waited);
         state.early = Some(SizingInput::CHECKOUT_TIMEOUT);
         let held_warning = self.settings.load().held_warning;
-        let returned = state.returns - attempt.returns;
+        let returned = state.counters.returns - attempt.returns;
         let kind = explain::timeout(&state.core, &state.breaker, now, held_warning, returned);
         let load = explain::load(&state.core);
         drop(state);

@@ -86,8 +86,20 @@ pub struct Counters {
     pub resets: u64,
     /// Running statements stopped after their caller.
     pub recoveries: u64,
+    /// Connections that came back from callers.
+    pub returns: u64,
+    /// Times that the breaker opened.
+    pub breaker_trips: u64,
     /// Errors that callers reported.
     pub errors: u64,
+    /// Times that work was given to another connection, as the one it had was found dead before anything was sent.
+    pub retries: u64,
+    /// Times that it was not, as that had been done for a fifth of the callers.
+    pub retries_refused: u64,
+    /// Work that was sent after such retries.
+    pub retries_sent: u64,
+    /// Work that was not, after all.
+    pub retries_failed: u64,
     /// Connections held longer than `held_warning`.
     pub held_long: u64,
     /// Answers of policies that were not followed to the letter.

@@ -11,6 +11,7 @@ use super::{
     core::{Actions, Core, Counts},
     figures::{Counters, Pulse, Samples},
     guards::Allowance,
+    retry::RetryBudget,
     settings::PoolSettings,
     status::DecisionCount,
 };
@@ -34,9 +35,8 @@ pub(super) struct State<C> {
     pub(super) decisions: Vec<DecisionCount>,
     /// Why the sizing policy should be asked before its time.
     pub(super) early: Option<u32>,
-    /// Connections that came back, so that one who waited in vain knows whether any did.
-    pub(super) returns: u64,
     bad_in_a_row: u32,
+    pub(super) retries: RetryBudget,
     discards: Allowance,
     purges: Allowance,
     pub(super) slow_log: Allowance,
@@ -55,8 +55,8 @@ impl<C> State<C> {
             attempts: Pulse::default(),
             decisions: Vec::new(),
             early: None,
-            returns: 0,
             bad_in_a_row: 0,
+            retries: RetryBudget::new(now),
             discards: Allowance::default(),
             purges: Allowance::default(),
             slow_log: Allowance::default(),
@@ -78,7 +78,7 @@ impl<C> State<C> {
         rtt: Option<Duration>,
         error: bool,
     ) {
-        self.returns += 1;
+        self.counters.returns += 1;
         self.counters.errors += u64::from(error);
         self.samples.wait.record(waited);
         self.samples.hold.record(now.saturating_duration_since(since));
@@ -117,6 +117,7 @@ impl<C> State<C> {
         } else {
             self.breaker.failed(now, reason, roll)
         };
+        self.counters.breaker_trips += u64::from(opened);
         self.tell_core(now);
         opened
     }

@@ -61,7 +61,7 @@ async fn new_credentials_are_tried_at_once() {
     let (pool, server) = driven(settings(2));
     server.script.lock().refuses = Some(FailureClass::Authentication);
     assert!(pool.checkout(in_ms(100), who(1)).await.is_err());
-    assert_eq!(pool.status().breaker.state, "open");
+    assert_eq!((pool.status().breaker.state, pool.status().counters.breaker_trips), ("open", 1));
     server.script.lock().refuses = None;
     reconfigure(&pool, &server, PoolSettings { session: 1, ..settings(2) });
     let begun = Instant::now();
