@@ -12,6 +12,7 @@
 //!
 //! What it leaves out: upgrading the binary without closing its sockets, and changing the number of workers while running.
 
+mod alerts;
 mod check;
 mod ending;
 mod entry;
@@ -27,6 +28,7 @@ mod supervisor;
 mod tests;
 mod worker;
 
+pub use alerts::Alerts;
 pub use check::{Checked, check};
 pub use generation::Generation;
 pub use listeners::{Listeners, Listening};

@@ -31,6 +31,7 @@
 //! shown, not used), recycling through [`Manager::recycle`].
 
 mod advice;
+mod alarm;
 pub mod backend;
 mod breaker;
 mod budget;
@@ -63,6 +64,7 @@ mod view;
 #[cfg(not(feature = "loom"))]
 mod tests;
 
+pub use alarm::{Alarm, Alert, Look, Rule};
 pub use backend::{
     Backend, Connection, Failure, FailureClass, Holder, Hygiene, Manager, Metrics, Peek, Probe, RecycleError,
     RecycleResult,

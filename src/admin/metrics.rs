@@ -22,6 +22,10 @@ pub(super) fn render(shared: &Shared) -> String {
         counters(&mut out, name, &status);
         latencies(&mut out, name, &status);
     }
+    for alert in shared.alerts.standing() {
+        let labels = [("db_client_connection_pool_name", &*alert.pool), ("rule", alert.rule.as_str())];
+        out.gauge("sluicegate_alert", "An alert that stands, with its figure", &labels, alert.value);
+    }
     upstreams(&mut out, &generation);
     plugins(&mut out, shared);
     out.render()
@@ -110,6 +114,8 @@ fn connections(out: &mut Exposition, pool: &str, status: &PoolStatus) {
     let oldest = f64::from(status.oldest_wait_ms) / 1e3;
     gauge("db_client_connection_oldest_wait_seconds", "How long the first in the queue has waited", oldest);
     gauge("db_client_connection_health_ratio", "Good among creates and validations", status.health);
+    gauge("db_client_connection_limit", "Connections that may exist now, after every bound", f64::from(status.limit));
+    gauge("db_client_connection_failed_checks", "Validations that failed in a row", f64::from(status.failed_checks));
     let open = f64::from(u8::from(status.breaker.state == "open"));
     gauge("db_client_connection_breaker_open", "Whether the breaker is open", open);
 }

@@ -49,6 +49,7 @@ pub(super) fn status(shared: &Shared) -> Value {
         "routes": routes(shared, &generation),
         "pools": pools(&generation),
         "retiring": shared.retiring_pools(),
+        "alerts": shared.alerts.standing(),
         "upstreams": upstreams(&generation),
         "tunnels": shared.tunnels.open(),
         "limits": generation.limits.iter().map(|(name, limiter)| (name.clone(), json!({ "keys": limiter.len() }))).collect::<Map<_, _>>(),

@@ -35,6 +35,7 @@ pub(super) fn check_with(config: &Config, secrets: &Revealed, doubtful: &BTreeSe
     check.server();
     check.log();
     check.admin();
+    check.alert();
     check.listeners();
     check.plugins();
     check.pools();

@@ -34,6 +34,8 @@ pub struct Config {
     pub log: Log,
     /// The operator's listener; absent means none.
     pub admin: Option<Admin>,
+    /// When a pool's figures are worth a word.
+    pub alert: Alert,
     /// Sockets that accept, by name.
     pub listener: BTreeMap<String, Listener>,
     /// Policy components, by name.
@@ -117,6 +119,38 @@ pub struct Admin {
     /// `Host` names answered besides `localhost` and IP addresses (against DNS rebinding). (live)
     #[serde(default)]
     pub hosts: Vec<String>,
+}
+
+/// `[alert]`: thresholds for every pool. An alert is a line in the log when it begins and when it ends, and stands in
+/// `/status` and in the metrics meanwhile. A threshold of 0 turns its rule off. All are live.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Alert {
+    /// How long a figure must have been beyond its threshold; the breaker and the checks have waited by themselves. Default 30s.
+    pub after: Span,
+    /// 95 % of checkouts of the last one to two minutes take no longer. Default 100ms.
+    pub checkout_p95: Span,
+    /// Connections in use, of those that may be, in the mean of ten seconds. Default 0.8.
+    pub utilisation: f64,
+    /// Checkouts that fail and connections that break under their callers, of all checkouts of the last minute. Default 0.01.
+    pub errors: f64,
+    /// How long the breaker may be open. Default 5m.
+    pub breaker_open: Span,
+    /// Validations that may fail in a row. Default 3.
+    pub failed_checks: u32,
+}
+
+impl Default for Alert {
+    fn default() -> Self {
+        Self {
+            after: Span::secs(30),
+            checkout_p95: Span::millis(100),
+            utilisation: 0.8,
+            errors: 0.01,
+            breaker_open: Span::secs(300),
+            failed_checks: 3,
+        }
+    }
 }
 
 /// Who may read the admin listener.

@@ -17,7 +17,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{generation::Generation, listeners::Listeners, pools::Retiring};
+use super::{alerts::Alerts, generation::Generation, listeners::Listeners, pools::Retiring};
 use crate::{
     access::FailedAuth,
     config::{Report, Source},
@@ -66,6 +66,8 @@ pub struct Shared {
     pub draining: AtomicBool,
     /// What became of reloads.
     pub reloads: Reloads,
+    /// What is worth an operator's attention.
+    pub alerts: Alerts,
     requests: AtomicU64,
     reload: mpsc::Sender<ReloadRequest>,
 }
@@ -166,6 +168,7 @@ impl Shared {
             retiring: Mutex::default(),
             draining: AtomicBool::new(false),
             reloads: Reloads::default(),
+            alerts: Alerts::default(),
             requests: AtomicU64::new(0),
             reload: of.reload,
         })

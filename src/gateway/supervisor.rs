@@ -170,6 +170,7 @@ impl Upkeep {
         generation.upstreams.values().for_each(|upstream| upstream.sweep(now));
         self.shared.failed_auth.sweep();
         self.shared.http.prune();
+        self.shared.alerts.look(&generation);
     }
 }
 

@@ -98,7 +98,7 @@ fn held_long(status: &PoolStatus, held_warning_ms: u32) -> Option<String> {
 
 #[cfg(test)]
 #[cfg(not(feature = "loom"))]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{
         policy::DecidedBy,
@@ -108,7 +108,7 @@ mod tests {
         },
     };
 
-    fn well() -> PoolStatus {
+    pub(in crate::pool) fn well() -> PoolStatus {
         let breaker = BreakerStatus {
             state: "closed",
             reason: None,
@@ -159,6 +159,7 @@ mod tests {
             }),
             eviction: None,
             decisions: vec![],
+            failed_checks: 0,
             health: 1.0,
             holders: vec![],
             waiting: vec![],

@@ -36,6 +36,8 @@ pub(super) struct State<C> {
     /// Why the sizing policy should be asked before its time.
     pub(super) early: Option<u32>,
     bad_in_a_row: u32,
+    /// The same, whatever was done about it.
+    pub(super) failed_checks: u32,
     pub(super) retries: RetryBudget,
     discards: Allowance,
     purges: Allowance,
@@ -56,6 +58,7 @@ impl<C> State<C> {
             decisions: Vec::new(),
             early: None,
             bad_in_a_row: 0,
+            failed_checks: 0,
             retries: RetryBudget::new(now),
             discards: Allowance::default(),
             purges: Allowance::default(),
@@ -136,6 +139,7 @@ impl<C> State<C> {
         self.samples.validate.record(took);
         self.proofs.beat(now - self.born, true);
         self.bad_in_a_row = 0;
+        self.failed_checks = 0;
     }
 
     /// A round trip failed. `suspicious`: the caller has met several bad ones, or the policy wants the idle ones gone. When the
@@ -154,6 +158,7 @@ impl<C> State<C> {
     /// A connection was found bad by a look at it.
     pub(super) fn found_bad(&mut self, now: Instant) {
         self.counters.validations_failed += 1;
+        self.failed_checks = self.failed_checks.saturating_add(1);
         self.proofs.beat(now - self.born, false);
     }
 

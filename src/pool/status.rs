@@ -78,6 +78,8 @@ pub struct PoolStatus {
     pub eviction: Option<EvictionStatus>,
     /// Decisions by hook and by who took them, since the pool began.
     pub decisions: Vec<DecisionCount>,
+    /// Validations that failed in a row.
+    pub failed_checks: u32,
     /// Good outcomes among creates and validations of the last ten seconds; 1 if there were none, 0 while the breaker is open
     /// and no connection is left.
     pub health: f64,
@@ -240,6 +242,7 @@ impl<B: Backend> Pool<B> {
             sizing: aged(steering.last_sizing.as_ref(), now, |status, ago_ms| SizingStatus { ago_ms, ..status }),
             eviction: aged(steering.last_eviction.as_ref(), now, |status, ago_ms| EvictionStatus { ago_ms, ..status }),
             decisions: state.decisions.clone(),
+            failed_checks: state.failed_checks,
             health: state.health(now, counts),
             holders: explain::holders(&state.core, now, MOST_LISTED),
             waiting: explain::waiters(&state.core, now, MOST_LISTED),

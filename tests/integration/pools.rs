@@ -139,3 +139,37 @@ async fn pools_are_paused_resized_and_reconnected_by_a_word() {
         assert!(output.status.code() == Some(1) && said.contains(why), "{words:?}: {said}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_alert_is_told_while_it_stands_and_when_it_ends() {
+    let (postgres, nginx) = (Postgres::start(0, &[]).await, Nginx::start("one").await);
+    let mut gateway = gateway(&postgres, &nginx).await;
+    let config = std::fs::read_to_string(gateway.config_path()).unwrap();
+    let config = config.replace("size = { min = 2, max = 4 }", "size = { max = 1 }");
+    gateway.reconfigure(&(config + "[alert]\nafter = \"1s\"\nutilisation = 0.5\n")).await;
+    let mut client = gateway.h2().await;
+    let hold = client.query("select 1::int from pg_sleep(10)", json!([]));
+    let told = async {
+        let alert = gateway.status_until("/alerts/0", |alert| !alert.is_null()).await;
+        assert_eq!((&alert["pool"], &alert["rule"]), (&json!("main"), &json!("utilisation")), "{alert}");
+        let (_, metrics) = gateway.admin("GET", "/metrics").await;
+        let line = r#"sluicegate_alert{db_client_connection_pool_name="main",rule="utilisation"}"#;
+        assert!(metrics.contains(line), "{metrics}");
+        // Every figure that the rules for Prometheus name is there.
+        let rules = include_str!("../../config/alerts.rules.yml");
+        let word = |text: &str| text.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
+        let words = rules.split(|letter: char| !word(&letter.to_string()));
+        for name in words.filter(|name| name.starts_with("db_client_connection_") && !name.ends_with("_pool_name")) {
+            assert!(metrics.lines().any(|line| line.starts_with(&format!("{name}{{"))), "no {name} in\n{metrics}");
+        }
+    };
+    tokio::select! {
+        () = told => {}
+        answer = hold => panic!("nothing is told: {answer:?}"),
+    }
+    drop(client);
+    gateway.status_until("/alerts", |alerts| alerts.as_array().is_some_and(Vec::is_empty)).await;
+    let begun = gateway.logged("\"message\":\"alert\"").await;
+    assert!(begun.contains("utilisation") && begun.contains("\"threshold\":0.5"), "{begun}");
+    gateway.logged("alert ended").await;
+}

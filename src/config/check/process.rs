@@ -40,6 +40,14 @@ impl Check<'_> {
         }
     }
 
+    pub(super) fn alert(&mut self) {
+        let alert = &self.config.alert;
+        for (name, share) in [("utilisation", alert.utilisation), ("errors", alert.errors)] {
+            let message = format!("is a share, from 0 (never told) to 1, not {share}");
+            self.unless((0.0..=1.0).contains(&share), format!("alert.{name}"), message);
+        }
+    }
+
     pub(super) fn admin(&mut self) {
         let config = self.config;
         let Some(admin) = &config.admin else { return };
