@@ -1,7 +1,7 @@
 //! What sizing policies share, so that each of them is its decision and nothing else.
 //!
 //! A policy is a type that implements [`Policy`]: its settings, its pure function from [`Signals`] and `carry` to a
-//! [`Decision`], and its self-check. [`component!`] writes the WebAssembly component's face for it. Beside that there is only
+//! [`Decision`], and its self-check. `component!` writes the WebAssembly component's face for it. Beside that there is only
 //! what more than one of them needs: bounds and walls ([`Signals::within_bounds`], [`Signals::failing`]), a first-order lag
 //! ([`approach`]), round trips gathered until they say something ([`Window`]), and a limit that moves in fractions
 //! ([`Limit`]).
