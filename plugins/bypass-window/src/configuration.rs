@@ -1,6 +1,6 @@
 //! What an operator may set.
 
-use policy_settings::{Field, Slot, read};
+use policy_settings::{Field, read};
 
 /// Configuration of the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +31,9 @@ impl Settings {
         read(
             json,
             &mut [
-                whole("window_ms", "a whole number from 0 to 600000", window_ms, 0, 600_000),
-                whole("timeout_ms", "a whole number from 0 to 65535", timeout_ms, 0, 65_535),
-                whole("suspicion", "a whole number from 1 to 1000", suspicion, 1, 1000),
+                Field::whole("window_ms", "a whole number from 0 to 600000", window_ms, 0, 600_000),
+                Field::whole("timeout_ms", "a whole number from 0 to 65535", timeout_ms, 0, 65_535),
+                Field::whole("suspicion", "a whole number from 1 to 1000", suspicion, 1, 1000),
             ],
         )?;
         Ok(settings)
@@ -44,10 +44,6 @@ impl Default for Settings {
     fn default() -> Self {
         Self::DEFAULT
     }
-}
-
-fn whole<'a>(name: &'static str, expects: &'static str, value: &'a mut u32, least: u32, most: u32) -> Field<'a> {
-    Field { name, expects, slot: Slot::Whole { value, least, most } }
 }
 
 #[cfg(test)]

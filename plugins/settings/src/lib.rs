@@ -19,6 +19,18 @@ pub struct Field<'a> {
     pub slot: Slot<'a>,
 }
 
+impl<'a> Field<'a> {
+    /// A key that takes a number from `least` to `most`.
+    pub fn number(name: &'static str, expects: &'static str, value: &'a mut f64, least: f64, most: f64) -> Self {
+        Self { name, expects, slot: Slot::Number { value, least, most } }
+    }
+
+    /// A key that takes a whole number from `least` to `most`.
+    pub fn whole(name: &'static str, expects: &'static str, value: &'a mut u32, least: u32, most: u32) -> Self {
+        Self { name, expects, slot: Slot::Whole { value, least, most } }
+    }
+}
+
 /// Where a value goes, and which ones are allowed.
 #[derive(Debug)]
 pub enum Slot<'a> {
@@ -294,16 +306,8 @@ mod tests {
         read(
             json,
             &mut [
-                Field {
-                    name: "share",
-                    expects: "a number from 0 to 1",
-                    slot: Slot::Number { value: &mut example.share, least: 0.0, most: 1.0 },
-                },
-                Field {
-                    name: "step",
-                    expects: "a whole number from 1 to 100",
-                    slot: Slot::Whole { value: &mut example.step, least: 1, most: 100 },
-                },
+                Field::number("share", "a number from 0 to 1", &mut example.share, 0.0, 1.0),
+                Field::whole("step", "a whole number from 1 to 100", &mut example.step, 1, 100),
                 Field {
                     name: "mode",
                     expects: "`calm` or `busy`",

@@ -13,8 +13,7 @@
 //! - while connections it asked for are still being made, waiters do not make it ask for more;
 //! - while creates fail, the server is full or the breaker is not closed, it does not grow.
 //!
-//! The decision is a pure function, [`decide`]; what it remembers is two numbers in `carry`. The component around it is in
-//! `component.rs` and only built for WebAssembly.
+//! The decision is a pure function, [`decide`]; what it remembers is two numbers in `carry`.
 
 #[cfg(target_arch = "wasm32")]
 mod component;
@@ -22,4 +21,31 @@ mod configuration;
 mod sizing;
 
 pub use configuration::{SCHEMA, Settings};
-pub use sizing::{Decision, Reason, Signals, decide, self_check};
+pub use sizing::{Reason, decide, self_check};
+
+use policy_sizing::{Decision, Policy, Signals};
+
+/// Sizing by utilisation.
+#[derive(Debug)]
+pub struct Utilisation;
+
+impl Policy for Utilisation {
+    type Settings = Settings;
+    type Reason = Reason;
+
+    const DEFAULT: Settings = Settings::DEFAULT;
+    const SCHEMA: &'static str = SCHEMA;
+    const CARRY_VERSION: u32 = 1;
+
+    fn parse(json: &str) -> Result<Settings, String> {
+        Settings::parse(json)
+    }
+
+    fn decide(settings: &Settings, signals: &Signals, carry: &[f64]) -> Decision<Reason> {
+        decide(settings, signals, carry)
+    }
+
+    fn self_check() -> Result<(), String> {
+        self_check()
+    }
+}

@@ -1,47 +1,8 @@
 //! The decision.
 
-use crate::Settings;
+use policy_sizing::{Decision, Signals, approach, round_up};
 
-/// What the policy looks at, out of all that the host tells.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Signals {
-    /// Why it is asked now: 0 tick, 1 waiter old, 2 checkout timeout, 3 create failed, 4 breaker moved, 5 configuration.
-    pub trigger: u32,
-    /// Milliseconds since the last decision.
-    pub interval_ms: u32,
-    /// Connections kept open at least.
-    pub min_size: u32,
-    /// Connections open at most.
-    pub max_size: u32,
-    /// Connections the server grants in all; 0 when unknown.
-    pub server_cap: u32,
-    /// The size aimed at now.
-    pub target: u32,
-    /// Connections that exist or are being made.
-    pub size: u32,
-    /// Connections being made.
-    pub creating: u32,
-    /// Connections in use.
-    pub in_use: u32,
-    /// Mean of `in_use` since the last decision.
-    pub in_use_mean: f64,
-    /// Peak of `in_use` since the last decision.
-    pub in_use_peak: u32,
-    /// Callers in the queue.
-    pub waiters: u32,
-    /// How long the first of them has waited.
-    pub oldest_wait_ms: u32,
-    /// Checkouts that gave up since the last decision.
-    pub timeouts: u32,
-    /// Checkouts refused because the queue was full.
-    pub refused: u32,
-    /// Creates that failed.
-    pub create_failures: u32,
-    /// Creates refused by a full server.
-    pub server_full: u32,
-    /// 0 closed, else not.
-    pub breaker: u32,
-}
+use crate::Settings;
 
 /// Why the target is what it is; shown beside the decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,17 +24,10 @@ pub enum Reason {
     Bound = 6,
 }
 
-/// The answer.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Decision {
-    /// Connections to aim at.
-    pub target: u32,
-    /// Idle connections to keep ready.
-    pub min_idle: u32,
-    /// Why.
-    pub reason: Reason,
-    /// What to remember: smoothed demand, and quiet ticks in a row.
-    pub carry: [f64; 2],
+impl From<Reason> for u32 {
+    fn from(reason: Reason) -> Self {
+        reason as Self
+    }
 }
 
 /// What was remembered, brought up to now.
@@ -87,10 +41,10 @@ struct Demand {
 }
 
 /// Decides on the pool's target. The same input gives the same answer; any input gives one within the bounds.
-pub fn decide(settings: &Settings, signals: &Signals, carry: &[f64]) -> Decision {
-    let current = within_bounds(signals, signals.target);
+pub fn decide(settings: &Settings, signals: &Signals, carry: &[f64]) -> Decision<Reason> {
+    let current = signals.current();
     let demand = Demand::recall(settings, signals, carry);
-    let (target, calm, reason) = if failing(signals) {
+    let (target, calm, reason) = if signals.failing() {
         (current, 0, Reason::Failing)
     } else if waiting(settings, signals) {
         if signals.size.saturating_sub(signals.creating) < current {
@@ -105,11 +59,11 @@ pub fn decide(settings: &Settings, signals: &Signals, carry: &[f64]) -> Decision
     } else {
         (current, 0, Reason::Steady)
     };
-    Decision { target, min_idle: settings.min_idle.min(target), reason, carry: [demand.smoothed, f64::from(calm)] }
+    Decision::new(target, settings.min_idle, reason, vec![demand.smoothed, f64::from(calm)])
 }
 
 fn grow(settings: &Settings, signals: &Signals, current: u32, reason: Reason) -> (u32, u32, Reason) {
-    let target = within_bounds(signals, current.saturating_add(settings.step));
+    let target = signals.within_bounds(current.saturating_add(settings.step));
     (target, 0, if target > current { reason } else { Reason::Bound })
 }
 
@@ -122,12 +76,8 @@ fn shrink(settings: &Settings, signals: &Signals, current: u32, demand: &Demand)
     let middle = f64::midpoint(settings.grow_above, settings.shrink_below);
     let floor =
         round_up(demand.most() / middle).max(signals.in_use.saturating_add(signals.waiters)).max(signals.in_use_peak);
-    let target = within_bounds(signals, current.saturating_sub(settings.step).max(floor)).min(current);
+    let target = signals.within_bounds(current.saturating_sub(settings.step).max(floor)).min(current);
     if target < current { (target, 0, Reason::Calm) } else { (current, calm, Reason::Steady) }
-}
-
-fn failing(signals: &Signals) -> bool {
-    signals.breaker != 0 || signals.create_failures > 0 || signals.server_full > 0 || signals.trigger == 3
 }
 
 fn waiting(settings: &Settings, signals: &Signals) -> bool {
@@ -135,25 +85,13 @@ fn waiting(settings: &Settings, signals: &Signals) -> bool {
     old || signals.timeouts > 0 || signals.refused > 0 || signals.trigger == 2
 }
 
-/// A target the host would not have to correct. One connection at least, where one is allowed, so that the pool can serve.
-fn within_bounds(signals: &Signals, target: u32) -> u32 {
-    let most = if signals.server_cap == 0 { signals.max_size } else { signals.max_size.min(signals.server_cap) };
-    target.max(signals.min_size).max(1).min(most)
-}
-
-/// To the next whole number, for numbers that are not negative; `f64::ceil` would bring its library along.
-fn round_up(number: f64) -> u32 {
-    let below = number as u32;
-    below.saturating_add(u32::from(f64::from(below) < number))
-}
-
 impl Demand {
     fn recall(settings: &Settings, signals: &Signals, carry: &[f64]) -> Self {
-        let mean = signals.in_use_mean;
-        let present = if mean.is_finite() && mean >= 0.0 { mean } else { f64::from(signals.in_use) };
+        let present = signals.in_use_on_average();
         match carry {
             [before, calm, ..] if before.is_finite() && *before >= 0.0 => {
-                Self { smoothed: smooth(settings, signals, *before, present), present, calm: *calm as u32 }
+                let smoothed = approach(*before, present, signals.interval_ms, settings.smoothing_ms);
+                Self { smoothed, present, calm: *calm as u32 }
             }
             _ => Self { smoothed: present, present, calm: 0 },
         }
@@ -168,16 +106,6 @@ impl Demand {
     fn most(&self) -> f64 {
         self.smoothed.max(self.present)
     }
-}
-
-/// One step of a first-order lag, by the backward Euler method: it needs no exponential, and is stable for any interval.
-fn smooth(settings: &Settings, signals: &Signals, before: f64, present: f64) -> f64 {
-    let interval = f64::from(signals.interval_ms);
-    let lag = f64::from(settings.smoothing_ms);
-    let weight = if lag > 0.0 { interval / (interval + lag) } else { 1.0 };
-    let smoothed = before + (present - before) * weight;
-    // It would never quite arrive, and a thousandth of a connection too much rounds up to a whole one.
-    if (smoothed - present).abs() < 0.01 { present } else { smoothed }
 }
 
 /// Three decisions whose answers are known: a component that was damaged on its way is not installed.
@@ -204,28 +132,21 @@ pub fn self_check() -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Decision, Reason, Signals, decide, round_up, self_check};
+    use policy_sizing::{Decision, Signals};
+
+    use super::{Reason, decide, self_check};
     use crate::Settings;
 
     const POOL: Signals = Signals {
-        trigger: 0,
         interval_ms: 1000,
         min_size: 2,
         max_size: 50,
-        server_cap: 0,
         target: 10,
         size: 10,
-        creating: 0,
         in_use: 5,
         in_use_mean: 5.0,
         in_use_peak: 5,
-        waiters: 0,
-        oldest_wait_ms: 0,
-        timeouts: 0,
-        refused: 0,
-        create_failures: 0,
-        server_full: 0,
-        breaker: 0,
+        ..Signals::EMPTY
     };
 
     fn first(signals: &Signals) -> (u32, Reason) {
@@ -317,7 +238,7 @@ mod tests {
         for expected in [10, 10, 5] {
             let decision = decide(&settings, &unused, &carry);
             assert_eq!(decision.target, expected);
-            carry = decision.carry.to_vec();
+            carry = decision.carry;
         }
         assert_eq!(carry[1], 0.0, "the count begins anew");
         assert_eq!(decide(&settings, &POOL, &[5.0, 2.0]).carry[1], 0.0, "a tick that is not calm resets it");
@@ -337,11 +258,5 @@ mod tests {
         assert_eq!(target(&Signals { in_use_peak: 9, ..quiet }), 9, "the last peak");
         assert_eq!(target(&Signals { in_use: 11, ..quiet }), 11, "what is in use now");
         assert_eq!(target(&Signals { waiters: 1, ..quiet }), 40, "never while anyone waits");
-    }
-
-    #[test]
-    fn rounding_up() {
-        assert_eq!((round_up(0.0), round_up(0.1), round_up(3.0), round_up(3.5)), (0, 1, 3, 4));
-        assert_eq!((round_up(f64::INFINITY), round_up(f64::NAN)), (u32::MAX, 0));
     }
 }

@@ -1,7 +1,10 @@
 //! What holds for every input, and how a whole pool fares under a load.
 
-use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
-use utilisation::{Decision, Reason, Settings, Signals, decide};
+use policy_sizing::{Decision, Signals};
+use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, proptest};
+use sizing_rig::any::{carry, day, signals};
+use sizing_rig::laws;
+use utilisation::{Reason, Settings, Utilisation, decide};
 
 fn settings() -> impl Strategy<Value = Settings> {
     (0.05..=1.0_f64, 0.0..0.9_f64, 1..50_u32, 1..20_u32, 0..500_u32, 0..20_000_u32, 0..20_u32).prop_map(
@@ -15,49 +18,6 @@ fn settings() -> impl Strategy<Value = Settings> {
             min_idle,
         },
     )
-}
-
-/// Small numbers, and any at all.
-fn number() -> impl Strategy<Value = u32> {
-    prop_oneof![4 => 0..64_u32, 1 => any::<u32>()]
-}
-
-fn real() -> impl Strategy<Value = f64> {
-    prop_oneof![4 => 0.0..64.0_f64, 1 => any::<f64>(), 1 => Just(f64::NAN)]
-}
-
-fn signals() -> impl Strategy<Value = Signals> {
-    let bounds = (number(), number(), prop_oneof![Just(0), number()]);
-    let gauges = (number(), number(), number(), number(), real(), number(), number(), number());
-    let flows = (prop_oneof![2 => Just(0), 1 => number()], prop_oneof![3 => Just(0), 1 => number()], number());
-    (0..8_u32, any::<u32>(), bounds, gauges, flows, prop_oneof![4 => Just(0), 1 => 0..9_u32]).prop_map(
-        |(trigger, interval_ms, (min_size, max_size, server_cap), gauges, (timeouts, failures, full), breaker)| {
-            Signals {
-                trigger,
-                interval_ms,
-                min_size,
-                max_size,
-                server_cap,
-                target: gauges.0,
-                size: gauges.1,
-                creating: gauges.2,
-                in_use: gauges.3,
-                in_use_mean: gauges.4,
-                in_use_peak: gauges.5,
-                waiters: gauges.6,
-                oldest_wait_ms: gauges.7,
-                timeouts,
-                refused: timeouts / 2,
-                create_failures: failures,
-                server_full: if failures > 0 { full } else { 0 },
-                breaker,
-            }
-        },
-    )
-}
-
-fn carry() -> impl Strategy<Value = Vec<f64>> {
-    proptest::collection::vec(real(), 0..20)
 }
 
 /// Nothing presses, and little is in use.
@@ -85,14 +45,8 @@ fn bounded(signals: &Signals) -> u32 {
 
 proptest! {
     #[test]
-    fn every_answer_is_within_the_bounds(settings in settings(), signals in signals(), carry in carry()) {
-        let Decision { target, min_idle, carry: kept, .. } = decide(&settings, &signals, &carry);
-        prop_assert!(target <= signals.max_size);
-        prop_assert!(target >= signals.min_size.min(signals.max_size) || target == signals.server_cap);
-        prop_assert!(signals.server_cap == 0 || target <= signals.server_cap);
-        prop_assert!(target > 0 || signals.max_size == 0);
-        prop_assert!(min_idle <= target);
-        prop_assert!(kept.iter().all(|number| number.is_finite()), "{kept:?}");
+    fn the_laws_hold(settings in settings(), day in day(), carry in carry(), follows in any::<bool>()) {
+        laws::hold::<Utilisation>(&settings, &day, carry, follows)?;
     }
 
     #[test]
@@ -126,11 +80,6 @@ proptest! {
         }
         let waited = decide(&settings, &Signals { waiters: 1, ..signals }, &[demand, f64::from(settings.calm_ticks)]);
         prop_assert!(waited.target >= present, "never while anyone waits");
-    }
-
-    #[test]
-    fn the_same_input_gives_the_same_answer(settings in settings(), signals in signals(), carry in proptest::collection::vec(0.0..64.0_f64, 0..4)) {
-        prop_assert_eq!(decide(&settings, &signals, &carry), decide(&settings, &signals, &carry));
     }
 
     #[test]
@@ -196,13 +145,13 @@ impl Simulation {
         }
     }
 
-    fn follow(&mut self, decision: &Decision) {
+    fn follow(&mut self, decision: &Decision<Reason>) {
         if decision.target != self.target {
             let grows = decision.target > self.target;
             self.turns += u32::from(self.grew.is_some_and(|grew| grew != grows));
             self.grew = Some(grows);
         }
         self.target = decision.target;
-        self.carry = decision.carry.to_vec();
+        self.carry.clone_from(&decision.carry);
     }
 }

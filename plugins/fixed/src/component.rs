@@ -1,0 +1,4 @@
+//! The component's face.
+#![allow(unsafe_code, reason = "`component!` writes the entry points of the component ABI")]
+
+policy_sizing::component!(crate::Fixed);

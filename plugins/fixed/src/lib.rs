@@ -1,0 +1,54 @@
+//! Sizing by the operator: a constant target, and connections in reserve for those who have waited long.
+//!
+//! Choose it when the load is known, or the database's administrator has said how many connections this gateway may have; and
+//! to move from another pooler without changing how it behaves. Where nobody knows the number, `utilisation` or `little` find
+//! it. Native `fixed` is the same with `target` at the pool's maximum and no reserve.
+//!
+//! | there | here |
+//! |---|---|
+//! | `PgBouncer`: `default_pool_size`, `min_pool_size` | `target`; the pool's `size.min` |
+//! | `PgBouncer`: `reserve_pool_size`, `reserve_pool_timeout` | `reserve`, `reserve_after_ms` |
+//! | `HikariCP`: `maximumPoolSize`, `minimumIdle` | `target`, `min_idle`; both the same: a pool of constant size |
+//!
+//! At its edges:
+//! - the reserve is opened when the first in the queue has waited for `reserve_after_ms`, and closed when nobody waits any more, so
+//!   that a connection made for one is not closed under the next; it never leads beyond the pool's maximum;
+//! - while creates fail, the server is full or the breaker is not closed, the target does not rise and there is no reserve;
+//! - no latency is looked at, so it makes no difference whether there were samples.
+//!
+//! The decision is a pure function, [`decide`]; what it remembers is whether the reserve is open.
+
+#[cfg(target_arch = "wasm32")]
+mod component;
+mod configuration;
+mod sizing;
+
+pub use configuration::{SCHEMA, Settings};
+pub use sizing::{Reason, decide, self_check};
+
+use policy_sizing::{Decision, Policy, Signals};
+
+/// A constant target.
+#[derive(Debug)]
+pub struct Fixed;
+
+impl Policy for Fixed {
+    type Settings = Settings;
+    type Reason = Reason;
+
+    const DEFAULT: Settings = Settings::DEFAULT;
+    const SCHEMA: &'static str = SCHEMA;
+    const CARRY_VERSION: u32 = 1;
+
+    fn parse(json: &str) -> Result<Settings, String> {
+        Settings::parse(json)
+    }
+
+    fn decide(settings: &Settings, signals: &Signals, carry: &[f64]) -> Decision<Reason> {
+        decide(settings, signals, carry)
+    }
+
+    fn self_check() -> Result<(), String> {
+        self_check()
+    }
+}

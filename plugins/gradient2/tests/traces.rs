@@ -1,0 +1,10 @@
+//! Recorded days, decided as they were.
+
+use gradient2::Gradient2;
+use sizing_rig::replay;
+
+#[test]
+fn recorded_days_are_decided_as_they_were() {
+    let traces = replay::all::<Gradient2>(env!("CARGO_MANIFEST_DIR"));
+    assert!(traces >= 2, "{traces} traces");
+}
