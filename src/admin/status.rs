@@ -7,8 +7,9 @@ use tokio::time::Instant;
 
 use super::is_draining;
 use crate::{
-    gateway::{Generation, Shared},
+    gateway::{Generation, PoolEntry, Shared},
     policy::PluginStatus,
+    pool::PoolStatus,
 };
 
 /// Why `/readyz` says no; empty: it says yes.
@@ -34,7 +35,8 @@ fn pool_problem(generation: &Generation, name: &str) -> Option<String> {
 /// Everything.
 pub(super) fn status(shared: &Shared) -> Value {
     let generation = shared.generation();
-    let degraded = shared.plugins.status().iter().any(PluginStatus::is_degraded);
+    let pools: Vec<PoolStatus> = generation.pools.values().map(PoolEntry::status).collect();
+    let degraded = shared.plugins.status().iter().any(PluginStatus::is_degraded) || pools.iter().any(is_degraded);
     json!({
         "health": health(shared, degraded),
         "version": env!("CARGO_PKG_VERSION"),
@@ -47,7 +49,7 @@ pub(super) fn status(shared: &Shared) -> Value {
         "edge": shared.edge.snapshot(),
         "requests": shared.requests(),
         "routes": routes(shared, &generation),
-        "pools": pools(&generation),
+        "pools": pools.iter().map(|pool| (pool.name.to_string(), json!(pool))).collect::<Map<_, _>>(),
         "retiring": shared.retiring_pools(),
         "alerts": shared.alerts.standing(),
         "upstreams": upstreams(&generation),
@@ -118,8 +120,9 @@ fn routes(shared: &Shared, generation: &Generation) -> Vec<Value> {
         .collect()
 }
 
-fn pools(generation: &Generation) -> Map<String, Value> {
-    generation.pools.iter().map(|(name, pool)| (name.clone(), json!(pool.status()))).collect()
+/// A pool that does not serve as it is configured to.
+fn is_degraded(pool: &PoolStatus) -> bool {
+    pool.breaker.state != "closed" || pool.frozen || pool.service != "open"
 }
 
 fn upstreams(generation: &Generation) -> Map<String, Value> {

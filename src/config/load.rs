@@ -25,14 +25,14 @@ use super::{
 };
 
 /// What runs when no file is named.
-const BUILT_IN: &str = include_str!("../../config/gateway.toml");
+const BUILT_IN: &str = include_str!("demonstration.toml");
 /// Where the profiles of the built-in configuration are looked for.
 const BUILT_IN_DIRECTORY: &str = "config";
 /// Largest file that is read: a configuration of a thousand routes is a tenth of it.
 const MAX_BYTES: u64 = 4 << 20;
 /// The model's top level.
-const TABLES: [&str; 10] =
-    ["server", "log", "admin", "listener", "plugin", "pool", "upstream", "limit", "consumer", "route"];
+const TABLES: [&str; 11] =
+    ["alert", "server", "log", "admin", "listener", "plugin", "pool", "upstream", "limit", "consumer", "route"];
 
 /// Where a configuration comes from.
 #[derive(Clone, Debug, Default)]

@@ -4,19 +4,29 @@ use std::{
     fmt, io,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http::StatusCode;
 use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, Sleep, sleep_until, timeout},
+};
 
 use super::{
     counters::EdgeCounters,
     pace::{Pace, TooSlow},
     watch::Flight,
 };
+
+/// Of a body that nobody wants, what is read and forgotten: as much as clients send without being told that they may.
+const FORGETTABLE: usize = 256 << 10;
+/// How long that may take.
+const FORGET_WITHIN: Duration = Duration::from_secs(1);
 
 /// The body of a request. It fails when it comes too slowly or grows beyond its limit; read on, it then ends.
 ///
@@ -34,10 +44,13 @@ enum Kind {
 }
 
 struct Live {
-    body: Incoming,
+    /// There, until this is dropped.
+    body: Option<Incoming>,
+    http2: bool,
     pace: Pace,
     timer: Option<Pin<Box<Sleep>>>,
-    flight: Flight,
+    /// There, until this is dropped.
+    flight: Option<Flight>,
     ended: bool,
 }
 
@@ -72,11 +85,12 @@ impl RequestBody {
         Self::of(if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) })
     }
 
-    pub(super) fn incoming(body: Incoming, pace: Pace, flight: impl FnOnce() -> Flight) -> Self {
+    pub(super) fn incoming(body: Incoming, http2: bool, pace: Pace, flight: impl FnOnce() -> Flight) -> Self {
         if body.is_end_stream() {
             return Self::empty();
         }
-        Self::of(Kind::Incoming(Box::new(Live { body, pace, timer: None, flight: flight(), ended: false })))
+        let (body, flight) = (Some(body), Some(flight()));
+        Self::of(Kind::Incoming(Box::new(Live { body, http2, pace, timer: None, flight, ended: false })))
     }
 
     /// Fails when more than `bytes` come in all, before reading when the client has announced as much.
@@ -140,7 +154,7 @@ impl http_body::Body for RequestBody {
         match &self.kind {
             Kind::Empty => true,
             Kind::Full(_) => false,
-            Kind::Incoming(live) => live.body.is_end_stream(),
+            Kind::Incoming(live) => live.is_end_stream(),
         }
     }
 
@@ -148,7 +162,7 @@ impl http_body::Body for RequestBody {
         match &self.kind {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Incoming(live) => live.body.size_hint(),
+            Kind::Incoming(live) => live.body.as_ref().map(http_body::Body::size_hint).unwrap_or_default(),
         }
     }
 }
@@ -169,7 +183,8 @@ impl Default for RequestBody {
 
 impl Live {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match Pin::new(&mut self.body).poll_frame(cx) {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        match Pin::new(body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.pace.came(frame.data_ref().map_or(0, Bytes::len), Instant::now);
                 Poll::Ready(Some(Ok(frame)))
@@ -180,10 +195,16 @@ impl Live {
                 Poll::Ready(None)
             }
             Poll::Pending => self.poll_pace(cx).map(|TooSlow| {
-                EdgeCounters::bump(&self.flight.watch().counters.timeout_request_body);
+                if let Some(flight) = &self.flight {
+                    EdgeCounters::bump(&flight.watch().counters.timeout_request_body);
+                }
                 Some(Err(BodyError::TooSlow))
             }),
         }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(http_body::Body::is_end_stream)
     }
 
     /// Ready when the client has been too slow. The timer may fire early; it is set forward only then.
@@ -200,10 +221,30 @@ impl Live {
 }
 
 impl Drop for Live {
+    /// Nobody reads on. Over HTTP/2 the rest is read and forgotten, if it is not much: else the stream would be reset behind the
+    /// answer, and clients that are still sending then lose the answer (RFC 9113, section 8.1, asks them not to; curl 7.88 does).
     fn drop(&mut self) {
-        if !self.ended && !self.body.is_end_stream() {
-            self.flight.watch().left_unread();
+        let (Some(body), Some(flight)) = (self.body.take(), self.flight.take()) else { return };
+        if self.ended || body.is_end_stream() {
+            return;
         }
+        match Handle::try_current() {
+            Ok(runtime) if self.http2 => drop(runtime.spawn(forget(body, flight))),
+            _ => flight.watch().left_unread(),
+        }
+    }
+}
+
+async fn forget(mut body: Incoming, flight: Flight) {
+    let rest = async {
+        let mut left = FORGETTABLE;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.checked_sub(frame.data_ref().map_or(0, Bytes::len))?;
+        }
+        Some(())
+    };
+    if !matches!(timeout(FORGET_WITHIN, rest).await, Ok(Some(()))) {
+        flight.watch().left_unread();
     }
 }
 

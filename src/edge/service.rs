@@ -51,11 +51,9 @@ impl<H: Handler> Desk<H> {
         let (mut head, body) = request.into_parts();
         let without_body = head.method == Method::HEAD;
         let admitted = match self.admission.admit(&mut head) {
-            Ok(()) => Ok(self.request(head, body, &flight)),
+            Ok(()) => Ok(Request::from_parts(head, self.body(body, &flight))),
             Err(rejection) => {
-                if !body.is_end_stream() {
-                    flight.watch().left_unread();
-                }
+                drop(self.body(body, &flight));
                 Err(self.refuse(&head, rejection, &flight))
             }
         };
@@ -77,9 +75,8 @@ impl<H: Handler> Desk<H> {
         response
     }
 
-    fn request(&self, head: Parts, body: Incoming, flight: &Flight) -> Request {
-        let body = RequestBody::incoming(body, self.pace, || Flight::body(flight.watch()));
-        Request::from_parts(head, body)
+    fn body(&self, body: Incoming, flight: &Flight) -> RequestBody {
+        RequestBody::incoming(body, self.http2, self.pace, || Flight::body(flight.watch()))
     }
 
     /// Makes the answer fit what was asked and over what.

@@ -130,9 +130,12 @@ impl PluginSizing {
             }
             Err(kind) => {
                 self.carried.survive(kind);
-                let asked = !matches!(kind, FaultKind::Quarantined | FaultKind::Missing);
-                let last_good = self.last_good.clone().filter(|_| asked);
-                let answer = last_good.unwrap_or_else(|| self.fallback.decide(input));
+                if matches!(kind, FaultKind::Quarantined | FaultKind::Missing) {
+                    // From now on the fallback decides, whatever comes of a later probe: two in turn would move the target
+                    // up and down.
+                    self.last_good = None;
+                }
+                let answer = self.last_good.clone().unwrap_or_else(|| self.fallback.decide(input));
                 Decision { answer, by: DecidedBy::Fallback(kind) }
             }
         }

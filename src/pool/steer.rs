@@ -14,7 +14,6 @@ use super::{
     settings::PoolSettings,
     shell::Pool,
     status::{EvictionStatus, SizingStatus},
-    tally::Clamp,
     vet::InHand,
     view::{self, Glance},
 };
@@ -32,6 +31,8 @@ pub(super) struct Steering {
     sizing: Sizing,
     eviction: Eviction,
     guard: SizingGuard,
+    /// The last version of the plugin that decided, whoever did since.
+    sizing_version: Option<u64>,
     pub(super) ruling: Ruling,
     sizing_meter: Meter,
     eviction_meter: Meter,
@@ -58,6 +59,7 @@ impl Steering {
             sizing,
             eviction,
             guard: SizingGuard::default(),
+            sizing_version: None,
             ruling,
             sizing_meter: Meter::new(now),
             eviction_meter: Meter::new(now),
@@ -73,6 +75,7 @@ impl Steering {
     pub(super) fn take_up(&mut self, sizing: Option<Sizing>, eviction: Option<Eviction>, settings: &PoolSettings) {
         if let Some(sizing) = sizing {
             self.sizing = sizing;
+            self.sizing_version = None;
             self.guard.forgive();
         }
         if let Some(eviction) = eviction {
@@ -99,11 +102,6 @@ impl Steering {
     }
 }
 
-/// Whether the plugin was swapped between two decisions.
-fn is_another_version(last: DecidedBy, by: DecidedBy) -> bool {
-    matches!((last, by), (DecidedBy::Plugin { version: last }, DecidedBy::Plugin { version }) if last != version)
-}
-
 impl<B: Backend> Pool<B> {
     /// Asks the sizing policy and does what the guards leave of its answer. Returns when to ask again.
     pub(super) fn size(self: &Arc<Self>, trigger: u32) -> Duration {
@@ -113,10 +111,14 @@ impl<B: Backend> Pool<B> {
         let pool = view::of(&glance, &steering.sizing_meter, &settings, self.born);
         let input = SizingInput { pool, trigger, carry: Vec::new() };
         let Decision { answer, by } = steering.sizing.decide(&input);
-        if steering.last_sizing.as_ref().is_some_and(|(_, last)| is_another_version(last.by, by)) {
+        if let DecidedBy::Plugin { version } = by
+            && steering.sizing_version.replace(version).is_some_and(|last| last != version)
+        {
             steering.guard.forgive();
         }
+        let was_frozen = steering.guard.is_frozen(glance.now);
         let ruling = steering.guard.rule(&answer, &situation(&glance, &settings));
+        let freezes = !was_frozen && steering.guard.is_frozen(glance.now);
         steering.sizing_meter.restart(glance.now, &glance.counters, glance.area);
         let status = SizingStatus {
             ago_ms: 0,
@@ -132,7 +134,7 @@ impl<B: Backend> Pool<B> {
         steering.last_sizing = Some((glance.now, status));
         steering.ruling = ruling.clone();
         drop(steering);
-        self.say_sizing(&glance, &ruling, &answer);
+        self.say_sizing(&glance, &ruling, &answer, freezes);
         self.apply(&ruling, &settings, by);
         ruling.next_tick
     }
@@ -153,13 +155,13 @@ impl<B: Backend> Pool<B> {
         });
     }
 
-    fn say_sizing(&self, glance: &Glance, ruling: &Ruling, answer: &SizingOutput) {
+    fn say_sizing(&self, glance: &Glance, ruling: &Ruling, answer: &SizingOutput, freezes: bool) {
         let (from, to) = (glance.gate.target, ruling.target);
         if from != to {
             info!(pool = %self.name, from, to, reason = answer.reason, "target changed");
         }
-        if ruling.clamps.contains(&Clamp::Frozen) {
-            warn!(pool = %self.name, target = to, "the sizing policy flaps: target frozen");
+        if freezes {
+            warn!(pool = %self.name, target = to, "the sizing policy flaps: target frozen for a minute");
         }
     }
 

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::environment;
 use crate::config::load::load_content;
 
-const SHIPPED: &str = include_str!("../../../config/gateway.toml");
+const SHIPPED: &str = include_str!("../demonstration.toml");
 const EVERY_KEY: &str = include_str!("../every_key.toml");
 
 fn survives(content: &[u8], variables: &[(&str, &str)]) {

@@ -157,6 +157,16 @@ fn nothing_named_runs_what_is_built_in() {
     assert!(place.starts_with("config/gateway.toml (built in):"), "{place}");
 }
 
+/// A copy, so that editing the file that is shipped does not have the gateway compiled again.
+#[test]
+fn what_is_built_in_is_what_is_shipped() {
+    let shipped = fs::read_to_string(shipped("gateway.toml")).unwrap();
+    assert!(
+        shipped == include_str!("../demonstration.toml"),
+        "copy config/gateway.toml to src/config/demonstration.toml"
+    );
+}
+
 #[test]
 fn shipped_profiles_pass_over_the_shipped_file() {
     let secrets = [

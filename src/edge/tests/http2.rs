@@ -13,6 +13,7 @@ pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// An empty SETTINGS frame.
 pub(super) const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const PING: u8 = 6;
@@ -89,6 +90,60 @@ async fn goaway(client: &mut Client) -> Option<u32> {
 }
 
 const ENHANCE_YOUR_CALM: u32 = 0xb;
+
+/// The frames up to the acknowledgement of a PING: kinds, and the payload of the last RST_STREAM.
+async fn frames(client: &mut Client) -> (Vec<u8>, Option<Vec<u8>>) {
+    client.write(&ping()).await;
+    let (mut kinds, mut reset) = (Vec::new(), None);
+    let read = async {
+        loop {
+            let mut header = [0; 9];
+            client.0.read_exact(&mut header).await.expect("the connection stays");
+            let mut payload = vec![0; u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize];
+            client.0.read_exact(&mut payload).await.unwrap();
+            kinds.push(header[3]);
+            match header[3] {
+                PING => return,
+                RST_STREAM => reset = Some(payload),
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, read).await.expect("an answer to the PING");
+    (kinds, reset)
+}
+
+/// curl 7.88 loses an answer that a reset follows while it is still sending.
+#[test]
+fn an_answer_before_the_end_of_its_request_is_followed_by_no_reset_unless_the_rest_is_long() {
+    run(async {
+        let edge = Edge::plain(&listener(), hello);
+        let mut client = raw(&edge).await;
+        client.write(&frame(HEADERS, END_HEADERS, 1, &head())).await;
+        let mut answered = false;
+        while !answered {
+            let (kinds, reset) = frames(&mut client).await;
+            assert!(reset.is_none(), "{kinds:?}");
+            answered = kinds.contains(&HEADERS);
+        }
+        assert!(frames(&mut client).await.1.is_none());
+        client.write(&frame(DATA, END_STREAM, 1, b"late")).await;
+        let (kinds, reset) = frames(&mut client).await;
+        assert!(reset.is_none(), "{kinds:?}");
+        // A body that goes on and on is not read for ever.
+        client.write(&frame(HEADERS, END_HEADERS, 3, &head())).await;
+        let mut reset = None;
+        for _ in 0..40 {
+            let window = frame(DATA, 0, 3, &[0; 16_000]);
+            client.write(&window).await;
+            reset = frames(&mut client).await.1;
+            if reset.is_some() {
+                break;
+            }
+        }
+        assert_eq!(reset, Some(vec![0, 0, 0, 0]), "NO_ERROR");
+    });
+}
 
 /// RFC 9113, section 6.8: the first names no stream, so that what is on its way is served; the second, a round trip later, does.
 #[test]
