@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test unit bench soak plugins plugins-testing lint audit setup setup-test fmt loom
+.PHONY: help run test unit bench soak plugins plugins-testing plugins-c lint audit setup setup-test fmt loom
 
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
@@ -24,6 +24,9 @@ plugins: setup ## Build the policies into plugins/dist.
 
 plugins-testing: setup ## The same, and the components that only tests use.
 	cd plugins && $(CARGO) run --release --locked --quiet -p build-plugins -- --testing
+
+plugins-c: setup ## The policies in C into plugins/dist, where clang is installed.
+	$(MAKE) --no-print-directory -C plugins/c
 
 setup-test: setup ## PostgreSQL, nginx, curl, h2load and openssl, from Debian's packages, where they are missing.
 	./tests/setup.sh

@@ -106,9 +106,8 @@ fn misuse_is_told_from_failure() {
     assert_eq!(code(&["no-such-policy"]), Some(1));
     assert_eq!(code(&["component", "/nowhere", "-o", "/nowhere/else"]), Some(1));
     let refusal = builder(&["no-such-policy"]);
-    assert!(
-        String::from_utf8_lossy(&refusal.stderr).contains("there are aimd, bypass-window, fixed, gradient2, hostile")
-    );
+    let refusal = String::from_utf8_lossy(&refusal.stderr);
+    assert!(refusal.contains("there are ") && refusal.contains(" bypass-window, "), "{refusal}");
 }
 
 #[test]
