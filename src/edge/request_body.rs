@@ -23,8 +23,8 @@ use super::{
     watch::Flight,
 };
 
-/// Of a body that nobody wants, what is read and forgotten: as much as clients send without being told that they may.
-const FORGETTABLE: usize = 256 << 10;
+/// Of a body that nobody wants, what is read and forgotten: enough for one that was a little too large.
+const FORGETTABLE: usize = 4 << 20;
 /// How long that may take.
 const FORGET_WITHIN: Duration = Duration::from_secs(1);
 

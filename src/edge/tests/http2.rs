@@ -133,7 +133,7 @@ fn an_answer_before_the_end_of_its_request_is_followed_by_no_reset_unless_the_re
         // A body that goes on and on is not read for ever.
         client.write(&frame(HEADERS, END_HEADERS, 3, &head())).await;
         let mut reset = None;
-        for _ in 0..40 {
+        for _ in 0..300 {
             let window = frame(DATA, 0, 3, &[0; 16_000]);
             client.write(&window).await;
             reset = frames(&mut client).await.1;
