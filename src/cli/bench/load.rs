@@ -17,7 +17,7 @@ use tokio::{
     select,
     signal::unix::{Signal, SignalKind, signal},
     sync::{oneshot, watch},
-    time::{MissedTickBehavior, interval, sleep, sleep_until},
+    time::{MissedTickBehavior, interval_at, sleep, sleep_until, timeout},
 };
 
 use super::{
@@ -27,7 +27,7 @@ use super::{
     tally::{Done, Tally},
 };
 use crate::{
-    backend::{BackendError, Database, Event, Limits, Statement, Work},
+    backend::{BackendError, Database, Event, Execution, Limits, Statement, Work},
     gateway::SinglePool,
     observe,
     pool::{Holder, PoolStatus},
@@ -62,6 +62,8 @@ pub(super) struct Outcome {
 /// How far it is.
 #[derive(Clone, Copy, PartialEq)]
 enum Phase {
+    /// Threads start.
+    Wait,
     Run,
     /// Nothing new is begun.
     End,
@@ -87,10 +89,13 @@ pub(super) async fn run(pool: &SinglePool, plan: &Plan) -> anyhow::Result<Outcom
         _ = interrupt.recv() => anyhow::bail!("interrupted before there was any load"),
     }
     warm(&pool.database).await;
-    let (tell, phase) = watch::channel(Phase::Run);
+    let (tell, phase) = watch::channel(Phase::Wait);
     let threads = pool.workers.min(plan.clients as usize).max(1);
-    let workers: Vec<_> = (0..threads).map(|index| start(index, threads, &load, &phase)).collect::<Result<_, _>>()?;
+    let started = (0..threads).map(|index| start(index, threads, &load, &phase));
+    let (ready, workers): (Vec<_>, Vec<_>) = started.collect::<anyhow::Result<Vec<_>>>()?.into_iter().unzip();
+    try_join_all(ready).await.context("a thread of clients cannot start")?;
     let begun = Instant::now();
+    tell.send_replace(Phase::Run);
     let mut samples = Samples::default();
     let interrupted = watch_until_end(&load, begun, &mut samples, &mut interrupt).await;
     tell.send_replace(Phase::End);
@@ -121,7 +126,7 @@ async fn warm(database: &Database) {
 async fn watch_until_end(load: &Load, begun: Instant, samples: &mut Samples, interrupt: &mut Signal) -> bool {
     let Plan { duration, .. } = load.plan;
     let progress = Progress::new(duration.0);
-    let mut tick = interval(EVERY);
+    let mut tick = interval_at((begun + EVERY).into(), EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let end = sleep_until((begun + duration.0).into());
     tokio::pin!(end);
@@ -156,25 +161,26 @@ async fn gather(
     all.await
 }
 
-/// Starts thread `index` with its part of the clients.
+/// Starts thread `index` with its part of the clients. What comes back first says that it is there, the other what they met.
 fn start(
     index: usize,
     threads: usize,
     load: &Arc<Load>,
     phase: &watch::Receiver<Phase>,
-) -> anyhow::Result<oneshot::Receiver<Tally>> {
+) -> anyhow::Result<(oneshot::Receiver<()>, oneshot::Receiver<Tally>)> {
     let (load, phase) = (load.clone(), phase.clone());
     let runtime = move || Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-    let (tell, told) = oneshot::channel();
+    let ((ready, is_ready), (tell, told)) = (oneshot::channel(), oneshot::channel());
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         observe::set_worker(index);
         // Without one nothing is told, which is seen.
         if let Ok(runtime) = runtime() {
             let clients = (0..load.plan.clients).skip(index).step_by(threads);
+            let _ = ready.send(());
             let _ = tell.send(work(runtime, &load, clients, phase));
         }
     })?;
-    Ok(told)
+    Ok((is_ready, told))
 }
 
 fn work(
@@ -212,32 +218,29 @@ impl Load {
     async fn client(self: Arc<Self>, number: u32, tally: Rc<RefCell<Tally>>, mut phase: watch::Receiver<Phase>) {
         let name: Arc<str> = format!("client {number}").into();
         let mut mix = self.plan.mix(number);
+        let _ = phase.wait_for(|phase| *phase != Phase::Wait).await;
         while *phase.borrow() == Phase::Run {
             self.begun.fetch_add(1, Ordering::Relaxed);
-            let outcome = self.once(mix.writes_next(), name.clone()).await;
-            let pause = match &outcome {
-                Ok(done) => {
+            let pause = match self.once(mix.writes_next(), name.clone()).await {
+                Ok((done, execution)) => {
                     self.done.fetch_add(1, Ordering::Relaxed);
-                    tally.borrow_mut().done(done);
+                    tally.borrow_mut().done(&done);
+                    unless_ended(self.plan.hold.0, &mut phase).await;
+                    drop(execution);
                     self.plan.think.0
                 }
                 Err(error) => {
                     self.failed.fetch_add(1, Ordering::Relaxed);
-                    tally.borrow_mut().failed(error);
+                    tally.borrow_mut().failed(&error);
                     self.plan.think.0.max(AFTER_FAILURE)
                 }
             };
-            if !pause.is_zero() {
-                select! {
-                    () = sleep(pause) => {}
-                    _ = phase.changed() => {}
-                }
-            }
+            unless_ended(pause, &mut phase).await;
         }
     }
 
-    /// One statement to its end.
-    async fn once(&self, writes: bool, route: Arc<str>) -> Result<Done, BackendError> {
+    /// One statement to its end. As long as the execution is kept, its connection is.
+    async fn once(&self, writes: bool, route: Arc<str>) -> Result<(Done, Execution), BackendError> {
         let sql = self.plan.writes.as_ref().filter(|_| writes).unwrap_or(&self.plan.reads);
         let work = Work::Single(Statement { sql: sql.clone(), params: Vec::new() });
         let asked = Instant::now();
@@ -248,9 +251,13 @@ impl Load {
             rows += u64::from(matches!(event, Event::Row(_)));
         }
         let (took, waited) = (asked.elapsed(), execution.waited());
-        if !self.plan.hold.0.is_zero() {
-            sleep(self.plan.hold.0).await;
-        }
-        Ok(Done { writes, rows, took, waited })
+        Ok((Done { writes, rows, took, waited }, execution))
+    }
+}
+
+/// Sleeps, at most until clients are to end.
+async fn unless_ended(time: Duration, phase: &mut watch::Receiver<Phase>) {
+    if !time.is_zero() {
+        let _ = timeout(time, phase.wait_for(|phase| *phase != Phase::Run)).await;
     }
 }
