@@ -1,19 +1,20 @@
 //! `sluicegate bench pool|compare`: which size and which policy a pool should have, tried on the real database.
 //!
-//! `pool` drives one pool of a configuration in this process, with its policies, and without a listener or HTTP: clients on as
-//! many threads as a gateway would have take a connection, run a statement, read it to its end, think, and again. Each waits
-//! for its answer before it asks anew, so a database that slows down is asked less: latency says what these clients met, not what
-//! a crowd that keeps coming would. What came of it is a report in JSON. `compare` draws reports side by side on one page of HTML
-//! that needs nothing but itself.
+//! `pool` drives one pool of a configuration in this process, with its policies, and without a listener or HTTP.
+//! Clients on as many threads as a gateway would have take a connection, run a statement, read it to its end, think,
+//! and again. Each waits for its answer before it asks anew, so a database that slows down is asked less: latency says
+//! what these clients met, not what a crowd that keeps coming would. What came of it is a report in JSON. `compare`
+//! draws reports side by side on one page of HTML that needs nothing but itself.
 //!
-//! **When things go wrong.** A pool that is not there and a database that gives no connection or refuses the reading statement
-//! end it before there is any load. Later failures are counted by class. Ctrl-C ends the load early, and there is a report still; once
-//! more, and what still runs is cut.
+//! **When things go wrong.** A pool that is not there, and a database that gives no connection or refuses the reading
+//! statement, end it before there is any load. Later failures are counted by class. Ctrl-C ends the load early, and
+//! there is a report still; once more, and what still runs is cut.
 //!
-//! **What it leaves out**: logs (the report counts what they would tell), load at a given rate, and several pools at a time.
+//! **What it leaves out**: logs (the report counts what they would tell), load at a given rate, several pools at a
+//! time.
 //!
-//! From the bottom up: `plan` (what to run), `tally`, `sample` (what is measured), `load` (running it), `progress`, `report`;
-//! `plot`, `page`, `compare`.
+//! From the bottom up: `plan` (what to run), `tally`, `sample` (what is measured), `progress`, `load` (running it),
+//! `report`; `plot`, `page`, `compare`.
 
 mod compare;
 mod load;

@@ -39,9 +39,9 @@ impl SinglePool {
     }
 }
 
-/// Makes one pool as a gateway would, of a configuration that a gateway would start with, lends it to `work`, and closes its
-/// connections. `size` takes the place of the configured one. `work` runs on the runtime that drives the pool, and its
-/// future should not keep that busy.
+/// Makes one pool as a gateway would, of a configuration that a gateway would start with, lends it to `work`, and
+/// closes its connections. `size` takes the place of the configured one. `work` runs on the runtime that drives the
+/// pool, and its future should not keep that busy.
 ///
 /// # Errors
 /// All that is wrong with the configuration, or there is no such pool.

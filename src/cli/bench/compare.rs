@@ -100,7 +100,7 @@ pub(super) fn runs(reports: &[Named]) -> Vec<Row> {
         row("share of writes", true, &plan(|plan| plan.writes.as_ref().map_or(0.0, |_| plan.write_share).to_string())),
         row("think", true, &plan(|plan| plan.think.to_string())),
         row("hold", true, &plan(|plan| plan.hold.to_string())),
-        row("threads of clients", true, &|report| report.workers.to_string()),
+        row("workers", true, &|report| report.workers.to_string()),
         row("took", false, &|report| {
             time(report.elapsed_ms as f64 * 1e3) + if report.interrupted { ", interrupted" } else { "" }
         }),

@@ -161,7 +161,8 @@ async fn gather(
     all.await
 }
 
-/// Starts thread `index` with its part of the clients. What comes back first says that it is there, the other what they met.
+/// Starts thread `index` with its part of the clients. What comes back first says that it is there, the other what they
+/// met.
 fn start(
     index: usize,
     threads: usize,

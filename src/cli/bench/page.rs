@@ -39,7 +39,8 @@ pub(super) fn html(reports: &[Named]) -> String {
          <p>Runs of <code>sluicegate bench pool</code>. Each client waits for its answer before it asks anew: where \
          answers are slow, less is asked.</p>\n"
     );
-    page += "<h2>Figures</h2>\n<p>The best of each row is marked. Fewer open connections are better where the rest agrees.</p>\n";
+    page += "<h2>Figures</h2>\n<p>The best of each row is marked. \
+             Fewer open connections are better where the rest agrees.</p>\n";
     page += &table(reports, &figures(reports), "figures", "best");
     page += &plots(reports);
     let rows = runs(reports);

@@ -32,7 +32,8 @@ impl Progress {
         let full = (share * WIDTH as f64) as usize;
         let Sample { in_use, idle, target, waiters, per_second, .. } = sample;
         format!(
-            "[{}{}] {:.1}s  {per_second:.0}/s  in use {in_use}  idle {idle}  target {target}  waiting {waiters}  failed {failed}",
+            "[{}{}] {:.1}s  {per_second:.0}/s  in use {in_use}  idle {idle}  target {target}  \
+             waiting {waiters}  failed {failed}",
             "#".repeat(full),
             ".".repeat(WIDTH - full),
             at.as_secs_f64(),

@@ -28,7 +28,7 @@ pub(super) struct Report {
     pub(super) backend: String,
     /// The files of the configuration.
     pub(super) files: Vec<String>,
-    /// Threads of clients, as a gateway would have workers.
+    /// Threads that a gateway would have, at most so many have clients.
     pub(super) workers: usize,
     pub(super) plan: Option<Plan>,
     /// The pool's keys as they were in force; secrets are left out.
