@@ -192,6 +192,14 @@ async fn start_postgres(
 // === impl Execution ===
 
 impl Execution {
+    /// How long the checkout took of the connection that it runs on.
+    pub fn waited(&mut self) -> Duration {
+        match &mut self.running {
+            Kin::Postgres { lease, .. } => lease.waited(),
+            Kin::Sqlite(execution) => execution.lease().waited(),
+        }
+    }
+
     /// The next step; none when everything is read and committed. After an error there is nothing more to come. Cancel
     /// safe, except that a cancelled look-up of a type costs the connection.
     ///

@@ -1,10 +1,12 @@
-//! The command line: `serve`, `check`, `key new`, `plugin inspect|compile|check`, `pool list|show|pause|…`.
+//! The command line: `serve`, `check`, `key new`, `plugin inspect|compile|check`, `pool list|show|pause|…`,
+//! `bench pool|compare`.
 //!
 //! Answers go to standard output, reasons to standard error. Exit code 0: done; 1: failed, with every reason at once; 2: the
 //! words were not understood (clap's own). `serve` and `check` read a configuration by the same path, so what `check` passes,
 //! `serve` starts with, short of ports that are taken.
 #![allow(clippy::print_stdout, reason = "the command line is what speaks to standard output")]
 
+mod bench;
 mod key;
 mod plugin;
 mod pool;
@@ -39,6 +41,9 @@ enum Command {
     /// Operate the pools of a running gateway, over its admin listener.
     #[command(subcommand)]
     Pool(pool::Command),
+    /// Try sizes and policies of a pool under load, and compare.
+    #[command(subcommand)]
+    Bench(bench::Command),
 }
 
 /// Which configuration.
@@ -66,6 +71,7 @@ pub fn main() -> ExitCode {
         Command::Key(command) => key::run(&command),
         Command::Plugin(command) => plugin::run(&command),
         Command::Pool(command) => pool::run(command),
+        Command::Bench(command) => bench::run(command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

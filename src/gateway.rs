@@ -10,6 +10,8 @@
 //! told at once, and nothing serves. A database or an upstream that is absent is not a reason: its routes answer 503 until it
 //! comes.
 //!
+//! [`with_pool`] makes one pool of a configuration in the same way and serves nothing, for whoever measures it.
+//!
 //! What it leaves out: upgrading the binary without closing its sockets, and changing the number of workers while running.
 
 mod alerts;
@@ -23,6 +25,7 @@ mod listeners;
 mod pools;
 mod run;
 mod shared;
+mod single;
 mod supervisor;
 #[cfg(test)]
 mod tests;
@@ -35,3 +38,4 @@ pub use listeners::{Listeners, Listening};
 pub use pools::{PoolEntry, Retiring};
 pub use run::{Companion, RunError, run};
 pub use shared::{LastReload, ReloadSummary, Reloads, Shared};
+pub use single::{SinglePool, with_pool};

@@ -102,6 +102,10 @@ impl PoolEntry {
     pub fn operate(&self, operation: Operation) -> Result<(), OperationError> {
         self.database.kind().operate(operation)
     }
+
+    pub(super) fn effective(&self) -> &model::Pool {
+        &self.effective
+    }
 }
 
 impl Plan {
@@ -362,7 +366,8 @@ pub(super) async fn close_all(shared: &Arc<Shared>) {
     futures_util::future::join_all(goodbyes).await;
 }
 
-async fn goodbye<B: Backend>(pool: &Arc<Pool<B>>) {
+/// Closes a pool's connections, and waits for them for a while.
+pub(super) async fn goodbye<B: Backend>(pool: &Arc<Pool<B>>) {
     pool.shut();
     if timeout(GOODBYE, pool.drained()).await.is_err() {
         tracing::warn!(pool = %pool.name(), "connections were still open at the end");

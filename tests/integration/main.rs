@@ -12,6 +12,7 @@
     reason = "helpers of tests are tests: what they cannot go on without ends them"
 )]
 
+mod bench;
 mod clients;
 mod edge;
 mod faults;

@@ -153,6 +153,26 @@ async fn three_faults_quarantine_a_hook_until_a_probe_succeeds() {
 }
 
 #[tokio::test]
+async fn a_probe_that_fails_moves_no_target() {
+    let bench = Bench::serving(&Guest { mark: 9, ..Guest::default() }).await;
+    let mut policy = bench.plugins.sizing(&reference("fixed")).unwrap();
+    assert_eq!(policy.decide(&sizing(0)).answer.target, 9);
+    for _ in 0..3 {
+        policy.decide(&sizing(TRAP));
+    }
+    let started = Instant::now();
+    loop {
+        let decision = policy.decide(&sizing(TRAP));
+        assert_eq!(decision.answer.target, 20, "the fallback decides, by {:?}", decision.by);
+        if decision.by == fallback(FaultKind::Trap) {
+            return;
+        }
+        assert!(started.elapsed() < Duration::from_secs(5), "the probe comes after a second");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
 async fn carry_comes_back_and_a_fault_does_not_lose_it() {
     let bench = Bench::serving(&Guest::default()).await;
     let mut policy = bench.plugins.sizing(&reference("fixed")).unwrap();
