@@ -129,7 +129,12 @@ impl Handler for Admin {
             return answer::problem(StatusCode::SERVICE_UNAVAILABLE, "Starting", "the gateway does not serve yet");
         }
         if !self.allowed(&request) {
-            let mut refused = answer::problem(StatusCode::UNAUTHORIZED, "Unauthorized", "show the admin token");
+            let detail = if request.headers().contains_key(header::AUTHORIZATION) {
+                "that is not the admin token"
+            } else {
+                "show the admin token: `Authorization: Bearer`, and what `admin.token` in the state directory holds"
+            };
+            let mut refused = answer::problem(StatusCode::UNAUTHORIZED, "Unauthorized", detail);
             refused.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             return refused;
         }
@@ -184,7 +189,8 @@ fn json(status: StatusCode, body: &serde_json::Value) -> Response {
 }
 
 fn not_allowed(allow: &'static str) -> Response {
-    let mut response = answer::problem(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed", "");
+    let detail = format!("ask with {allow}");
+    let mut response = answer::problem(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed", &detail);
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
     response
 }

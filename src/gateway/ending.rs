@@ -27,7 +27,9 @@ const LOOK: Duration = Duration::from_millis(5);
 pub(super) async fn drain(shared: &Shared, cut: impl Future<Output = ()>) {
     let server = shared.generation().config().server.clone();
     shared.draining.store(true, Ordering::Relaxed);
-    tracing::info!(delay = %server.drain_delay, deadline = %server.drain_deadline, "draining");
+    let (open, tunnels) = (shared.edge.snapshot().active, shared.tunnels.open());
+    let (delay, deadline) = (server.drain_delay, server.drain_deadline);
+    tracing::info!(%delay, %deadline, open, tunnels, "draining; another signal closes what is open");
     let finished = async {
         sleep(server.drain_delay.0).await;
         for drain in shared.listeners.drain_all() {

@@ -184,8 +184,8 @@ impl Slot {
         let says = version.description.as_ref().map(|said| format!("{} {}", said.name, said.version));
         let hooks = version.exports.hooks().into_iter().map(Hook::as_str).collect::<Vec<_>>().join(",");
         let old = self.current.swap(Some(Arc::new(version)));
-        let replaced = old.map(|old| old.sha256);
-        tracing::info!(%plugin, %path, %sha256, generation, says, %hooks, ?replaced, "policy component in service");
+        let replaced = old.map(|old| old.sha256.to_string());
+        tracing::info!(%plugin, %path, %sha256, generation, says, %hooks, replaced, "policy component in service");
     }
 
     /// Remembers why a file that looked like that was not taken into service, and tries it again later if that may help.
@@ -195,9 +195,10 @@ impl Slot {
         if error.is_transient() {
             book.watch.retry(looks, tokio::time::Instant::now());
         }
-        let serving = self.current.load().as_ref().map(|version| version.sha256);
+        let serving = self.current.load().as_ref().map(|version| version.sha256.to_string());
+        let sha256 = content.map(|content| content.to_string());
         let (plugin, path) = (&self.name, book.settings.path.display());
-        tracing::warn!(%plugin, %path, error = %error, sha256 = ?content, ?serving, "policy component refused");
+        tracing::warn!(%plugin, %path, error = %error, sha256, serving, "policy component refused");
         book.last_error = Some(error);
     }
 

@@ -1,7 +1,7 @@
 //! What holds whatever a policy answers. Pure: a proposal and the situation in, a ruling out, and how it was clamped.
 //!
-//! A target stays within its bounds. It does not grow while connections cannot be made, and does not shrink while anybody
-//! waits. `max_step` and `dwell` hold it back where the operator wants that. A policy that changes its mind more than six
+//! A target stays within its bounds. It does not grow while connections cannot be made, and shrinks by a tenth at a time while
+//! anybody waits. `max_step` and `dwell` hold it back where the operator wants that. A policy that changes its mind more than six
 //! times in a minute is frozen for a minute. Of the idle connections, at most a tenth of the pool leaves in one sweep, so that
 //! neither a policy nor a process that stood still for long empties the pool at one blow; never below the minimum, but for
 //! those past their lifetime.
@@ -139,7 +139,8 @@ impl SizingGuard {
             bent.to(current, Clamp::Growth);
         }
         if bent.target < current && at.waiters > 0 {
-            bent.to(current, Clamp::Waiters);
+            // A policy that watches the database may see that fewer connections would serve sooner; it must be sure of it.
+            bent.to(bent.target.max(current - (current / 10).max(1)), Clamp::Waiters);
         }
         if self.is_frozen(at.now) {
             bent.to(current, Clamp::Frozen);
@@ -239,10 +240,15 @@ mod tests {
     }
 
     #[test]
-    fn no_growth_while_connections_cannot_be_made_and_no_shrinking_while_callers_wait() {
+    fn no_growth_while_connections_cannot_be_made_and_slow_shrinking_while_callers_wait() {
         let at = Situation { may_grow: false, waiters: 1, ..situation(Instant::now()) };
         assert_eq!(rule(11, &at), (10, vec![Clamp::Growth]));
-        assert_eq!(rule(9, &at), (10, vec![Clamp::Waiters]));
+        assert_eq!(rule(9, &at), (9, vec![]));
+        assert_eq!(rule(2, &at), (9, vec![Clamp::Waiters]));
+        let large = Situation { max: 200, beyond: 200, target: 200, ..at };
+        assert_eq!(rule(2, &large), (180, vec![Clamp::Waiters]));
+        let small = Situation { min: 1, target: 2, ..at };
+        assert_eq!(rule(1, &small), (1, vec![]));
     }
 
     #[test]

@@ -167,7 +167,7 @@ impl<B: Backend> CreateTicket<B> {
             state.early = Some(if opened { SizingInput::BREAKER_MOVED } else { SizingInput::CREATE_FAILED });
             (opened, state.breaker.retry_after(now))
         });
-        let next_ms = next.as_millis();
+        let next_ms = u64::try_from(next.as_millis()).unwrap_or(u64::MAX);
         warn!(pool = %pool.name, %class, sqlstate, error = %text, next_ms, "connection failed");
         if opened {
             warn!(pool = %pool.name, %class, next_ms, "breaker opened: probing in the background");

@@ -79,7 +79,7 @@ tally! {
     Bounds => bounds, "bounds";
     /// Growth while connections cannot be made.
     Growth => growth, "growth";
-    /// Shrinking while callers wait.
+    /// Shrinking by more than a tenth while callers wait.
     Waiters => waiters, "waiters";
     /// A change larger than `max_step`.
     Step => step, "step";

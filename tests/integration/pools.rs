@@ -132,7 +132,7 @@ async fn pools_are_paused_resized_and_reconnected_by_a_word() {
         (&["evict", "main", "999"], "there is no connection 999"),
         (&["resize", "main", "--min", "9"], "`max`"),
         (&["show", "main", "--token-file", "gateway.toml"], "is that the right file"),
-        (&["show", "main", "--token-file", "wrong.token"], "show the admin token"),
+        (&["show", "main", "--token-file", "wrong.token"], "that is not the admin token"),
     ] {
         let output = pool(&gateway, words);
         let said = String::from_utf8(output.stderr).unwrap();

@@ -5,7 +5,7 @@
 //! times in a minute. So the target follows upwards as soon as a whole connection is gained, and downwards only when a part of
 //! it, and one connection at least, is lost.
 //!
-//! The host may do otherwise than was answered: bounds move, it holds a target while callers wait. Then what was remembered
+//! The host may do otherwise than was answered: bounds move, it lets a target down slowly while callers wait. Then what was remembered
 //! means nothing, and counting on from it would end in a jump when the hold ends ("wind-up", in a controller's words): the
 //! limit goes on from where the target is. Only where it wants to begin it insists: a new pool aims at its maximum, and a single
 //! caller who waits for the first connection must not make that the beginning.

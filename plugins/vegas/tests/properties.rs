@@ -81,9 +81,9 @@ fn a_database_slower_for_good_is_believed_after_a_probe() {
     assert!((18..=28).contains(&slow.targets[890]), "{:?}", &slow.targets[880..]);
 }
 
-/// The host shrinks no pool while callers wait: then at least it must not grow.
+/// The host lets a pool down by a tenth at a time while callers wait.
 #[test]
-fn under_the_hosts_guards_it_stops_growing_at_the_knee() {
+fn under_the_hosts_guards_it_stops_at_the_knee_and_comes_down_with_it() {
     let mut pool = pool(Settings::DEFAULT).guarded();
     pool.run(30, Load::Open(100.0));
     let full = pool.run(600, ALL);
@@ -92,6 +92,8 @@ fn under_the_hosts_guards_it_stops_growing_at_the_knee() {
     println!("{} to {}, then {} to {}", full.targets[0], full.most(), slow.least(), slow.most());
     assert!((20..=30).contains(&full.most()), "{}", full.most());
     assert!(slow.most() <= full.most(), "{} after {}", slow.most(), full.most());
+    let last = slow.targets[590..].iter().max();
+    assert!(last.is_some_and(|last| *last <= 16), "{:?}", &slow.targets[580..]);
 }
 
 #[test]

@@ -214,7 +214,10 @@ impl<'a> Run<'a> {
         let prepared = self.conn.prepare_cached(sql).map_err(|error| failure::in_full_text(error, sql))?;
         let (given, wanted) = (statement.params.len(), prepared.parameter_count());
         if given != wanted {
-            let message = format!("{given} parameters were given, but the statement requires {wanted}");
+            let message = match given {
+                1 => format!("1 parameter was given, but the statement requires {wanted}"),
+                _ => format!("{given} parameters were given, but the statement requires {wanted}"),
+            };
             return Err(self.told_by_us(refused("08P01", message)));
         }
         Ok(Some(prepared))

@@ -6,8 +6,8 @@
 //! ([`Load::Closed`]): the first kind shows what is needed, the second what is too much.
 //!
 //! Like the host, the pool asks each second, and after a tenth of a second already while a caller has waited that long; makes
-//! two connections at a time; closes nothing in use. [`Simulation::guarded`] also holds a target while callers wait or creates
-//! fail. Time goes by milliseconds, randomness comes from a seed. What is left out: lifetimes, idle timeouts, broken connections.
+//! two connections at a time; closes nothing in use. [`Simulation::guarded`] also holds a target while creates fail, and lets it
+//! down by a tenth at a time while callers wait. Time goes by milliseconds, randomness comes from a seed. What is left out: lifetimes, idle timeouts, broken connections.
 
 mod database;
 mod meter;
@@ -97,7 +97,7 @@ impl<P: Policy> Simulation<P> {
         }
     }
 
-    /// With the host's guards: no growth while creates fail, no shrinking while callers wait.
+    /// With the host's guards: no growth while creates fail, slow shrinking while callers wait.
     #[must_use]
     pub fn guarded(mut self) -> Self {
         self.guarded = true;
@@ -282,8 +282,12 @@ impl<P: Policy> Simulation<P> {
 }
 
 fn guard<R>(decision: &Decision<R>, signals: &Signals) -> u32 {
-    let held = if decision.target > signals.target { signals.failing() } else { signals.waiters > 0 };
-    if held { signals.current() } else { decision.target }
+    let current = signals.current();
+    match decision.target {
+        more if more > current && signals.failing() => current,
+        less if less < current && signals.waiters > 0 => less.max(current - (current / 10).max(1)),
+        followed => followed,
+    }
 }
 
 /// The fewest connections with which 99 of 100 callers wait no longer than a statement takes: what is truly needed, found by trial.

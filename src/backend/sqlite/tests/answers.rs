@@ -42,7 +42,7 @@ async fn parameters_become_sqlites_values() {
     assert_eq!(json!(answers[0].rows[0]), expected);
     let error = refusal(&mut conn, Work::Single(statement("select ?1, ?2", json!([1])))).await;
     assert_eq!(error.sqlstate.as_deref(), Some("08P01"));
-    assert!(error.message.contains("1 parameters were given") && error.message.contains("requires 2"));
+    assert!(error.message.contains("1 parameter was given") && error.message.contains("requires 2"));
 }
 
 #[tokio::test]
