@@ -61,7 +61,7 @@ impl Shell {
             match action {
                 Action::Wake(waker) => waker.wake(),
                 Action::Close(..) => self.core.lock().closed(self.now, &mut todo),
-                Action::Create | Action::Freed => {}
+                Action::Create | Action::Freed | Action::Later => {}
             }
         }
         answer
