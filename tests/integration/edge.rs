@@ -275,6 +275,7 @@ async fn too_many_connections_from_one_address_are_closed_and_counted() {
 
 #[tokio::test]
 async fn out_of_descriptors_accepting_pauses_and_goes_on() {
+    const PAUSES: u64 = 10;
     let (_origin, gateway) = started("").await;
     let mut admin = Client::plain(gateway.address("admin")).await.unwrap();
     let token = format!("Bearer {}", gateway.token());
@@ -302,18 +303,12 @@ async fn out_of_descriptors_accepting_pauses_and_goes_on() {
     for _ in 0..50 {
         held.push(TcpStream::connect(gateway.address("plain")).await.unwrap());
     }
-    let end = Instant::now() + Duration::from_secs(20);
-    while pauses().await == 0 {
-        assert!(Instant::now() < end, "accepting does not pause");
+    let begun = Instant::now();
+    while pauses().await < PAUSES {
+        assert!(begun.elapsed() < Duration::from_secs(20), "accepting does not pause");
     }
-    // It waits, it does not spin.
-    let (busy, begun) = (gateway.cpu_seconds(), Instant::now());
-    while begun.elapsed() < Duration::from_secs(1) {
-        pauses().await;
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    let busy = gateway.cpu_seconds() - busy;
-    assert!(busy < 0.5, "{busy} s of CPU in a second of waiting");
+    // It waits, ever longer, and does not spin: the fifth pause of a worker comes when four are over, and there are two workers.
+    assert!(begun.elapsed() >= Duration::from_millis(10 + 20 + 40 + 80), "{:?}", begun.elapsed());
     drop(held);
     let served = || async {
         Client::plain(gateway.address("plain")).await.unwrap().get("/").await.map_or(0, |answer| answer.status)

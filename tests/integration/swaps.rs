@@ -1,6 +1,7 @@
 //! Policies, configuration and certificates are replaced while traffic flows, and nobody notices.
 
 use std::{
+    cell::{Cell, RefCell},
     fs,
     path::Path,
     sync::{
@@ -255,14 +256,17 @@ struct Census {
     rest: Value,
 }
 
-/// The census of a gateway whose start is over: it stays the same for a while.
+/// The census of a gateway whose start is over: it is the same in so many looks in a row.
 async fn census_at_rest(gateway: &Gateway) -> Census {
+    const LOOKS: u32 = 15;
+    let (last, same) = (RefCell::new(None), Cell::new(0));
     let look = || async {
-        let before = census(gateway).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        (before, census(gateway).await)
+        let now = census(gateway).await;
+        let before = last.replace(Some(now.rest.clone()));
+        same.set(if before.as_ref() == Some(&now.rest) { same.get() + 1 } else { 0 });
+        (same.get(), now)
     };
-    eventually("the gateway is at rest", look, |(before, now)| before.rest == now.rest).await.1
+    eventually("the gateway is at rest", look, |(same, _)| *same >= LOOKS).await.1
 }
 
 async fn census(gateway: &Gateway) -> Census {

@@ -18,7 +18,7 @@ const SETTINGS: &str = include_str!("../../settings/src/lib.rs");
 /// A hook's sources.
 struct Template {
     hook: &'static str,
-    library: &'static str,
+    lib_rs: &'static str,
     component: &'static str,
     describes: &'static str,
     /// A native policy to stand in.
@@ -28,21 +28,21 @@ struct Template {
 const TEMPLATES: [Template; 3] = [
     Template {
         hook: "sizing",
-        library: include_str!("../templates/sizing/lib.rs"),
+        lib_rs: include_str!("../templates/sizing/lib.rs"),
         component: include_str!("../templates/sizing/component.rs"),
         describes: "how many connections a pool should have",
         fallback: "fixed",
     },
     Template {
         hook: "eviction",
-        library: include_str!("../templates/eviction/lib.rs"),
+        lib_rs: include_str!("../templates/eviction/lib.rs"),
         component: include_str!("../templates/eviction/component.rs"),
         describes: "which idle connections should leave a pool",
         fallback: "lifetime",
     },
     Template {
         hook: "validation",
-        library: include_str!("../templates/validation/lib.rs"),
+        lib_rs: include_str!("../templates/validation/lib.rs"),
         component: include_str!("../templates/validation/component.rs"),
         describes: "whether a connection may be trusted",
         fallback: "always",
@@ -90,7 +90,7 @@ impl Template {
             (".gitignore".into(), "/target\n".into()),
             ("rustfmt.toml".into(), include_str!("../../../rustfmt.toml").into()),
             ("README.md".into(), fill(include_str!("../templates/README.md.in"))),
-            ("src/lib.rs".into(), fill(self.library)),
+            ("src/lib.rs".into(), fill(self.lib_rs)),
             ("src/component.rs".into(), fill(self.component)),
             ("src/settings.rs".into(), settings.into()),
         ];
