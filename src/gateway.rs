@@ -24,6 +24,7 @@ mod inputs;
 mod listeners;
 mod pools;
 mod run;
+mod servers;
 mod shared;
 mod single;
 mod supervisor;

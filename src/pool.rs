@@ -7,7 +7,8 @@
 //! **What it promises.**
 //! - *The cap holds.* A permit is taken before a connection is begun and comes back when the server has closed it, or after
 //!   `linger`; limits move at once, in both directions, whatever a policy answers. A pool that replaces another on the same
-//!   server shares its [`Budget`].
+//!   server shares its [`Budget`]. All pools on a server stay within its [`ServerBudget`]: one whose callers wait takes what
+//!   lies idle in a sister, whichever it hurts least, and never less than a fair share.
 //! - *Nobody starves.* Waiters are served in their order, each by direct hand-off; one who leaves loses no permit and wastes no
 //!   connect. Connections are made detached from callers, a few at a time, and only as many as waiters need.
 //! - *Every wait ends.* Queueing, connecting and validating count against one deadline; one caller pays for two failed probes at
@@ -21,14 +22,13 @@
 //! **How it is built.** `core` is the gate: a state machine without I/O or clock under the pool's one lock (`state`), which says
 //! what is left to do; `shell` does it. A caller's way is `checkout`, `vet`, `probe`, `lease`, and back through `mend`; `make` makes and
 //! closes. `drive` is the pool's own loop, with `steer` for the policies, `guards` for what holds whatever they say,
-//! `breaker` and `ceiling` for what failures lead to. `view`, `explain`, `advice` and `status` tell of it; `operate` is the
+//! `breaker` and `ceiling` for what failures lead to, `server` and `sister` for what it gives to others and takes from them. `view`, `explain`, `advice` and `status` tell of it; `operate` is the
 //! operator's hand: pause, drain, resume, reconnect, resize, evict.
 //!
 //! Workers are threads with a runtime each. Idle connections lie on the stack of the worker they belong to; another worker takes
 //! one only when it has none, and re-homes it ([`Connection::rehome`]). So do the connections of a worker that has stopped.
 //!
-//! **What it leaves out.** Choosing a replica, giving a slot to a sister pool (the policy's `yield-cost` is
-//! shown, not used), recycling through [`Manager::recycle`].
+//! **What it leaves out.** Choosing a replica, recycling through [`Manager::recycle`].
 
 mod advice;
 mod alarm;
@@ -50,8 +50,10 @@ mod operate;
 mod probe;
 mod record;
 mod retry;
+mod server;
 mod settings;
 mod shell;
+mod sister;
 mod state;
 mod status;
 mod steer;
@@ -75,6 +77,7 @@ pub use figures::{Counters, CreateFailures, Quantiles};
 pub use lease::Lease;
 pub use operate::{Operation, OperationError};
 pub use record::UseError;
+pub use server::{ServerBudget, ServerStatus, ServerTerms};
 pub use settings::PoolSettings;
 pub use shell::{Policies, PolicyChange, Pool};
 pub use status::{

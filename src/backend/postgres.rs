@@ -30,6 +30,7 @@ mod care;
 mod connection;
 mod dial;
 mod failure;
+mod grants;
 mod inbox;
 mod lookup;
 mod messages;
@@ -55,6 +56,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::{
     dial::{Place, places, share},
+    grants::Grants,
     settings::Settings,
     types::TypeNames,
 };
@@ -78,6 +80,7 @@ pub struct Postgres {
 pub(crate) struct Shared {
     types: TypeNames,
     always_reset: AtomicBool,
+    grants: Grants,
 }
 
 impl Postgres {
@@ -147,7 +150,10 @@ impl Postgres {
             let started = startup::start(&self.settings.startup, stream).await?;
             let mut conn = PostgresConnection::new(started, place.clone(), self.settings.clone(), self.shared.clone());
             match conn.suits().await {
-                Ok(()) => Ok(conn),
+                Ok(()) => {
+                    self.ask_grants(&mut conn).await?;
+                    Ok(conn)
+                }
                 Err(failure) => {
                     conn.goodbye().await;
                     Err(failure)
@@ -155,6 +161,14 @@ impl Postgres {
             }
         };
         timeout_at(deadline, connecting).await.map_err(|_| PostgresFailure::Timeout)?
+    }
+    /// Asks how many connections the server grants, now and then. Behind PgBouncer the answer would be of a server that is not
+    /// ours alone.
+    async fn ask_grants(&self, conn: &mut PostgresConnection) -> Result<(), PostgresFailure> {
+        if !self.settings.behind_pgbouncer && self.shared.grants.are_old() {
+            self.shared.grants.note(conn.show_grants().await?);
+        }
+        Ok(())
     }
 }
 
@@ -186,5 +200,9 @@ impl Backend for Postgres {
 
     async fn close(&self, conn: PostgresConnection) {
         conn.goodbye().await;
+    }
+
+    fn grants(&self) -> Option<u32> {
+        self.shared.grants.known()
     }
 }

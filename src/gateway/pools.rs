@@ -12,7 +12,11 @@ use std::{
 
 use tokio::time::timeout;
 
-use super::{generation::Generation, shared::Shared};
+use super::{
+    generation::Generation,
+    servers::{self, Terms},
+    shared::Shared,
+};
 use crate::{
     backend::{Database, Kind, postgres::Postgres, sqlite::Sqlite},
     config::{
@@ -80,6 +84,7 @@ struct Planned {
 pub(super) struct Changes {
     entries: BTreeMap<String, PoolEntry>,
     steps: Vec<Step>,
+    terms: Terms,
 }
 
 enum Step {
@@ -140,13 +145,16 @@ impl Plan {
     pub(super) fn make(self, shared: &Shared, before: Option<&Generation>) -> Result<Changes, Vec<Finding>> {
         let none = BTreeMap::new();
         let before = before.map_or(&none, |before| &before.pools);
-        let mut changes = Changes { entries: BTreeMap::new(), steps: Vec::new() };
+        let mut changes = Changes { entries: BTreeMap::new(), steps: Vec::new(), terms: self.terms() };
         let mut budgets = self.inherit(shared, before);
         let mut wrong = Vec::new();
         for Planned { name, effective, settings, identity, ready, served } in self.pools {
-            let made = match before.get(&name).filter(|old| old.identity == identity) {
-                Some(old) => changes.keep(shared, &effective, settings, old, ready),
-                None => changes.start(shared, &name, &effective, settings, ready, budgets.remove(&name)),
+            let made = if let Some(old) = before.get(&name).filter(|old| old.identity == identity) {
+                changes.keep(shared, &effective, settings, old, ready)
+            } else {
+                let inherited = budgets.remove(&name);
+                let budget = inherited.unwrap_or_else(|| new_budget(shared, &identity, settings.max, &changes.terms));
+                changes.start(shared, &name, &effective, settings, ready, budget)
             };
             match made {
                 Ok(kind) => {
@@ -163,6 +171,11 @@ impl Plan {
             }
         }
         if wrong.is_empty() { Ok(changes) } else { Err(wrong) }
+    }
+
+    fn terms(&self) -> Terms {
+        let said = self.pools.iter().filter(|pool| pool.identity.backend == BackendKind::Postgres);
+        servers::terms(said.map(|pool| (pool.identity.server.as_str(), pool.settings.server)))
     }
 
     /// By name of a new pool, the budget that it takes over from a pool on the same server that drains or is about to: the two
@@ -258,6 +271,13 @@ impl Planned {
     }
 }
 
+fn new_budget(shared: &Shared, identity: &Identity, max: u32, terms: &Terms) -> Arc<Budget> {
+    match identity.backend {
+        BackendKind::Postgres => Budget::within(shared.servers.on(&identity.server, terms), max),
+        BackendKind::Sqlite => Budget::new(max),
+    }
+}
+
 pub(super) fn budget_of(kind: &Kind) -> Arc<Budget> {
     match kind {
         Kind::Postgres(pool) => pool.budget(),
@@ -310,7 +330,7 @@ impl Changes {
         effective: &model::Pool,
         settings: PoolSettings,
         ready: Ready,
-        budget: Option<Arc<Budget>>,
+        budget: Arc<Budget>,
     ) -> Result<Kind, PolicyError> {
         let policies = Policies {
             sizing: shared.plugins.sizing(&effective.sizing)?,
@@ -320,9 +340,11 @@ impl Changes {
         let background = shared.background.clone();
         let kind = match ready {
             Ready::Postgres(backend) => {
-                Kind::Postgres(Pool::new(name, settings, backend, policies, background, budget))
+                Kind::Postgres(Pool::new(name, settings, backend, policies, background, Some(budget)))
             }
-            Ready::Sqlite(backend) => Kind::Sqlite(Pool::new(name, settings, backend, policies, background, budget)),
+            Ready::Sqlite(backend) => {
+                Kind::Sqlite(Pool::new(name, settings, backend, policies, background, Some(budget)))
+            }
         };
         self.steps.push(Step::Start(kind.clone()));
         Ok(kind)
@@ -331,6 +353,7 @@ impl Changes {
     /// Starts, changes and retires. Called on the background thread, before the new generation serves: whoever comes to a
     /// pool with it finds that pool as the new configuration wants it.
     pub(super) fn commit(self, shared: &Arc<Shared>) {
+        shared.servers.take_up(&self.terms);
         for step in self.steps {
             match step {
                 Step::Start(Kind::Postgres(pool)) => drop(tokio::task::spawn_local(pool.drive())),

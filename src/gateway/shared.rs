@@ -17,7 +17,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{alerts::Alerts, generation::Generation, listeners::Listeners, pools::Retiring};
+use super::{alerts::Alerts, generation::Generation, listeners::Listeners, pools::Retiring, servers::Servers};
 use crate::{
     access::FailedAuth,
     config::{Report, Source},
@@ -62,6 +62,7 @@ pub struct Shared {
     /// The workers' runtimes.
     runtimes: Mutex<Vec<Handle>>,
     pub(super) retiring: Mutex<Vec<Retiring>>,
+    pub(super) servers: Servers,
     /// Whether the gateway is on its way out.
     pub draining: AtomicBool,
     /// What became of reloads.
@@ -166,6 +167,7 @@ impl Shared {
             background: Handle::current(),
             runtimes: Mutex::default(),
             retiring: Mutex::default(),
+            servers: Servers::default(),
             draining: AtomicBool::new(false),
             reloads: Reloads::default(),
             alerts: Alerts::default(),

@@ -7,7 +7,7 @@ const ENOUGH: u64 = 20;
 
 /// Advice on `status`; none, if all is well.
 pub(super) fn on(status: &PoolStatus, held_warning_ms: u32) -> Vec<String> {
-    let rules = [suspended, creation_fails, server_full, too_small, mostly_idle, flapping, unclean, lingering];
+    let rules = [suspended, creation_fails, server_full, crowded, too_small, mostly_idle, flapping, unclean, lingering];
     let advice = rules.iter().filter_map(|rule| rule(status));
     advice.chain(held_long(status, held_warning_ms)).collect()
 }
@@ -25,6 +25,9 @@ fn creation_fails(status: &PoolStatus) -> Option<String> {
         "unreachable" | "timeout" => "check the address, the network and whether the server runs",
         "authentication" => "check the user and the password; callers are not served until one attempt succeeds",
         "server-full" => "the server's max_connections is used up: lower size.max here or in other clients",
+        "account-full" => {
+            "the role's or the database's connection limit is used up: lower size.max or raise that limit"
+        }
         "unavailable" => "the server starts up, shuts down or recovers; it is tried again by itself",
         _ => "see the log for the server's words",
     };
@@ -36,6 +39,15 @@ fn server_full(status: &PoolStatus) -> Option<String> {
     let ceiling = status.ceiling.filter(|ceiling| *ceiling < status.max)?;
     let max = status.max;
     Some(format!("the server grants this pool {ceiling} connections, not {max}: lower size.max or raise its limit"))
+}
+
+fn crowded(status: &PoolStatus) -> Option<String> {
+    let server = status.server.filter(|server| server.cap.is_some_and(|cap| server.connections >= cap))?;
+    let (have, pools) = (server.connections, server.pools);
+    let waiting = status.waiters > 0 && status.size < status.target;
+    waiting.then(|| {
+        format!("the {pools} pools on this server have all {have} connections that they may open together: raise server.connections or server.share if the server has room, or lower size.max of the others")
+    })
 }
 
 fn too_small(status: &PoolStatus) -> Option<String> {
@@ -104,6 +116,7 @@ pub(super) mod tests {
         policy::DecidedBy,
         pool::{
             figures::{Counters, Quantiles},
+            server::ServerStatus,
             status::{BreakerStatus, HolderStatus, LatencyStatus, SizingStatus},
         },
     };
@@ -141,6 +154,7 @@ pub(super) mod tests {
             reserve: 0,
             parallel_creates: 2,
             ceiling: None,
+            server: None,
             frozen: false,
             budget: (10, 10),
             breaker,
@@ -202,6 +216,12 @@ pub(super) mod tests {
         });
         assert_eq!(held, "2 of 10 connections are held by route /report for up to 95 s");
         assert!(advice(|status| status.ceiling = Some(7)).contains("grants this pool 7 connections, not 10"));
+        let crowded = advice(|status| {
+            let (connections, cap) = (8, Some(8));
+            status.server = Some(ServerStatus { connections, cap, pools: 3, ..ServerStatus::default() });
+            (status.size, status.waiters) = (4, 2);
+        });
+        assert!(crowded.contains("the 3 pools on this server have all 8 connections"), "{crowded}");
         assert!(advice(|status| status.frozen = true).contains("frozen"));
         assert!(advice(|status| status.lingering = 3).contains("3 of 10 permits"));
         let unclean = advice(|status| {

@@ -26,6 +26,11 @@ pub trait Backend: Manager<Type = Self::Conn, Error = Self::Failure> + Send + Sy
 
     /// Says goodbye and waits for the server's end of file. The pool bounds it with `linger` and holds the permit until then.
     fn close(&self, conn: Self::Conn) -> impl Future<Output = ()> + Send;
+
+    /// Connections that the server grants to all its clients together, as far as it has said.
+    fn grants(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// A connection, as the pool sees it.
@@ -114,6 +119,8 @@ pub enum FailureClass {
     Timeout,
     /// The server grants no more connections (SQLSTATE 53300).
     ServerFull,
+    /// It grants no more of them to this role, or in this database (SQLSTATE 53300 as well).
+    AccountFull,
     /// Credentials refused (SQLSTATE class 28).
     Authentication,
     /// The server starts up, shuts down or recovers (SQLSTATE 57P01, 57P02, 57P03).
@@ -131,6 +138,7 @@ impl FailureClass {
             Self::Unreachable => "unreachable",
             Self::Timeout => "timeout",
             Self::ServerFull => "server-full",
+            Self::AccountFull => "account-full",
             Self::Authentication => "authentication",
             Self::Unavailable => "unavailable",
             Self::Broken => "broken",

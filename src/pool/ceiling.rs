@@ -11,6 +11,8 @@ pub(crate) struct Ceiling(Option<Seen>);
 #[derive(Debug)]
 struct Seen {
     size: u32,
+    /// What it was when it was last refused.
+    refused_at: u32,
     raise_at: Instant,
     step: u32,
 }
@@ -19,14 +21,17 @@ impl Ceiling {
     /// The server was full with `live` of ours.
     pub(crate) fn refused(&mut self, now: Instant, live: u32, backoff: &Backoff, roll: f64) {
         let step = self.0.as_ref().map_or(0, |seen| seen.step + 1);
-        self.0 = Some(Seen { size: live, raise_at: now + backoff.pause(step, roll), step });
+        let refused_at = self.0.as_ref().map_or(live, |seen| seen.size).max(live);
+        self.0 = Some(Seen { size: live, refused_at, raise_at: now + backoff.pause(step, roll), step });
     }
 
     /// The server granted one more.
     pub(crate) fn granted(&mut self, live: u32) {
         if let Some(seen) = &mut self.0 {
             seen.size = seen.size.max(live);
-            seen.step = 0;
+            if live > seen.refused_at {
+                seen.step = 0;
+            }
         }
     }
 

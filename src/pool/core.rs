@@ -26,6 +26,7 @@ mod loomed;
 mod model;
 mod queue;
 mod service;
+mod sisters;
 #[cfg(test)]
 #[cfg(not(feature = "loom"))]
 mod tests;
@@ -49,7 +50,7 @@ use self::{
 };
 use super::{
     backend::Holder,
-    budget::Budget,
+    budget::{Budget, Room},
     record::Held,
     tally::{Cause, Closes},
 };
@@ -113,7 +114,8 @@ pub(crate) enum Action<C> {
     Wake(Waker),
     /// Permits came back: tell sister pools, and whoever waits for the pool to be empty.
     Freed,
-    /// Something may be made, but not yet: have [`Core::kick`] called at [`Core::next_start`].
+    /// Something may be made, but not yet: have [`Core::kick`] called at [`Core::next_start`], or when sister pools have
+    /// given something up, of which this one is [`Core::short`].
     Later,
 }
 
@@ -162,6 +164,10 @@ pub(crate) struct Core<C> {
     replacing: VecDeque<u64>,
     next_id: u64,
     budget: Arc<Budget>,
+    /// Callers wait, and the pools on the server have all that it grants.
+    short: bool,
+    /// Connections that are closed as they come back: a sister pool needs them more.
+    owed: u32,
     closes: Closes,
     handoffs: u64,
 }
@@ -186,6 +192,8 @@ impl<C> Core<C> {
             replacing: VecDeque::new(),
             next_id: 0,
             budget,
+            short: false,
+            owed: 0,
             closes: Closes::default(),
             handoffs: 0,
         }
@@ -341,6 +349,10 @@ impl<C> Core<C> {
         }
         if self.service == Service::Drained {
             return self.send_off(held, Cause::Operator, todo);
+        }
+        if self.owed > 0 {
+            self.owed -= 1;
+            return self.send_off(held, Cause::Yielded, todo);
         }
         if self.service == Service::Open
             && let Some((ticket, waiter)) = self.queue.pop()

@@ -5,11 +5,14 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
-use super::{backend::Backend, guards::SHORTEST_TICK, shell::Pool};
+use super::{backend::Backend, guards::SHORTEST_TICK, server::Offer, shell::Pool};
 use crate::policy::SizingInput;
 
 /// No matter what is due: the loop never turns more often.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
+
+/// While sisters have nothing to give they are asked again so often.
+const RELIEF_EVERY: Duration = Duration::from_millis(50);
 
 /// When what is due next.
 struct Diary {
@@ -44,6 +47,7 @@ impl<B: Backend> Pool<B> {
 
     fn turn(self: &Arc<Self>, diary: &mut Diary) {
         let early = self.upkeep();
+        self.seek_relief();
         let now = Instant::now();
         if early.is_some() {
             // Soon, but no more often than the shortest tick.
@@ -58,6 +62,9 @@ impl<B: Backend> Pool<B> {
             diary.size_at = now + next;
         }
         if diary.sweep_at <= now {
+            if let Some((server, _)) = self.budget.server() {
+                server.settle();
+            }
             self.sweep();
             diary.sweep_at = now + self.settings.load().sweep_interval;
         }
@@ -68,6 +75,9 @@ impl<B: Backend> Pool<B> {
         let settings = self.settings.load_full();
         self.change(|state, now, todo| {
             state.ceiling.raise(now, settings.max, &settings.thresholds.backoff);
+            if let Some((server, _)) = state.core.server() {
+                server.raise(now, &settings.thresholds.backoff);
+            }
             state.tell_core(now);
             state.core.reap(now, todo);
             state.core.kick(now, todo);
@@ -84,6 +94,19 @@ impl<B: Backend> Pool<B> {
         })
     }
 
+    /// Where callers wait and the server's budget has no room, sisters are asked to make some.
+    fn seek_relief(&self) {
+        let Some((server, me)) = self.budget.server() else { return };
+        let state = self.state.lock();
+        let (counts, short) = (state.core.counts(), state.core.short());
+        drop(state);
+        if short == 0 {
+            return server.calm(me);
+        }
+        let own = Offer { size: counts.size(), active: true, ..Offer::default() };
+        server.relieve(me, own, short);
+    }
+
     fn next_turn(&self, diary: &Diary) -> Instant {
         let now = Instant::now();
         let state = self.state.lock();
@@ -95,6 +118,8 @@ impl<B: Backend> Pool<B> {
             state.ceiling.next_change(),
             reserve.map(|since| since + gate.reserve_after).filter(|at| *at > now),
             state.core.next_start(now),
+            state.core.server().and_then(|(server, _)| server.next_change()),
+            (state.core.short() > 0).then(|| now + RELIEF_EVERY),
         ];
         let usual = diary.size_at.min(diary.sweep_at);
         due.into_iter().flatten().fold(usual, Instant::min)

@@ -48,7 +48,8 @@ pub(super) fn load<C>(core: &Core<C>) -> Load {
 /// Connections that may exist, after every bound.
 pub(super) fn limit<C>(core: &Core<C>) -> u32 {
     let gate = core.gate();
-    gate.target.min(gate.max).min(gate.ceiling)
+    let server = core.server().and_then(|(server, _)| server.cap()).unwrap_or(u32::MAX);
+    gate.target.min(gate.max).min(gate.ceiling).min(server)
 }
 
 /// Why a caller was refused at once.

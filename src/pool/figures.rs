@@ -115,6 +115,8 @@ pub struct CreateFailures {
     pub timeout: u64,
     /// The server grants no more.
     pub server_full: u64,
+    /// It grants no more of them to the role, or in the database.
+    pub account_full: u64,
     /// Credentials refused.
     pub authentication: u64,
     /// The server starts up, shuts down or recovers.
@@ -205,6 +207,7 @@ impl CreateFailures {
             FailureClass::Unreachable => &mut self.unreachable,
             FailureClass::Timeout => &mut self.timeout,
             FailureClass::ServerFull => &mut self.server_full,
+            FailureClass::AccountFull => &mut self.account_full,
             FailureClass::Authentication => &mut self.authentication,
             FailureClass::Unavailable => &mut self.unavailable,
             FailureClass::Broken => &mut self.broken,
@@ -224,6 +227,7 @@ impl CreateFailures {
             (FailureClass::Unreachable, self.unreachable),
             (FailureClass::Timeout, self.timeout),
             (FailureClass::ServerFull, self.server_full),
+            (FailureClass::AccountFull, self.account_full),
             (FailureClass::Authentication, self.authentication),
             (FailureClass::Unavailable, self.unavailable),
             (FailureClass::Broken, self.broken),

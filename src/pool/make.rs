@@ -81,7 +81,12 @@ pub(super) async fn create<B: Backend>(mut ticket: CreateTicket<B>) {
         Err(_) => ticket.fail(Failed::too_slow(limit)),
         Ok(Err(failure)) => ticket.fail(Failed::of(&failure)),
         Ok(Ok(mut conn)) => match prove(&pool, &backend, &mut conn).await {
-            Ok(valid_for) => ticket.succeed(conn, epoch, valid_for, begun.elapsed()),
+            Ok(valid_for) => {
+                if let (Some((server, _)), Some(connections)) = (pool.budget.server(), backend.grants()) {
+                    server.granted(connections);
+                }
+                ticket.succeed(conn, epoch, valid_for, begun.elapsed());
+            }
             Err(failed) => {
                 let linger = pool.settings.load().linger;
                 let unconfirmed = timeout(linger, backend.close(conn)).await.is_err();

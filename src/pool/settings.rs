@@ -10,6 +10,7 @@ use super::{
     breaker::{Backoff, Thresholds},
     core::Gate,
     record::Limits,
+    server::ServerTerms,
 };
 use crate::config::{
     model::{BackendKind, IdleOrder, Pool},
@@ -35,6 +36,8 @@ pub struct PoolSettings {
     pub max_clients: u32,
     /// Connections begun in a second; 0: no limit.
     pub creates_per_second: u32,
+    /// What all pools on the server may open together.
+    pub server: ServerTerms,
     /// Which idle connection is lent.
     pub idle_order: IdleOrder,
     /// Waiters at most.
@@ -89,6 +92,7 @@ impl PoolSettings {
             reserve_after: pool.size.reserve_after.0,
             max_clients: pool.max_clients,
             creates_per_second: pool.creates_per_second,
+            server: ServerTerms { connections: pool.server.connections, share: pool.server.share },
             idle_order: pool.idle_order,
             queue: pool.queue,
             checkout_timeout: pool.checkout_timeout.0,

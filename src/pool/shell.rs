@@ -1,6 +1,6 @@
 //! The pool's shell: what the gate decides is done here, outside its lock.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex as Plain;
@@ -11,6 +11,7 @@ use super::{
     budget::Budget,
     core::{Action, Actions, Core, Gate},
     make::{CloseTicket, CreateTicket},
+    server::Sister,
     settings::PoolSettings,
     state::State,
     steer::Steering,
@@ -82,7 +83,7 @@ impl<B: Backend> Pool<B> {
         budget.join(&bell);
         let core = Core::new(now, settings.gate(), Arc::clone(&budget));
         let steering = Steering::new(now, policies.sizing, policies.eviction, &settings);
-        Arc::new(Self {
+        let pool = Arc::new(Self {
             name: name.into(),
             born: now,
             backend: ArcSwap::from_pointee(backend),
@@ -94,7 +95,11 @@ impl<B: Backend> Pool<B> {
             bell,
             freed: Notify::new(),
             background,
-        })
+        });
+        if let Some((server, me)) = pool.budget.server() {
+            server.introduce(me, Arc::downgrade(&pool) as Weak<dyn Sister>);
+        }
+        pool
     }
 
     /// Its name.

@@ -98,6 +98,9 @@ impl<C> State<C> {
         self.samples.create.record(took);
         self.attempts.beat(now - self.born, true);
         self.ceiling.granted(self.core.counts().live());
+        if let Some((server, _)) = self.core.server() {
+            server.made();
+        }
         let closed = self.breaker.succeeded(now);
         self.tell_core(now);
         closed
@@ -108,10 +111,9 @@ impl<C> State<C> {
         self.counters.create_failures.count(reason.class);
         self.attempts.beat(now - self.born, false);
         let counts = self.core.counts();
-        let full = reason.class == FailureClass::ServerFull;
+        let full = matches!(reason.class, FailureClass::ServerFull | FailureClass::AccountFull);
         if full {
-            let live = counts.live().saturating_sub(1);
-            self.ceiling.refused(now, live, &settings.thresholds.backoff, roll);
+            self.note_full(now, reason.class, settings, roll);
         }
         // A full server that serves us is no outage: what there is goes on, and the ceiling keeps us from asking again.
         let opened = if full && counts.idle + counts.in_use > 0 {
@@ -125,9 +127,29 @@ impl<C> State<C> {
         opened
     }
 
+    /// A full server is the matter of all pools on it; a role or a database that has all it may, of this one.
+    fn note_full(&mut self, now: Instant, class: FailureClass, settings: &PoolSettings, roll: f64) {
+        let backoff = &settings.thresholds.backoff;
+        match self.core.server() {
+            Some((server, _)) if class == FailureClass::ServerFull => server.refused(now, backoff, roll),
+            _ => self.ceiling.refused(now, self.core.counts().live().saturating_sub(1), backoff, roll),
+        }
+    }
+
     /// Hands on what breaker and ceiling allow.
     pub(super) fn tell_core(&mut self, now: Instant) {
         self.core.note(self.breaker.creation(now), self.ceiling.seen());
+    }
+
+    /// Connections that the server grants, to this pool or to all pools on it; none, if nothing is known.
+    pub(super) fn server_cap(&self) -> Option<u32> {
+        let of_all = self.core.server().and_then(|(server, _)| server.cap());
+        [self.ceiling.seen(), of_all].into_iter().flatten().min()
+    }
+
+    /// Whether the server has refused more than there is, and is still believed.
+    pub(super) fn is_refused_more(&self) -> bool {
+        self.ceiling.seen().is_some() || self.core.server().is_some_and(|(server, _)| server.is_full())
     }
 
     // === validating ===

@@ -13,6 +13,7 @@ use super::{
     explain,
     figures::{Counters, Quantiles, Samples},
     record::millis,
+    server::ServerStatus,
     shell::Pool,
 };
 use crate::{config::model::BackendKind, policy::DecidedBy};
@@ -60,8 +61,10 @@ pub struct PoolStatus {
     pub reserve: u32,
     /// Connections made at a time.
     pub parallel_creates: u32,
-    /// What the server was seen to grant, while it is believed.
+    /// What the server was seen to grant this pool's role and database, while it is believed.
     pub ceiling: Option<u32>,
+    /// What all pools on the same server have, and may have; none where the database has no server.
+    pub server: Option<ServerStatus>,
     /// Whether the target is frozen because the policy flapped.
     pub frozen: bool,
     /// Connections of all pools that share the budget, and its cap.
@@ -234,6 +237,7 @@ impl<B: Backend> Pool<B> {
             reserve: gate.reserve,
             parallel_creates: gate.parallel,
             ceiling: state.ceiling.seen(),
+            server: state.core.server().map(|(server, _)| server.status()),
             frozen: steering.is_frozen(now),
             budget: (self.budget.live(), self.budget.cap()),
             breaker: BreakerStatus::of(&state.breaker, now),

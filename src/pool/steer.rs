@@ -202,13 +202,8 @@ impl<B: Backend> Pool<B> {
         if idle.is_empty() {
             return Plan::default();
         }
-        // Those unused longest are at the end: they are the ones to judge.
-        let unseen = idle.len().saturating_sub(MOST_SHOWN);
-        let input = EvictionInput {
-            pool: view::of(glance, &steering.eviction_meter, settings, self.born),
-            idle: idle[unseen..].iter().map(|(_, shown)| *shown).collect(),
-            carry: Vec::new(),
-        };
+        let input = self.shown(steering, glance, settings, &idle);
+        let unseen = idle.len() - input.idle.len();
         let Decision { answer, by } = steering.eviction.review(&input);
         steering.eviction_meter.restart(glance.now, &glance.counters, glance.area);
         let verdict = |at: usize| at.checked_sub(unseen).and_then(|at| answer.verdicts.get(at).copied());
@@ -229,6 +224,39 @@ impl<B: Backend> Pool<B> {
         steering.last_eviction = Some((glance.now, status));
         self.state.lock().count_decision("eviction", by);
         plan
+    }
+
+    /// What the eviction policy is shown.
+    fn shown(
+        &self,
+        steering: &Steering,
+        glance: &Glance,
+        settings: &PoolSettings,
+        idle: &[(Record, IdleConnection)],
+    ) -> EvictionInput {
+        // Those unused longest are at the end: they are the ones to judge.
+        let unseen = idle.len().saturating_sub(MOST_SHOWN);
+        EvictionInput {
+            pool: view::of(glance, &steering.eviction_meter, settings, self.born),
+            idle: idle[unseen..].iter().map(|(_, shown)| *shown).collect(),
+            carry: Vec::new(),
+        }
+    }
+
+    /// What it would hurt to give up an idle connection now, as the eviction policy says: 0 to 1000.
+    pub(super) fn yield_cost(&self) -> u32 {
+        let settings = self.settings.load_full();
+        let mut steering = self.steering.lock();
+        let glance = self.glance(&mut steering);
+        let idle = self.idle_by_use(glance.now);
+        if idle.is_empty() {
+            return EvictionOutput::YIELD_COST_MAX;
+        }
+        let input = self.shown(&steering, &glance, &settings, &idle);
+        let Decision { answer, by } = steering.eviction.review(&input);
+        drop(steering);
+        self.state.lock().count_decision("eviction", by);
+        answer.yield_cost
     }
 
     /// All idle connections, the most recently used first, and as the policy sees them.
@@ -258,8 +286,8 @@ impl<B: Backend> Pool<B> {
             area,
             oldest_wait: state.core.oldest_wait(),
             breaker: state.breaker.position(),
-            ceiling: state.ceiling.seen(),
-            may_grow: state.breaker.creation(now) == Creation::Free && state.ceiling.seen().is_none(),
+            server_cap: state.server_cap(),
+            may_grow: state.breaker.creation(now) == Creation::Free && !state.is_refused_more(),
         };
         drop(state);
         steering.take_in(now, peaks);

@@ -68,6 +68,8 @@ tally! {
     Retired => retired, "retired";
     /// An operator said so.
     Operator => operator, "operator";
+    /// Given up for a sister pool on the same server.
+    Yielded => yielded, "yielded";
 }
 
 tally! {

@@ -6,6 +6,7 @@ mod operate;
 mod outage;
 mod reload;
 mod scripted;
+mod sisters;
 mod size;
 mod upkeep;
 mod waiting;

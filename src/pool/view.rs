@@ -23,7 +23,8 @@ pub(super) struct Glance {
     pub(super) area: f64,
     pub(super) oldest_wait: Option<Instant>,
     pub(super) breaker: Position,
-    pub(super) ceiling: Option<u32>,
+    /// Connections that the server grants, to this pool or to all pools on it; none, if nothing is known.
+    pub(super) server_cap: Option<u32>,
     /// Whether connections can be made.
     pub(super) may_grow: bool,
 }
@@ -37,7 +38,7 @@ pub(super) fn of(glance: &Glance, meter: &Meter, settings: &PoolSettings, born: 
         bounds: Bounds {
             min_size: settings.min,
             max_size: settings.max,
-            server_cap: glance.ceiling.unwrap_or(0),
+            server_cap: glance.server_cap.unwrap_or(0),
             cores: settings.cores,
         },
         gauges: gauges(glance, meter, interval),
@@ -75,7 +76,10 @@ fn flows(now: &Counters, then: &Counters) -> Flows {
         refused: since(now.refused, then.refused),
         creates: since(now.creates, then.creates),
         create_failures: since(now.create_failures.total(), then.create_failures.total()),
-        server_full: since(now.create_failures.server_full, then.create_failures.server_full),
+        server_full: since(
+            now.create_failures.server_full + now.create_failures.account_full,
+            then.create_failures.server_full + then.create_failures.account_full,
+        ),
         closed_idle: since(closed.idle, before.idle),
         closed_lifetime: since(closed.lifetime + closed.outdated, before.lifetime + before.outdated),
         closed_broken: since(
@@ -83,8 +87,8 @@ fn flows(now: &Counters, then: &Counters) -> Flows {
             before.broken + before.purged + before.unclean + before.abandoned,
         ),
         closed_surplus: since(
-            closed.surplus + closed.policy + closed.discarded,
-            before.surplus + before.policy + before.discarded,
+            closed.surplus + closed.policy + closed.discarded + closed.yielded,
+            before.surplus + before.policy + before.discarded + before.yielded,
         ),
     }
 }
@@ -145,7 +149,7 @@ mod tests {
             area: 12.0,
             oldest_wait: Some(born + Duration::from_secs(2)),
             breaker: Position::HalfOpen,
-            ceiling: None,
+            server_cap: None,
             may_grow: false,
         };
         let view = of(&glance, &meter, &settings, born);

@@ -116,7 +116,7 @@ impl PostgresConnection {
         }
     }
 
-    fn query(&mut self, sql: &str) -> Result<(), PostgresFailure> {
+    pub(super) fn query(&mut self, sql: &str) -> Result<(), PostgresFailure> {
         frontend::query(sql, &mut self.outbox)?;
         self.pending += 1;
         Ok(())

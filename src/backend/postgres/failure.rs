@@ -82,7 +82,7 @@ impl Failure for PostgresFailure {
             Self::Dial(_) => FailureClass::Unreachable,
             Self::Timeout => FailureClass::Timeout,
             Self::WrongServer(_) => FailureClass::Unavailable,
-            Self::Server(error) => class_of(error.sqlstate.as_deref().unwrap_or_default()),
+            Self::Server(error) => class_of(error),
             Self::Startup(_) => FailureClass::Authentication,
             Self::Io(_) | Self::Closed | Self::Violation(_) | Self::HalfSent => FailureClass::Broken,
             Self::NoTls => FailureClass::Other,
@@ -106,7 +106,7 @@ impl Failure for PostgresFailure {
         let text = match self.class() {
             FailureClass::Unreachable => "the database cannot be reached",
             FailureClass::Timeout => "connecting to the database took too long",
-            FailureClass::ServerFull => "the database accepts no more connections",
+            FailureClass::ServerFull | FailureClass::AccountFull => "the database accepts no more connections",
             FailureClass::Authentication => "the database refused the gateway's credentials",
             FailureClass::Unavailable => "the database is starting, stopping or not the one that is wanted",
             FailureClass::Broken => "the connection to the database broke",
@@ -116,8 +116,16 @@ impl Failure for PostgresFailure {
     }
 }
 
-fn class_of(sqlstate: &str) -> FailureClass {
+/// The same SQLSTATE says that the server, the role and the database are full. The server's function that says it tells them
+/// apart; its words are translated.
+const ACCOUNT_LIMITS: [&str; 2] = ["InitializeSessionUserId", "CheckMyDatabase"];
+
+fn class_of(said: &DatabaseError) -> FailureClass {
+    let sqlstate = said.sqlstate.as_deref().unwrap_or_default();
     match sqlstate {
+        "53300" if said.routine.as_deref().is_some_and(|routine| ACCOUNT_LIMITS.contains(&routine)) => {
+            FailureClass::AccountFull
+        }
         "53300" => FailureClass::ServerFull,
         "57P01" | "57P02" | "57P03" => FailureClass::Unavailable,
         _ if sqlstate.starts_with("28") => FailureClass::Authentication,

@@ -75,6 +75,7 @@ fn failure(error: tokio_postgres::Error) -> PostgresFailure {
             message: said.message().to_owned(),
             detail: said.detail().map(str::to_owned),
             hint: said.hint().map(str::to_owned),
+            routine: said.routine().map(str::to_owned),
             ..DatabaseError::default()
         }));
     }

@@ -97,6 +97,11 @@ impl Check<'_> {
             format!("{at}.size.min"),
             min,
         );
+        if let Some(connections) = pool.server.connections {
+            self.number(format!("{at}.server.connections"), connections, 1, MOST_CONNECTIONS);
+        }
+        let share = pool.server.share;
+        self.unless(share > 0.0 && share <= 1.0, format!("{at}.server.share"), "must be above 0 and at most 1");
         self.number(format!("{at}.creates_per_second"), pool.creates_per_second, 0, 10_000);
         self.number(format!("{at}.parallel_creates"), pool.parallel_creates, 1, MOST_CONNECTIONS);
         self.number(format!("{at}.statement_cache"), pool.statement_cache, 0, 65_536);

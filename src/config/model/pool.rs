@@ -54,6 +54,9 @@ pub struct Pool {
     /// Connections begun in a second; 0: no limit. Default 0.
     #[serde(default)]
     pub creates_per_second: u32,
+    /// What this pool and all others on the same server may open together. (PostgreSQL)
+    #[serde(default)]
+    pub server: PoolServer,
     /// Which idle connection is lent: `lifo` or `fifo`. Default `lifo`.
     #[serde(default)]
     pub idle_order: IdleOrder,
@@ -160,6 +163,23 @@ pub struct PoolSize {
 impl Default for PoolSize {
     fn default() -> Self {
         Self { min: 0, max: None, min_idle: 0, reserve: 0, reserve_after: one_second() }
+    }
+}
+
+/// What all pools on one server may open together; where they differ, the least holds.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PoolServer {
+    /// Connections. Default: `share` of what the server grants, as it says when a connection is made: its `max_connections` less
+    /// the reserved ones; no limit behind PgBouncer.
+    pub connections: Option<u32>,
+    /// The part of what the server grants that the gateway may use. Default 0.8.
+    pub share: f64,
+}
+
+impl Default for PoolServer {
+    fn default() -> Self {
+        Self { connections: None, share: 0.8 }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::{Action, Actions, Cause, Core, Creation, Service};
+use super::{Action, Actions, Cause, Core, Creation, Room, Service};
 use crate::pool::record::{Held, Home, Record};
 
 /// A connection as it is made.
@@ -133,7 +133,7 @@ impl<C> Core<C> {
     /// may again.
     pub(crate) fn try_probe(&mut self, todo: &mut Actions<C>) -> bool {
         let wanted = self.service == Service::Open && self.creating == 0;
-        let go = wanted && self.has_room(self.gate.target.min(self.gate.max)) && self.budget.try_take();
+        let go = wanted && self.has_room(self.gate.target.min(self.gate.max)) && self.budget.try_take() == Room::Taken;
         if go {
             self.creating += 1;
             todo.push(Action::Create);
@@ -149,13 +149,15 @@ impl<C> Core<C> {
 
     /// Makes connections for waiters that no connection is being made for yet, and for [`Self::fill`].
     pub(super) fn start_creates(&mut self, now: Instant, todo: &mut Actions<C>) {
+        let was_short = std::mem::take(&mut self.short);
         if self.service != Service::Open {
             return;
         }
         let parallel = match self.creation {
             Creation::Free => self.gate.parallel.max(1),
             Creation::Single => 1,
-            Creation::Paused | Creation::Barred => return,
+            // Sisters can make room meanwhile.
+            Creation::Paused | Creation::Barred => return self.note_short(was_short, todo),
         };
         while self.creating < parallel {
             let for_waiter = self.queue.len() > self.creating;
@@ -173,13 +175,22 @@ impl<C> Core<C> {
                 }
                 return;
             }
-            if !self.budget.try_take() {
-                return;
+            match self.budget.try_take() {
+                Room::Taken => {}
+                Room::Full => return,
+                Room::ServerFull => return self.note_short(was_short, todo),
             }
             self.next_create = self.next_create.max(now) + self.gate.pace;
             self.fill = self.fill.saturating_sub(u32::from(!for_waiter));
             self.creating += 1;
             todo.push(Action::Create);
+        }
+    }
+
+    fn note_short(&mut self, was_short: bool, todo: &mut Actions<C>) {
+        self.short = self.queue.len() > self.creating && self.budget.is_server_full();
+        if self.short && !was_short {
+            todo.push(Action::Later);
         }
     }
 

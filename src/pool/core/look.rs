@@ -1,9 +1,16 @@
 //! What there is: how many of each, who holds them, who waits.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::{Core, Gate, Life, Use};
-use crate::pool::{backend::Holder, record::Held, tally::Closes};
+use crate::pool::{
+    backend::Holder,
+    record::Held,
+    server::{MemberId, ServerBudget},
+    tally::Closes,
+};
 
 /// How many of each there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +47,11 @@ impl<C> Core<C> {
             lingering: self.lingering.len() as u32,
             waiters: self.queue.len(),
         }
+    }
+
+    /// What all pools on the server may open together, and who this one is among them.
+    pub(crate) fn server(&self) -> Option<(&Arc<ServerBudget>, MemberId)> {
+        self.budget.server()
     }
 
     pub(crate) fn gate(&self) -> Gate {

@@ -1,0 +1,51 @@
+//! A pool as a sister of others on the same server: what it can give up, and how.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    backend::Backend,
+    server::{Offer, Sister},
+    shell::Pool,
+};
+
+/// A connection in use a shorter while ago will be wanted again at once, as likely as not.
+const RESTED: Duration = Duration::from_millis(100);
+
+impl<B: Backend> Sister for Pool<B> {
+    fn offer(&self) -> Offer {
+        let cost = self.yield_cost();
+        let min = self.settings.load().min;
+        let now = Instant::now();
+        let state = self.state.lock();
+        let (counts, owed) = (state.core.counts(), state.core.owed());
+        let rested = state.core.idle().filter(|held| now.saturating_duration_since(held.record.returned) >= RESTED);
+        let surplus = counts.size().saturating_sub(min);
+        Offer {
+            size: counts.size().saturating_sub(owed),
+            min,
+            spare: counts.idle.min(surplus),
+            rested: (rested.count() as u32).min(surplus),
+            cost,
+            active: counts.size() + counts.waiters > 0,
+        }
+    }
+
+    fn give(self: Arc<Self>) -> bool {
+        let min = self.settings.load().min;
+        self.change(|state, now, todo| state.core.give(now, min, todo))
+    }
+
+    fn owe(&self) {
+        self.state.lock().core.owe();
+    }
+
+    fn forgive(&self) {
+        self.state.lock().core.forgive();
+    }
+
+    fn ring(&self) {
+        self.bell.notify_one();
+    }
+}
