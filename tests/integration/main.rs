@@ -22,5 +22,6 @@ mod pools;
 mod proxying;
 mod queries;
 mod rooms;
+mod sisters;
 mod support;
 mod swaps;
