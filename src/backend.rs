@@ -34,7 +34,7 @@ use self::{
     postgres::{Postgres, PostgresConnection, Running},
     sqlite::Sqlite,
 };
-use crate::pool::{Holder, Lease, Operation, OperationError, Pool, PoolStatus, UseError};
+use crate::pool::{Holder, Lease, Operation, OperationError, Pool, PoolStatus, Standing, UseError};
 
 pub use error::{BackendError, DatabaseError};
 pub use fingerprint::fingerprint;
@@ -47,6 +47,8 @@ pub struct Database {
     kind: Kind,
     /// Work that takes longer is logged; zero: never.
     slow: Duration,
+    /// A caller named it: that it does not exist is the caller's mistake.
+    named: bool,
 }
 
 /// The kinds of database.
@@ -81,6 +83,14 @@ impl Kind {
         }
     }
 
+    /// The least of that, at the least cost.
+    pub fn standing(&self) -> Standing {
+        match self {
+            Self::Postgres(pool) => pool.standing(),
+            Self::Sqlite(pool) => pool.standing(),
+        }
+    }
+
     /// Does what an operator says to the pool.
     ///
     /// # Errors
@@ -98,7 +108,12 @@ impl Kind {
 impl Database {
     /// `slow` is the time beyond which work is logged, by its fingerprint; zero: never.
     pub fn new(kind: Kind, slow: Duration) -> Self {
-        Self { kind, slow }
+        Self { kind, slow, named: false }
+    }
+
+    /// The same of one database of many, which a caller has named.
+    pub fn one_of_many(kind: Kind, slow: Duration) -> Self {
+        Self { kind, slow, named: true }
     }
 
     /// The pool.
@@ -129,13 +144,17 @@ impl Database {
     ) -> Result<Execution, BackendError> {
         let work = Arc::new(work);
         let route = holder.route.clone();
-        let running = match &self.kind {
-            Kind::Postgres(pool) => start_postgres(pool, &work, deadline, holder, limits).await?,
-            Kind::Sqlite(pool) => {
-                let lease = pool.checkout(deadline, holder).await?;
-                Kin::Sqlite(Box::new(sqlite::Execution::start(lease, work.clone(), deadline, limits)))
-            }
-        };
+        let running =
+            match &self.kind {
+                Kind::Postgres(pool) => start_postgres(pool, &work, deadline, holder, limits).await,
+                Kind::Sqlite(pool) => pool.checkout(deadline, holder).await.map_err(BackendError::from).map(|lease| {
+                    Kin::Sqlite(Box::new(sqlite::Execution::start(lease, work.clone(), deadline, limits)))
+                }),
+            };
+        let running = running.map_err(|error| match error {
+            BackendError::Checkout(error) if self.named && error.is_missing() => BackendError::NoSuchDatabase,
+            other => other,
+        })?;
         let watch = Watch {
             pool: self.name().into(),
             route,

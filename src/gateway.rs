@@ -28,6 +28,7 @@ mod servers;
 mod shared;
 mod single;
 mod supervisor;
+mod template;
 #[cfg(test)]
 mod tests;
 mod worker;

@@ -81,6 +81,7 @@ pub use server::{ServerBudget, ServerStatus, ServerTerms};
 pub use settings::PoolSettings;
 pub use shell::{Policies, PolicyChange, Pool};
 pub use status::{
-    BreakerStatus, DecisionCount, EvictionStatus, HolderStatus, LatencyStatus, PoolStatus, SizingStatus, WaiterStatus,
+    BreakerStatus, DecisionCount, EvictionStatus, HolderStatus, LatencyStatus, PoolStatus, SizingStatus, Standing,
+    WaiterStatus,
 };
 pub use tally::{Clamps, Closes};

@@ -16,7 +16,7 @@ pub(super) fn render(shared: &Shared) -> String {
     let generation = shared.generation();
     process(&mut out, shared, &generation);
     http(&mut out, shared);
-    for (name, pool) in &generation.pools {
+    for (name, pool) in &generation.all_pools() {
         let status = pool.status();
         connections(&mut out, name, &status);
         counters(&mut out, name, &status);

@@ -35,7 +35,7 @@ pub(super) fn answer(shared: &Shared, request: &Request, rest: &str) -> Response
         Asked::Nothing => return nothing(),
     };
     let generation = shared.generation();
-    let Some(pool) = generation.pools.get(name) else {
+    let Some(pool) = generation.all_pools().remove(name) else {
         return answer::problem(StatusCode::NOT_FOUND, "Not found", &format!("no pool is called `{name}`"));
     };
     if let Some(operation) = operation {

@@ -35,7 +35,7 @@ fn pool_problem(generation: &Generation, name: &str) -> Option<String> {
 /// Everything.
 pub(super) fn status(shared: &Shared) -> Value {
     let generation = shared.generation();
-    let pools: Vec<PoolStatus> = generation.pools.values().map(PoolEntry::status).collect();
+    let pools: Vec<PoolStatus> = generation.all_pools().values().map(PoolEntry::status).collect();
     let degraded = shared.plugins.status().iter().any(PluginStatus::is_degraded) || pools.iter().any(is_degraded);
     json!({
         "health": health(shared, degraded),

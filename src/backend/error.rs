@@ -17,6 +17,9 @@ pub enum BackendError {
     /// No connection was to be had.
     #[error(transparent)]
     Checkout(#[from] CheckoutError),
+    /// The caller named a database that there is not.
+    #[error("there is no such database")]
+    NoSuchDatabase,
     /// The deadline passed.
     #[error("deadline passed while the statement ran")]
     Timeout,

@@ -103,6 +103,13 @@ impl Postgres {
         Self { settings: self.settings, shared: old.shared.clone() }
     }
 
+    /// The same for another database: `name` stands where the database of the URL has a `*`.
+    #[must_use]
+    pub fn of_database(&self, name: &str) -> Self {
+        let shared = Shared { always_reset: AtomicBool::new(self.always_resets()), ..Shared::default() };
+        Self { settings: Arc::new(self.settings.of_database(name)), shared: Arc::new(shared) }
+    }
+
     /// Every session is reset before its next caller, whatever the settings say.
     pub fn reset_always(&self) {
         self.shared.always_reset.store(true, Ordering::Relaxed);

@@ -51,7 +51,7 @@ use rusqlite::{Connection as Handle, InterruptHandle};
 use tokio::{sync::mpsc, time::Instant};
 
 use self::{
-    address::Address,
+    address::{Address, Mode},
     chunk::Chunk,
     run::{End, Task},
     session::{Identity, Session},
@@ -104,10 +104,21 @@ impl Sqlite {
     /// # Errors
     /// [`SqliteFailure::Address`], with what is wrong and how to write it.
     pub fn new(url: &str, tuning: &SqliteTuning) -> Result<Self, SqliteFailure> {
-        let address = Address::parse(url)?;
+        Ok(Self::at(Address::parse(url)?, tuning))
+    }
+
+    /// The same for another file: `name` stands where the path has a `*`. It must be there already.
+    #[must_use]
+    pub fn of_database(&self, name: &str) -> Self {
+        let path = self.address.path.to_string_lossy().replace('*', name).into();
+        let mode = if self.address.mode == Mode::Create { Mode::Write } else { self.address.mode };
+        Self::at(Address { path, mode, ..self.address.clone() }, &self.tuning)
+    }
+
+    fn at(address: Address, tuning: &SqliteTuning) -> Self {
         let files =
             deadpool_sqlite::Manager::from_config(&deadpool_sqlite::Config::new(address.uri()), Runtime::Tokio1);
-        Ok(Self { address, tuning: tuning.clone(), files, hasher: RandomState::new() })
+        Self { address, tuning: tuning.clone(), files, hasher: RandomState::new() }
     }
 }
 
@@ -120,6 +131,9 @@ impl Manager for Sqlite {
         let patience = tuning.busy_timeout.0;
         let made = tokio::task::spawn_blocking(move || {
             session::make_directory(&address).map_err(SqliteFailure::Directory)?;
+            if address.mode != Mode::Create && !address.path.exists() {
+                return Err(SqliteFailure::NoFile);
+            }
             Ok::<_, SqliteFailure>((writer::writer(&address.path), address))
         });
         let (writer, address) = made.await.map_err(|_| SqliteFailure::Broken)??;

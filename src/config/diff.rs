@@ -62,7 +62,7 @@ pub fn class_of(key: &str) -> Class {
     match key.split('.').collect::<Vec<_>>().as_slice() {
         ["server", "workers" | "state"] | ["log", ..] | ["admin"] | ["admin", "address"] => Class::Restart,
         ["listener", _, "address" | "backlog"] => Class::Rebind,
-        ["pool", _, "backend" | "url"] => Class::Replaced,
+        ["pool", _, "backend" | "per" | "url"] => Class::Replaced,
         _ => Class::Live,
     }
 }

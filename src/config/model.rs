@@ -14,12 +14,12 @@ use serde::{Deserialize, Serialize};
 
 pub use edge::{Http2, HttpsRedirect, Listener, SelfSigned, Tls, TlsPair, TlsVersion, UnknownSni};
 pub use pool::{
-    BackendKind, Backoff, Breaker, IdleOrder, NativeOnly, Plugin, PluginPolicy, PolicyRef, Pool, PoolSize, Reset,
+    BackendKind, Backoff, Breaker, IdleOrder, NativeOnly, Per, Plugin, PluginPolicy, PolicyRef, Pool, PoolSize, Reset,
     SqliteTuning, Synchronous,
 };
 pub use route::{
-    Access, Consumer, Cors, Dialect, HostHeader, Limit, LimitKey, Open, Proxy, Query, Redirect, Respond, Route,
-    Upstream, UpstreamTls,
+    Access, Consumer, Cors, Dialect, HostHeader, Limit, LimitKey, NamedBy, Open, Proxy, Query, Redirect, Respond,
+    Route, Upstream, UpstreamTls,
 };
 
 use super::value::{Secret, Size, Span, address, networks, word};

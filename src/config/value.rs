@@ -238,6 +238,11 @@ pub(super) fn word<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> R
     T::deserialize(String::deserialize(from)?.into_deserializer())
 }
 
+/// The same of one that may be left out.
+pub(super) fn maybe_word<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    word(from).map(Some)
+}
+
 /// Reads an IP address and port.
 pub(super) fn address<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
     let text = String::deserialize(from)?;

@@ -25,9 +25,10 @@ impl Alerts {
     pub(super) fn look(&self, generation: &Generation) {
         let (now, thresholds) = (Instant::now(), &generation.config().alert);
         let mut alarms = self.alarms.lock();
-        alarms.retain(|name, _| generation.pools.contains_key(name));
+        let pools = generation.all_pools();
+        alarms.retain(|name, _| pools.contains_key(name));
         let mut standing = Vec::new();
-        for (name, pool) in &generation.pools {
+        for (name, pool) in &pools {
             let look = alarms.entry(name.clone()).or_default().look(now, &pool.status(), thresholds);
             for Alert { pool, rule, value, threshold, .. } in look.begun {
                 tracing::warn!(%pool, rule = rule.as_str(), value, threshold, "alert");

@@ -18,14 +18,16 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use super::{
     pools::{Changes, Plan, PoolEntry},
     shared::Shared,
+    template::{Template, TemplateError},
 };
 use crate::{
     access::{Admission, Consumers},
     backend::Database,
     config::{
         Finding, Loaded,
-        model::{Config, Cors, Query, Redirect, Respond, Route},
+        model::{Config, Cors, NamedBy, Query, Redirect, Respond, Route},
     },
+    edge::Request,
     limit::{Limiter, RouteLimits},
     observe::figures::RouteFigures,
     policy,
@@ -44,6 +46,8 @@ pub struct Generation {
     pub(super) consumers: Consumers,
     /// Pools by name.
     pub pools: BTreeMap<String, PoolEntry>,
+    /// Pools that stand for many.
+    pub templates: BTreeMap<String, Arc<Template>>,
     /// Upstreams by name.
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     /// Limits by name.
@@ -66,10 +70,21 @@ pub(super) struct RouteEntry {
 
 /// Where a route leads.
 pub(super) enum Target {
-    Query { database: Database, settings: Query },
+    Query { source: Source, settings: Query },
     Proxy { upstream: Arc<Upstream>, strip: Option<Box<str>> },
     Respond(Fixed),
     Redirect(Moved),
+}
+
+/// Where a query's database comes from.
+pub(super) enum Source {
+    One(Database),
+    /// The request names it: behind the first `path` bytes of its own path, or in a header.
+    Each {
+        template: Arc<Template>,
+        by: NamedBy,
+        path: usize,
+    },
 }
 
 /// A fixed answer.
@@ -119,8 +134,7 @@ impl Generation {
         }
         shared.plugins.commit(plugins);
         let pools = draft.pools.make(shared, before)?;
-        let parts =
-            Parts { shared, config, limits: &draft.limits, upstreams: &draft.upstreams, pools: pools.entries() };
+        let parts = Parts { shared, config, limits: &draft.limits, upstreams: &draft.upstreams, pools: &pools };
         let routes = parts.routes()?;
         shared.generations.fetch_add(1, Ordering::Relaxed);
         let generation = Self {
@@ -129,6 +143,7 @@ impl Generation {
             routes,
             consumers: draft.consumers,
             pools: pools.entries().clone(),
+            templates: pools.templates().clone(),
             upstreams: draft.upstreams,
             limits: draft.limits,
             live: shared.generations.clone(),
@@ -147,6 +162,12 @@ impl Generation {
     /// The configuration.
     pub fn config(&self) -> &Config {
         &self.loaded.config
+    }
+
+    /// Every pool there is at this moment, by name; those of a template are called `TEMPLATE:DATABASE`.
+    pub fn all_pools(&self) -> BTreeMap<String, PoolEntry> {
+        let made = self.templates.values().flat_map(|template| template.pools());
+        self.pools.iter().map(|(name, pool)| (name.clone(), pool.clone())).chain(made).collect()
     }
 
     /// The names of its routes, in order.
@@ -244,7 +265,7 @@ struct Parts<'a> {
     config: &'a Config,
     limits: &'a BTreeMap<String, Arc<Limiter>>,
     upstreams: &'a BTreeMap<String, Arc<Upstream>>,
-    pools: &'a BTreeMap<String, PoolEntry>,
+    pools: &'a Changes,
 }
 
 impl Parts<'_> {
@@ -282,8 +303,7 @@ impl Parts<'_> {
     fn target(&self, route: &Route) -> Result<Target, String> {
         match (&route.query, &route.proxy, &route.respond, &route.redirect) {
             (Some(query), None, None, None) => {
-                let pool = self.pools.get(&query.pool).ok_or_else(|| unknown("pool", &query.pool))?;
-                Ok(Target::Query { database: pool.database.clone(), settings: query.clone() })
+                Ok(Target::Query { source: self.source(route, query)?, settings: query.clone() })
             }
             (None, Some(proxy), None, None) => {
                 let upstream = self.upstreams.get(&proxy.upstream).cloned();
@@ -295,6 +315,33 @@ impl Parts<'_> {
             (None, None, None, Some(redirect)) => moved(redirect).map(Target::Redirect),
             _ => Err("a route has exactly one of query, proxy, respond and redirect".into()),
         }
+    }
+}
+
+impl Parts<'_> {
+    fn source(&self, route: &Route, query: &Query) -> Result<Source, String> {
+        if let Some(template) = self.pools.templates().get(&query.pool) {
+            let by = query.database.clone().ok_or("the pool is one for each database: say where a request names it")?;
+            let path = route.path.as_deref().unwrap_or_default().trim_end_matches('/').len();
+            return Ok(Source::Each { template: template.clone(), by, path });
+        }
+        let pool = self.pools.entries().get(&query.pool).ok_or_else(|| unknown("pool", &query.pool))?;
+        Ok(Source::One(pool.database.clone()))
+    }
+}
+
+impl Source {
+    /// The database that a request is for.
+    pub(super) fn database(&self, request: &Request) -> Result<Database, TemplateError> {
+        let (template, by, path) = match self {
+            Self::One(database) => return Ok(database.clone()),
+            Self::Each { template, by, path } => (template, by, *path),
+        };
+        let name = match by {
+            NamedBy::Path => request.uri().path().get(path..).and_then(|rest| rest.strip_prefix('/')),
+            NamedBy::Header(name) => request.headers().get(name.as_str()).and_then(|value| value.to_str().ok()),
+        };
+        template.database(name.ok_or(TemplateError::Name)?)
     }
 }
 

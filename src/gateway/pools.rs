@@ -16,6 +16,7 @@ use super::{
     generation::Generation,
     servers::{self, Terms},
     shared::Shared,
+    template::{Pattern, Template},
 };
 use crate::{
     backend::{Database, Kind, postgres::Postgres, sqlite::Sqlite},
@@ -23,7 +24,7 @@ use crate::{
         Finding,
         model::{self, Access, BackendKind, Config, Reset},
     },
-    policy::{self, Hook, PolicyError},
+    policy::{self, Hook, Plugins, PolicyError},
     pool::{Backend, Budget, Operation, OperationError, Policies, PolicyChange, Pool, PoolSettings, PoolStatus},
 };
 
@@ -36,14 +37,14 @@ pub struct PoolEntry {
     /// For dialects.
     pub(super) database: Database,
     /// Its settings, with what the rest of the configuration makes of them.
-    effective: model::Pool,
-    identity: Identity,
+    pub(super) effective: model::Pool,
+    pub(super) identity: Identity,
     /// Whose statements it has run since it was made; those that no key names are one.
-    served: BTreeSet<String>,
+    pub(super) served: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Identity {
+pub(super) struct Identity {
     backend: BackendKind,
     server: String,
     whole: String,
@@ -60,7 +61,7 @@ pub struct Retiring {
 }
 
 /// A pool's backend, read and checked; connected to nothing.
-enum Ready {
+pub(super) enum Ready {
     Postgres(Postgres),
     Sqlite(Sqlite),
 }
@@ -83,6 +84,7 @@ struct Planned {
 /// The pools of a new generation, and what is to be done when it takes over.
 pub(super) struct Changes {
     entries: BTreeMap<String, PoolEntry>,
+    templates: BTreeMap<String, Arc<Template>>,
     steps: Vec<Step>,
     terms: Terms,
 }
@@ -92,6 +94,8 @@ enum Step {
     Postgres(Arc<Pool<Postgres>>, PoolSettings, PolicyChange, Postgres),
     Sqlite(Arc<Pool<Sqlite>>, PoolSettings, PolicyChange, Sqlite),
     Retire(Retiring),
+    Template(Arc<Template>, Box<Pattern>),
+    RetireTemplate(Arc<Template>),
 }
 
 impl PoolEntry {
@@ -143,12 +147,18 @@ impl Plan {
 
     /// Makes the pools that are new. Their policies are in service.
     pub(super) fn make(self, shared: &Shared, before: Option<&Generation>) -> Result<Changes, Vec<Finding>> {
-        let none = BTreeMap::new();
+        let (none, no_templates) = (BTreeMap::new(), BTreeMap::new());
+        let templates = before.map_or(&no_templates, |before| &before.templates);
         let before = before.map_or(&none, |before| &before.pools);
-        let mut changes = Changes { entries: BTreeMap::new(), steps: Vec::new(), terms: self.terms() };
+        let mut changes =
+            Changes { entries: BTreeMap::new(), templates: BTreeMap::new(), steps: Vec::new(), terms: self.terms() };
         let mut budgets = self.inherit(shared, before);
         let mut wrong = Vec::new();
         for Planned { name, effective, settings, identity, ready, served } in self.pools {
+            if effective.per.is_some() {
+                changes.template(shared, name, identity, Pattern { effective, settings, ready, served }, templates);
+                continue;
+            }
             let made = if let Some(old) = before.get(&name).filter(|old| old.identity == identity) {
                 changes.keep(shared, &effective, settings, old, ready)
             } else {
@@ -168,6 +178,11 @@ impl Plan {
             if changes.entries.get(name).is_none_or(|entry| entry.identity != old.identity) {
                 let (kind, identity) = (old.database.kind().clone(), old.identity.clone());
                 changes.steps.push(Step::Retire(Retiring { name: name.clone(), kind, identity }));
+            }
+        }
+        for (name, old) in templates {
+            if changes.templates.get(name).is_none_or(|new| !Arc::ptr_eq(new, old)) {
+                changes.steps.push(Step::RetireTemplate(old.clone()));
             }
         }
         if wrong.is_empty() { Ok(changes) } else { Err(wrong) }
@@ -260,6 +275,8 @@ impl Planned {
         if let Some(old) = before.and_then(|before| before.pools.get(name)).filter(|old| old.identity == identity) {
             served.extend(old.served.iter().cloned());
         }
+        let template = before.and_then(|before| before.templates.get(name));
+        served.extend(template.filter(|old| old.identity == identity).map(|old| old.served()).unwrap_or_default());
         let mut effective = pool.clone();
         if served.len() > 1 {
             effective.reset = Reset::Always;
@@ -290,6 +307,30 @@ impl Changes {
         &self.entries
     }
 
+    pub(super) fn templates(&self) -> &BTreeMap<String, Arc<Template>> {
+        &self.templates
+    }
+
+    /// A template that stays takes the new pattern up when the generation does; another begins with none.
+    fn template(
+        &mut self,
+        shared: &Shared,
+        name: String,
+        identity: Identity,
+        pattern: Pattern,
+        before: &BTreeMap<String, Arc<Template>>,
+    ) {
+        let template = if let Some(old) = before.get(&name).filter(|old| old.identity == identity) {
+            self.steps.push(Step::Template(old.clone(), Box::new(pattern)));
+            old.clone()
+        } else {
+            let on_a_server = identity.backend == BackendKind::Postgres;
+            let server = on_a_server.then(|| shared.servers.on(&identity.server, &self.terms));
+            Template::new(&name, identity, pattern, server, shared.plugins.clone(), shared.background.clone())
+        };
+        self.templates.insert(name, template);
+    }
+
     /// A pool that stays: what is new for it changes in place, policies only where another one is named.
     fn keep(
         &mut self,
@@ -299,16 +340,8 @@ impl Changes {
         old: &PoolEntry,
         ready: Ready,
     ) -> Result<Kind, PolicyError> {
-        let (was, plugins) = (&old.effective, &shared.plugins);
-        let policies = PolicyChange {
-            sizing: (was.sizing != effective.sizing).then(|| plugins.sizing(&effective.sizing)).transpose()?,
-            eviction: (was.eviction != effective.eviction)
-                .then(|| plugins.eviction(&effective.eviction))
-                .transpose()?,
-            validation: (was.validation != effective.validation)
-                .then(|| plugins.validation(&effective.validation))
-                .transpose()?,
-        };
+        let was = &old.effective;
+        let policies = policy_change(&shared.plugins, was, effective)?;
         let kind = old.database.kind().clone();
         match (&kind, ready) {
             (Kind::Postgres(pool), Ready::Postgres(backend)) if was != effective || pool.is_outdated_by(&settings) => {
@@ -359,26 +392,56 @@ impl Changes {
                 Step::Start(Kind::Postgres(pool)) => drop(tokio::task::spawn_local(pool.drive())),
                 Step::Start(Kind::Sqlite(pool)) => drop(tokio::task::spawn_local(pool.drive())),
                 Step::Postgres(pool, settings, policies, backend) => {
-                    let old = pool.backend();
-                    let resets_from_now_on = backend.always_resets() && !old.always_resets();
-                    pool.reconfigure(settings, policies, backend.replacing(&old));
-                    if resets_from_now_on {
-                        // Another consumer comes: what is open was not reset whenever it came back.
-                        pool.reconnect();
-                    }
+                    reconfigure(&Kind::Postgres(pool), settings, policies, Ready::Postgres(backend));
                 }
-                Step::Sqlite(pool, settings, policies, backend) => pool.reconfigure(settings, policies, backend),
+                Step::Sqlite(pool, settings, policies, backend) => {
+                    reconfigure(&Kind::Sqlite(pool), settings, policies, Ready::Sqlite(backend));
+                }
                 Step::Retire(retiring) => retire(shared, retiring),
+                Step::Template(template, pattern) => template.reconfigure(*pattern),
+                Step::RetireTemplate(template) => {
+                    template.retire().into_iter().for_each(|retiring| retire(shared, retiring));
+                }
             }
         }
     }
 }
 
+/// Puts other settings in force in a pool that stays. The backend is of its kind.
+pub(super) fn reconfigure(kind: &Kind, settings: PoolSettings, policies: PolicyChange, backend: Ready) {
+    match (kind, backend) {
+        (Kind::Postgres(pool), Ready::Postgres(backend)) => {
+            let old = pool.backend();
+            let resets_from_now_on = backend.always_resets() && !old.always_resets();
+            pool.reconfigure(settings, policies, backend.replacing(&old));
+            if resets_from_now_on {
+                // Another consumer comes: what is open was not reset whenever it came back.
+                pool.reconnect();
+            }
+        }
+        (Kind::Sqlite(pool), Ready::Sqlite(backend)) => pool.reconfigure(settings, policies, backend),
+        _ => {}
+    }
+}
+
+/// Policies that take the place of those in force: only where another one is named.
+pub(super) fn policy_change(
+    plugins: &Plugins,
+    was: &model::Pool,
+    now: &model::Pool,
+) -> Result<PolicyChange, PolicyError> {
+    Ok(PolicyChange {
+        sizing: (was.sizing != now.sizing).then(|| plugins.sizing(&now.sizing)).transpose()?,
+        eviction: (was.eviction != now.eviction).then(|| plugins.eviction(&now.eviction)).transpose()?,
+        validation: (was.validation != now.validation).then(|| plugins.validation(&now.validation)).transpose()?,
+    })
+}
+
 /// Closes the connections of all pools, those that drain as well; the gateway has drained.
 pub(super) async fn close_all(shared: &Arc<Shared>) {
     let generation = shared.current.swap(None);
-    let serving = generation.iter().flat_map(|generation| generation.pools.values());
-    let mut kinds: Vec<Kind> = serving.map(|entry| entry.database.kind().clone()).collect();
+    let serving = generation.iter().flat_map(|generation| generation.all_pools());
+    let mut kinds: Vec<Kind> = serving.map(|(_, entry)| entry.database.kind().clone()).collect();
     kinds.extend(shared.retiring_pools().into_iter().map(|retiring| retiring.kind));
     let goodbyes = kinds.iter().map(|kind| async move {
         match kind {
@@ -394,6 +457,30 @@ pub(super) async fn goodbye<B: Backend>(pool: &Arc<Pool<B>>) {
     pool.shut();
     if timeout(GOODBYE, pool.drained()).await.is_err() {
         tracing::warn!(pool = %pool.name(), "connections were still open at the end");
+    }
+}
+
+impl Retiring {
+    pub(super) fn new(name: String, kind: Kind, identity: Identity) -> Self {
+        Self { name, kind, identity }
+    }
+}
+
+impl Ready {
+    /// The same for the database that `name` stands for in a template.
+    pub(super) fn of_database(&self, name: &str) -> Self {
+        match self {
+            Self::Postgres(backend) => Self::Postgres(backend.of_database(name)),
+            Self::Sqlite(backend) => Self::Sqlite(backend.of_database(name)),
+        }
+    }
+}
+
+/// Drains a pool that nobody uses and no configuration names: that takes as long as its goodbyes.
+pub(super) fn retire_unseen(kind: &Kind) {
+    match kind {
+        Kind::Postgres(pool) => pool.retire(),
+        Kind::Sqlite(pool) => pool.retire(),
     }
 }
 

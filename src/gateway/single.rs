@@ -99,7 +99,10 @@ async fn start(shared: Arc<Shared>, loaded: &Loaded, name: &str) -> Result<Singl
     let Some(plugins) = plugins.filter(|_| wrong.is_empty()) else { return Err(wrong) };
     shared.plugins.commit(plugins);
     let changes = plan.make(&shared, None)?;
-    let entry = changes.entries().get(name).expect("the pool was planned, and nothing was wrong with it").clone();
+    let Some(entry) = changes.entries().get(name).cloned() else {
+        let many = "is one for each database: name a pool of one database, with the same keys";
+        return Err(vec![Finding::new(format!("pool.{name}"), many)]);
+    };
     changes.commit(&shared);
     let settings = entry.effective().clone();
     Ok(SinglePool { database: entry.database, settings, files: loaded.files.clone(), workers: shared.workers, shared })

@@ -168,6 +168,7 @@ impl Upkeep {
         generation.limits.values().for_each(|limiter| limiter.sweep());
         let now = Instant::now();
         generation.upstreams.values().for_each(|upstream| upstream.sweep(now));
+        generation.templates.values().for_each(|template| template.sweep(now));
         self.shared.failed_auth.sweep();
         self.shared.http.prune();
         self.shared.alerts.look(&generation);

@@ -23,6 +23,7 @@ fn creation_fails(status: &PoolStatus) -> Option<String> {
     let code = breaker.sqlstate.as_deref().map(|code| format!(" (SQLSTATE {code})")).unwrap_or_default();
     let cure = match reason {
         "unreachable" | "timeout" => "check the address, the network and whether the server runs",
+        "no-such-database" => "check the name of the database in `url`",
         "authentication" => "check the user and the password; callers are not served until one attempt succeeds",
         "server-full" => "the server's max_connections is used up: lower size.max here or in other clients",
         "account-full" => {

@@ -123,6 +123,8 @@ pub enum FailureClass {
     AccountFull,
     /// Credentials refused (SQLSTATE class 28).
     Authentication,
+    /// There is no such database (SQLSTATE 3D000).
+    Missing,
     /// The server starts up, shuts down or recovers (SQLSTATE 57P01, 57P02, 57P03).
     Unavailable,
     /// The connection broke.
@@ -140,6 +142,7 @@ impl FailureClass {
             Self::ServerFull => "server-full",
             Self::AccountFull => "account-full",
             Self::Authentication => "authentication",
+            Self::Missing => "no-such-database",
             Self::Unavailable => "unavailable",
             Self::Broken => "broken",
             Self::Other => "other",

@@ -1,7 +1,7 @@
 //! What failing attempts to connect lead to: pauses, then an open breaker.
 //!
 //! Every failed attempt brings a pause, doubled each time, so that nothing is tried hot. After `failures` in a row the
-//! breaker opens (refused credentials open it at once, lest the account be locked): callers for whom no connection is left
+//! breaker opens (refused credentials open it at once, lest the account be locked, and so does a database that there is not): callers for whom no connection is left
 //! fail at once with the reason, and one background probe, at the pauses' cadence, finds out whether the database is back.
 //! Its longest pause is the longest wait of those who come next, never the least. Callers who waited in vain for a busy
 //! pool are no failure of the database and do not count.
@@ -65,8 +65,8 @@ enum Probing {
     Running,
 }
 
-/// Refused credentials are tried again as if this many attempts had failed before.
-const AUTHENTICATION_HEAD_START: u32 = 3;
+/// What no pause heals is tried again as if this many attempts had failed before.
+const HEAD_START: u32 = 3;
 
 pub(crate) struct Breaker {
     thresholds: Thresholds,
@@ -107,7 +107,7 @@ impl Breaker {
     /// An attempt failed. Returns whether that opened the breaker.
     pub(crate) fn failed(&mut self, now: Instant, reason: Reason, roll: f64) -> bool {
         let head_start = match reason.class {
-            FailureClass::Authentication => AUTHENTICATION_HEAD_START,
+            FailureClass::Authentication | FailureClass::Missing => HEAD_START,
             _ => 0,
         };
         self.last = Some(reason);

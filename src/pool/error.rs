@@ -117,6 +117,16 @@ impl CheckoutError {
         matches!(self.0.kind, CheckoutErrorKind::Creating { .. } | CheckoutErrorKind::BreakerOpen { .. })
     }
 
+    /// Whether the server says that there is no such database.
+    pub fn is_missing(&self) -> bool {
+        match &self.0.kind {
+            CheckoutErrorKind::Creating { class, .. } | CheckoutErrorKind::BreakerOpen { reason: class, .. } => {
+                *class == FailureClass::Missing
+            }
+            _ => false,
+        }
+    }
+
     /// When the caller may try again; at least a second, in whole seconds, as `Retry-After` has it.
     pub fn retry_after(&self) -> Option<Duration> {
         let seconds = match &self.0.kind {

@@ -119,6 +119,8 @@ pub struct CreateFailures {
     pub account_full: u64,
     /// Credentials refused.
     pub authentication: u64,
+    /// There is no such database.
+    pub missing: u64,
     /// The server starts up, shuts down or recovers.
     pub unavailable: u64,
     /// The connection broke.
@@ -209,6 +211,7 @@ impl CreateFailures {
             FailureClass::ServerFull => &mut self.server_full,
             FailureClass::AccountFull => &mut self.account_full,
             FailureClass::Authentication => &mut self.authentication,
+            FailureClass::Missing => &mut self.missing,
             FailureClass::Unavailable => &mut self.unavailable,
             FailureClass::Broken => &mut self.broken,
             FailureClass::Other => &mut self.other,
@@ -229,6 +232,7 @@ impl CreateFailures {
             (FailureClass::ServerFull, self.server_full),
             (FailureClass::AccountFull, self.account_full),
             (FailureClass::Authentication, self.authentication),
+            (FailureClass::Missing, self.missing),
             (FailureClass::Unavailable, self.unavailable),
             (FailureClass::Broken, self.broken),
             (FailureClass::Other, self.other),

@@ -205,7 +205,26 @@ pub struct WaiterStatus {
     pub waited_ms: u32,
 }
 
+/// What matters to whoever would drop a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Connections that can serve, now or soon.
+    pub size: u32,
+    /// Callers with a connection or waiting for one.
+    pub callers: u32,
+    /// Whether the breaker is open.
+    pub barred: bool,
+}
+
 impl<B: Backend> Pool<B> {
+    /// The least of [`Self::status`], at the least cost.
+    pub fn standing(&self) -> Standing {
+        let state = self.state.lock();
+        let counts = state.core.counts();
+        let barred = state.breaker.position() == Position::Open;
+        Standing { size: counts.size(), callers: counts.in_use + counts.waiters, barred }
+    }
+
     /// The pool as it is now. Takes the pool's lock for some microseconds.
     pub fn status(&self) -> PoolStatus {
         let settings = self.settings.load_full();

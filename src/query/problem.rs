@@ -122,6 +122,7 @@ impl From<BackendError> for Problem {
                     .with("reason", error.kind().as_str())
                     .retry_in(error.retry_after().unwrap_or(Duration::from_secs(1)))
             }
+            BackendError::NoSuchDatabase => Self::new(StatusCode::NOT_FOUND, "No such database", error.to_string()),
             BackendError::Timeout => timeout(error.to_string()).with("outcome", "unknown"),
             BackendError::Lost { outcome_unknown, ref reason, .. } => {
                 tracing::warn!(reason, outcome_unknown, "database connection lost");

@@ -302,6 +302,7 @@ impl Gateway {
         let settings = Query {
             dialect: Dialect::Json,
             pool: "test".into(),
+            database: None,
             max_rows: 1_000_000,
             max_response: "64MiB".parse().unwrap(),
             max_batch: 3,

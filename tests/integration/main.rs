@@ -25,3 +25,4 @@ mod rooms;
 mod sisters;
 mod support;
 mod swaps;
+mod templates;

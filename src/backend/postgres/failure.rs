@@ -108,6 +108,7 @@ impl Failure for PostgresFailure {
             FailureClass::Timeout => "connecting to the database took too long",
             FailureClass::ServerFull | FailureClass::AccountFull => "the database accepts no more connections",
             FailureClass::Authentication => "the database refused the gateway's credentials",
+            FailureClass::Missing => "there is no such database",
             FailureClass::Unavailable => "the database is starting, stopping or not the one that is wanted",
             FailureClass::Broken => "the connection to the database broke",
             FailureClass::Other => "the database refused the connection",
@@ -127,6 +128,7 @@ fn class_of(said: &DatabaseError) -> FailureClass {
             FailureClass::AccountFull
         }
         "53300" => FailureClass::ServerFull,
+        "3D000" => FailureClass::Missing,
         "57P01" | "57P02" | "57P03" => FailureClass::Unavailable,
         _ if sqlstate.starts_with("28") => FailureClass::Authentication,
         _ => FailureClass::Other,

@@ -17,6 +17,7 @@ use crate::{
 const PINNED: &str = "-c datestyle=ISO -c intervalstyle=postgres -c bytea_output=hex -c extra_float_digits=3";
 
 /// Everything that shapes a connection. Immutable: a reload makes new ones.
+#[derive(Clone)]
 pub(super) struct Settings {
     /// Where to connect, in order.
     pub(super) endpoints: Vec<Endpoint>,
@@ -101,6 +102,14 @@ impl Settings {
             behind_pgbouncer: pool.behind_pgbouncer,
             startup,
         })
+    }
+
+    /// The same with `name` where the database has a `*`.
+    pub(super) fn of_database(&self, name: &str) -> Self {
+        let mut settings = self.clone();
+        let database = self.startup.get_dbname().unwrap_or_default().replace('*', name);
+        settings.startup.dbname(database);
+        settings
     }
 
     /// Hosts, database and role: what makes two pools the same one.

@@ -17,6 +17,9 @@ pub enum SqliteFailure {
     /// The file's directory cannot be made.
     #[error("cannot make the database's directory: {0}")]
     Directory(std::io::Error),
+    /// There is no such file, and none may be made.
+    #[error("there is no such file")]
+    NoFile,
     /// SQLite refused.
     #[error("{0}")]
     Sqlite(#[from] Error),
@@ -36,6 +39,7 @@ impl Failure for SqliteFailure {
         let code = match self {
             Self::Sqlite(error) => error.sqlite_error_code(),
             Self::Directory(_) => return FailureClass::Unreachable,
+            Self::NoFile => return FailureClass::Missing,
             Self::Replaced | Self::Broken => return FailureClass::Broken,
             Self::Address(_) | Self::NoWriteAheadLog(_) => return FailureClass::Other,
         };

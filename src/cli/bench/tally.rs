@@ -135,6 +135,7 @@ fn class_of(error: &BackendError) -> String {
             let class = said.sqlstate.as_deref().and_then(|state| state.get(..2));
             class.map_or_else(|| "database".into(), |class| format!("SQLSTATE {class}"))
         }
+        BackendError::NoSuchDatabase => "no such database".into(),
         BackendError::Timeout => "timeout".into(),
         BackendError::Lost { .. } => "lost".into(),
         BackendError::Unsupported(_) => "unsupported".into(),

@@ -70,6 +70,17 @@ impl Check<'_> {
             }
             Ok(_) => {}
         }
+        let stars = url.split('?').next().unwrap_or_default().matches('*').count();
+        let in_place =
+            url.split('?').next().and_then(|url| url.rsplit('/').next()).is_some_and(|last| last.contains('*'));
+        let message = match pool.per {
+            Some(_) if stars != 1 || !in_place => {
+                "with `per`, the database has one `*` where the name goes: postgres://user@host/tenant_*"
+            }
+            None if stars > 0 => "has a `*`: for a pool for each database, write `per = \"database\"`",
+            _ => return,
+        };
+        self.wrong(format!("{at}.url"), message);
     }
 
     fn bounds(&mut self, at: &str, pool: &Pool) {
@@ -97,6 +108,7 @@ impl Check<'_> {
             format!("{at}.size.min"),
             min,
         );
+        self.number(format!("{at}.max_pools"), pool.max_pools, 1, 65_536);
         if let Some(connections) = pool.server.connections {
             self.number(format!("{at}.server.connections"), connections, 1, MOST_CONNECTIONS);
         }
@@ -120,6 +132,7 @@ impl Check<'_> {
                 ("max_lifetime", pool.max_lifetime),
                 ("idle_timeout", pool.idle_timeout),
                 ("linger", pool.linger),
+                ("pool_idle_timeout", pool.pool_idle_timeout),
             ],
         );
         for (name, span) in [("sizing_interval", pool.sizing_interval), ("sweep_interval", pool.sweep_interval)] {

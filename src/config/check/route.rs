@@ -7,7 +7,7 @@ use http::{HeaderValue, Method};
 use super::{Check, syntax};
 use crate::config::{
     key,
-    model::{Access, Cors, Query, Redirect, Respond, Route},
+    model::{Access, Cors, NamedBy, Query, Redirect, Respond, Route},
     value::Size,
     words,
 };
@@ -82,6 +82,25 @@ impl Check<'_> {
 
     fn query(&mut self, at: &str, route: &Route, query: &Query) {
         self.refer(format!("{at}.query.pool"), "pool", &query.pool, self.config.pool.keys());
+        let each = self.config.pool.get(&query.pool).map(|pool| pool.per.is_some());
+        let by_path = query.database == Some(NamedBy::Path);
+        match (each, &query.database) {
+            (Some(true), None) => {
+                let message =
+                    "the pool is one for each database: say where a request names it, `path` or `header:NAME`";
+                self.wrong(format!("{at}.query.database"), message);
+            }
+            (Some(false), Some(_)) => {
+                self.wrong(format!("{at}.query.database"), "the pool has one database: `per` is not set for it");
+            }
+            _ if by_path && route.path.is_none() => {
+                self.wrong(
+                    format!("{at}.query.database"),
+                    "`path` needs a route with `path`: behind `exact` there is nothing",
+                );
+            }
+            _ => {}
+        }
         self.number(format!("{at}.query.max_rows"), query.max_rows, 1, u64::MAX);
         self.number(format!("{at}.query.max_batch"), query.max_batch, 1, 1 << 20);
         self.size(format!("{at}.query.max_response"), query.max_response, Size(1), Size(u64::MAX));

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use super::UpstreamTls;
 use crate::config::{
     machine,
-    value::{Secret, Size, Span, word},
+    value::{Secret, Size, Span, maybe_word, word},
 };
 
 /// `[pool.NAME]`. `backend` and `url` (less its password) are its identity: change them and a new pool replaces the
@@ -24,6 +24,16 @@ pub struct Pool {
     /// Password, where it is not in the URL. (session)
     #[serde(default)]
     pub password: Option<Secret>,
+    /// `database`: one pool for each database that requests name, made on demand; `url` has a `*` where the name goes. Default:
+    /// one pool.
+    #[serde(default, deserialize_with = "maybe_word")]
+    pub per: Option<Per>,
+    /// With `per`: pools at a time. Default 64.
+    #[serde(default = "max_pools")]
+    pub max_pools: u32,
+    /// With `per`: how long a pool is kept that nobody asks for. Default 10m.
+    #[serde(default = "ten_minutes")]
+    pub pool_idle_timeout: Span,
     /// Bounds of the number of connections; default: 0 to four a core, less on little memory.
     #[serde(default)]
     pub size: PoolSize,
@@ -141,6 +151,14 @@ pub enum BackendKind {
     Postgres,
     /// SQLite, embedded.
     Sqlite,
+}
+
+/// What a pool stands for, where it stands for many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Per {
+    /// One for each database.
+    Database,
 }
 
 /// Bounds of a pool.
@@ -413,6 +431,10 @@ fn bypass_window() -> PolicyRef {
 
 fn queue() -> u32 {
     1024
+}
+
+fn max_pools() -> u32 {
+    64
 }
 
 fn parallel_creates() -> u32 {

@@ -89,6 +89,10 @@ pub struct Query {
     pub dialect: Dialect,
     /// The pool.
     pub pool: String,
+    /// Where a request names its database, if the pool is one for each: `path`, the one segment behind the route's `path`; or
+    /// `header:NAME`.
+    #[serde(default)]
+    pub database: Option<NamedBy>,
     /// Most rows in one answer; more is 507. Default 1000000.
     #[serde(default = "max_rows")]
     pub max_rows: u64,
@@ -98,6 +102,16 @@ pub struct Query {
     /// Most statements in a batch. Default 1000.
     #[serde(default = "max_batch")]
     pub max_batch: usize,
+}
+
+/// Where a request names its database.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum NamedBy {
+    /// Behind the route's `path`, as the one segment that is left.
+    Path,
+    /// In a header.
+    Header(String),
 }
 
 /// An HTTP dialect for queries.
@@ -313,6 +327,29 @@ impl From<LimitKey> for String {
             LimitKey::Consumer => "consumer".into(),
             LimitKey::All => "all".into(),
             LimitKey::Header(name) => format!("header:{name}"),
+        }
+    }
+}
+
+impl TryFrom<String> for NamedBy {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.strip_prefix("header:") {
+            Some(name) if http::HeaderName::from_bytes(name.as_bytes()).is_ok() => {
+                Ok(Self::Header(name.to_ascii_lowercase()))
+            }
+            None if text == "path" => Ok(Self::Path),
+            _ => Err(format!("`{text}` does not say where a database is named; use path or header:NAME")),
+        }
+    }
+}
+
+impl From<NamedBy> for String {
+    fn from(by: NamedBy) -> Self {
+        match by {
+            NamedBy::Path => "path".into(),
+            NamedBy::Header(name) => format!("header:{name}"),
         }
     }
 }

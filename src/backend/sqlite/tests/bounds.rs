@@ -90,6 +90,6 @@ async fn a_read_only_file_is_read() {
     assert_eq!(refusal(&mut reading, single("insert into t values (1)")).await.sqlstate.as_deref(), Some("25006"));
     let missing = format!("sqlite:{}?mode=ro", file.dir.path().join("missing.db").display());
     let error = Sqlite::new(&missing, &SqliteTuning::default()).unwrap().create().await.err().unwrap();
-    assert_eq!(error.class(), FailureClass::Unreachable);
+    assert_eq!(error.class(), FailureClass::Missing);
     assert!(!error.public().contains("missing.db"));
 }
