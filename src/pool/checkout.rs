@@ -190,9 +190,14 @@ impl<B: Backend> Pool<B> {
         let returned = state.counters.returns - attempt.returns;
         let kind = explain::timeout(&state.core, &state.breaker, now, held_warning, returned);
         let load = explain::load(&state.core);
+        let say = state.slow_log.take(now, 1, SLOW_LOG_EVERY);
         drop(state);
         self.bell.notify_one();
-        CheckoutError::new(Arc::clone(&self.name), kind, waited, load)
+        let error = CheckoutError::new(Arc::clone(&self.name), kind, waited, load);
+        if say {
+            warn!(pool = %self.name, waited_ms = waited.as_millis(), %error, "no connection in time");
+        }
+        error
     }
 }
 

@@ -149,6 +149,12 @@ impl ServerBudget {
         self.0.lock().cap()
     }
 
+    /// What is left of that for a pool with `own` connections, those included.
+    pub(super) fn left_for(&self, own: u32) -> Option<u32> {
+        let books = self.0.lock();
+        books.cap().map(|cap| cap.saturating_sub(books.live.saturating_sub(own)).max(1))
+    }
+
     // === members ===
 
     pub(super) fn join(&self) -> MemberId {
@@ -411,6 +417,16 @@ mod tests {
         }
         assert_eq!(server.cap(), Some(80), "and then it is forgotten: {:?}", server.status());
         assert!(!server.is_full());
+    }
+
+    #[test]
+    fn what_is_left_for_one_is_what_the_others_do_not_have() {
+        let server = ServerBudget::new(ServerTerms { connections: Some(5), ..TERMS });
+        let (one, other) = (server.join(), server.join());
+        assert!(server.try_take(one) && server.try_take(other) && server.try_take(other));
+        assert_eq!((server.left_for(1), server.left_for(2)), (Some(3), Some(4)));
+        server.set_terms(ServerTerms { connections: Some(1), ..TERMS });
+        assert_eq!(server.left_for(1), Some(1), "never none at all");
     }
 
     #[test]

@@ -236,11 +236,12 @@ impl<B: Backend> Pool<B> {
     ) -> EvictionInput {
         // Those unused longest are at the end: they are the ones to judge.
         let unseen = idle.len().saturating_sub(MOST_SHOWN);
-        EvictionInput {
-            pool: view::of(glance, &steering.eviction_meter, settings, self.born),
-            idle: idle[unseen..].iter().map(|(_, shown)| *shown).collect(),
-            carry: Vec::new(),
+        let mut pool = view::of(glance, &steering.eviction_meter, settings, self.born);
+        if let Some((server, _)) = self.budget.server() {
+            let left = server.left_for(glance.counts.live()).unwrap_or(u32::MAX);
+            pool.bounds.server_cap = glance.server_cap.map_or(0, |cap| cap.min(left));
         }
+        EvictionInput { pool, idle: idle[unseen..].iter().map(|(_, shown)| *shown).collect(), carry: Vec::new() }
     }
 
     /// What it would hurt to give up an idle connection now, as the eviction policy says: 0 to 1000.
