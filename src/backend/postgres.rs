@@ -169,10 +169,9 @@ impl Postgres {
         };
         timeout_at(deadline, connecting).await.map_err(|_| PostgresFailure::Timeout)?
     }
-    /// Asks how many connections the server grants, now and then. Behind PgBouncer the answer would be of a server that is not
-    /// ours alone.
+    /// Asks how many connections the server grants, now and then.
     async fn ask_grants(&self, conn: &mut PostgresConnection) -> Result<(), PostgresFailure> {
-        if !self.settings.behind_pgbouncer && self.shared.grants.are_old() {
+        if self.settings.asks_grants && self.shared.grants.are_old() {
             self.shared.grants.note(conn.show_grants().await?);
         }
         Ok(())

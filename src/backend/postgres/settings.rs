@@ -33,6 +33,8 @@ pub(super) struct Settings {
     pub(super) connect_timeout: Duration,
     /// Prepared statements kept on a connection.
     pub(super) statement_cache: usize,
+    /// Whether the server's own word on its connections is wanted: the operator has said nothing, and it is a server.
+    pub(super) asks_grants: bool,
     /// Another pooler stands between.
     pub(super) behind_pgbouncer: bool,
 }
@@ -99,6 +101,7 @@ impl Settings {
             keepalive: (!keepalive.is_zero()).then_some(keepalive),
             connect_timeout: pool.connect_timeout.0,
             statement_cache: if pool.behind_pgbouncer { 0 } else { pool.statement_cache },
+            asks_grants: pool.server.connections.is_none() && !pool.behind_pgbouncer,
             behind_pgbouncer: pool.behind_pgbouncer,
             startup,
         })

@@ -266,7 +266,8 @@ async fn an_open_transaction_is_rolled_back() {
 async fn what_comes_behind_start_up_is_not_lost() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("postgres://app@{}/app?sslmode=disable", listener.local_addr().unwrap());
-    let pool = serde_json::from_value(json!({"backend": "postgres", "url": url})).unwrap();
+    let quiet = json!({"connections": 9});
+    let pool = serde_json::from_value(json!({"backend": "postgres", "url": url, "server": quiet})).unwrap();
     let server = async {
         let (mut server, _) = listener.accept().await.unwrap();
         let mut scrap = [0; 1024];
