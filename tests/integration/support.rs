@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod faults;
+pub mod front;
 pub mod gateway;
 pub mod load;
 pub mod nginx;
