@@ -10,6 +10,7 @@ pub mod gateway;
 pub mod load;
 pub mod nginx;
 pub mod origin;
+pub mod pgbouncer;
 pub mod postgres;
 
 use std::{
