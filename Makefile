@@ -28,7 +28,7 @@ plugins-testing: setup ## The same, and the components that only tests use.
 plugins-c: setup ## The policies in C into plugins/dist, where clang is installed.
 	$(MAKE) --no-print-directory -C plugins/c
 
-setup-test: setup ## PostgreSQL, nginx, curl, h2load and openssl, from Debian's packages, where they are missing.
+setup-test: setup ## PostgreSQL, PgBouncer, nginx, curl, h2load and openssl, from Debian's packages, where they are missing.
 	./tests/setup.sh
 
 test: setup-test plugins-testing lint ## Everything that must pass: lints, documentation, unit, property, loom and integration tests.
@@ -67,7 +67,7 @@ bench: setup plugins-testing ## Micro and side-by-side benchmarks; peers that ar
 	$(CARGO) build --release --locked
 	cd benches && CARGO_TARGET_DIR=../target $(CARGO) run --release --locked --quiet -- $(BENCH)
 
-soak: setup-test plugins-testing ## 1,000 plugin swaps, 1,000 reloads, 100 certificate changes under load; memory flat. (SOAK_ROUNDS=100: shorter)
+soak: setup-test plugins-testing ## 1,000 plugin swaps and reloads under load; a million requests of 500 clients; memory flat. (SOAK_ROUNDS=100, SOAK_REQUESTS=100000: shorter)
 	$(CARGO) build --release --locked
 	$(CARGO) test --release --locked --lib a_flood_of_keys
 	$(CARGO) test --release --locked --test integration soak -- --nocapture --ignored

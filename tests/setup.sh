@@ -6,6 +6,7 @@ missing=()
 need() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || missing+=("$2"); }
 
 need nginx nginx-light
+need pgbouncer pgbouncer
 need h2load nghttp2-client
 need curl curl
 need openssl openssl

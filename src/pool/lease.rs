@@ -158,13 +158,14 @@ impl<B: Backend> Pool<B> {
         self.say_if_held_long(used, now);
     }
 
-    /// A server that has become a replica is no longer the one that is wanted: connections to it are closed, but no more often
-    /// than a policy might have it. Returns whether they were.
+    /// A server that has become a replica is no longer the one that is wanted: connections to it are closed, those in use when
+    /// they come back, but no more often than a policy might have it. Returns whether they are.
     fn purge_on_failover(self: &Arc<Self>, now: Instant) -> bool {
         self.change_at(now, |state, now, todo| {
             let may = state.may_purge(now);
             if may {
                 state.core.purge(now, todo);
+                state.core.bump_epoch(now, todo);
             }
             may
         })

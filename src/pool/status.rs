@@ -25,7 +25,7 @@ pub struct PoolStatus {
     pub name: Arc<str>,
     /// `postgres` or `sqlite`.
     pub backend: &'static str,
-    /// Changes of credentials, address or settings so far.
+    /// Changes of credentials, address or settings so far, and failovers.
     pub epoch: u32,
     /// Whether it is being drained, as another has taken its place.
     pub retired: bool,

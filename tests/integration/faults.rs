@@ -12,59 +12,10 @@ use crate::support::{
     eventually,
     faults::{BlackHole, Fault, FaultProxy},
     free_port,
+    front::{SERVER_FULL, ask, config, gateway, never_asked_for_more, works},
     gateway::Gateway,
     postgres::{PASSWORD, Postgres, REFUSED_AS_FULL},
 };
-
-/// Connections that the pool was refused because the server was full.
-const SERVER_FULL: &str = "/pools/main/counters/create_failures/server_full";
-
-/// A gateway over a pool at `url` with more keys for it.
-async fn gateway(url: &str, keys: &str) -> Gateway {
-    Gateway::start(&config(url, keys)).await
-}
-
-fn config(url: &str, keys: &str) -> String {
-    format!(
-        r#"
-[server]
-workers = 2
-[listener.public]
-address = "127.0.0.1:0"
-tls = {{ self_signed = ["localhost"] }}
-[admin]
-address = "127.0.0.1:0"
-ready_requires = ["main"]
-[pool.main]
-backend = "postgres"
-url = "{url}"
-sweep_interval = "100ms"
-sizing_interval = "100ms"
-{keys}
-[[route]]
-path = "/query"
-query = {{ dialect = "json", pool = "main" }}
-access = "open"
-deadline = "4s"
-"#
-    )
-}
-
-/// Status of one query on a connection of its own.
-async fn ask(gateway: &Gateway, sql: &str) -> (u16, Value) {
-    let answer = gateway.h1().await.query(sql, json!([])).await.expect("an answer");
-    (answer.status, answer.json())
-}
-
-async fn works(gateway: &Gateway) {
-    eventually("queries work", || ask(gateway, "select 1::int"), |(status, _)| *status == 200).await;
-}
-
-/// The server never had to refuse a session beyond what it grants.
-async fn never_asked_for_more(gateway: &Gateway, postgres: &Postgres) {
-    assert_eq!(gateway.figure(SERVER_FULL).await, 0);
-    assert_eq!(postgres.logged(&REFUSED_AS_FULL), 0, "{}", postgres.log());
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn backends_killed_while_idle_cost_no_request() {

@@ -14,10 +14,13 @@
 
 mod bench;
 mod clients;
+mod crowd;
 mod edge;
 mod faults;
 mod hostile;
 mod operate;
+mod outages;
+mod pgbouncer;
 mod pools;
 mod proxying;
 mod queries;

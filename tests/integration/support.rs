@@ -5,10 +5,12 @@
 
 pub mod client;
 pub mod faults;
+pub mod front;
 pub mod gateway;
 pub mod load;
 pub mod nginx;
 pub mod origin;
+pub mod pgbouncer;
 pub mod postgres;
 
 use std::{

@@ -249,15 +249,15 @@ async fn change_certificate(gateway: &Gateway, bench: &Bench) {
 
 /// What is alive in the gateway.
 #[derive(Debug)]
-struct Census {
+pub struct Census {
     /// Instances of plugins.
     stores: u64,
     /// Generations, plugin versions, retiring pools, connections, tasks.
-    rest: Value,
+    pub rest: Value,
 }
 
 /// The census of a gateway whose start is over: it is the same in so many looks in a row.
-async fn census_at_rest(gateway: &Gateway) -> Census {
+pub async fn census_at_rest(gateway: &Gateway) -> Census {
     const LOOKS: u32 = 15;
     let (last, same) = (RefCell::new(None), Cell::new(0));
     let look = || async {
@@ -269,7 +269,7 @@ async fn census_at_rest(gateway: &Gateway) -> Census {
     eventually("the gateway is at rest", look, |(same, _)| *same >= LOOKS).await.1
 }
 
-async fn census(gateway: &Gateway) -> Census {
+pub async fn census(gateway: &Gateway) -> Census {
     let mut rest = gateway.status().await["census"].clone();
     let stores = rest.as_object_mut().and_then(|all| all.remove("plugin_stores")).and_then(|stores| stores.as_u64());
     Census { stores: stores.expect("the census counts stores"), rest }

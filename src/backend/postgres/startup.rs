@@ -195,8 +195,10 @@ impl AsyncWrite for Tap {
         self.on_stream(|stream| stream.poll_flush(cx))
     }
 
+    /// Only written out: `tokio-postgres` shuts a cancel request's stream down behind it, and PgBouncer, which has to connect
+    /// before it can pass it on, forgets the request of a client that has gone. The stream is closed by whoever has it then.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.on_stream(|stream| stream.poll_shutdown(cx))
+        self.poll_flush(cx)
     }
 }
 

@@ -58,10 +58,16 @@ async fn what_runs_on_a_connection_that_is_given_up_is_stopped_first() {
 async fn a_server_that_takes_no_writes_any_more_loses_all_connections_at_once() {
     let (pool, server) = pool(5);
     warm(&pool, 4).await;
-    let mut lease = take(&pool).await;
+    let (mut lease, other) = (take(&pool).await, take(&pool).await);
     lease.failed_with(UseError::ReadOnly);
     drop(lease);
-    assert_eq!((pool.status().idle, pool.status().counters.closes.purged), (0, 4));
+    assert_eq!((pool.status().idle, pool.status().counters.closes.purged), (0, 3));
+    drop(other);
+    assert_eq!(
+        (pool.status().idle, pool.status().counters.closes.outdated),
+        (0, 1),
+        "one in use goes when it comes back"
+    );
     warm(&pool, 3).await;
     let mut again = take(&pool).await;
     again.failed_with(UseError::ReadOnly);

@@ -27,6 +27,14 @@ pub enum Fault {
     Pass,
     /// They are held: neither side hears of the other, and no connection ends.
     Freeze,
+    /// Those of connections that are open now are held; what is opened later passes.
+    FreezeOpen,
+    /// Those of connections that are opened from now on are held; what is open passes.
+    FreezeNew,
+    /// What the server says is held, of all connections; what it hears is not.
+    Mute,
+    /// What the server says passes at so many bytes a second: a narrow line, not a long one.
+    Trickle(usize),
     /// They arrive so much later, in each direction: a long line, not a narrow one.
     Delay(Duration),
     /// Connections are reset, new ones too.
@@ -40,9 +48,24 @@ pub struct FaultProxy {
     /// Where it listens.
     pub address: SocketAddr,
     orders: watch::Sender<Orders>,
-    accepted: Arc<AtomicU64>,
-    server_bytes: Arc<AtomicU64>,
+    counters: Arc<Counters>,
     task: tokio::task::JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Counters {
+    accepted: AtomicU64,
+    ended: AtomicU64,
+    server_bytes: AtomicU64,
+}
+
+/// One direction of a connection.
+#[derive(Clone, Copy)]
+struct Line {
+    /// Of the connection, in the order of their coming; from 1.
+    number: u64,
+    /// From the server to the client.
+    down: bool,
 }
 
 /// What connections are told.
@@ -51,6 +74,20 @@ struct Orders {
     fault: Fault,
     /// A connection of an earlier one than the last is reset: a number, as a moment of it could be missed.
     epoch: u64,
+    /// Connections up to this number were open when the fault began.
+    open: u64,
+}
+
+impl Orders {
+    fn holds(self, line: Line) -> bool {
+        match self.fault {
+            Fault::Freeze => true,
+            Fault::FreezeOpen => line.number <= self.open,
+            Fault::FreezeNew => line.number > self.open,
+            Fault::Mute => line.down,
+            _ => false,
+        }
+    }
 }
 
 /// A piece of what one side said, and when the other may hear it. An empty one is the end.
@@ -61,27 +98,32 @@ impl FaultProxy {
     pub async fn start(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (orders, watch) = watch::channel(Orders { fault: Fault::Pass, epoch: 0 });
-        let (accepted, server_bytes) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let counters = (accepted.clone(), server_bytes.clone());
+        let (orders, watch) = watch::channel(Orders { fault: Fault::Pass, epoch: 0, open: 0 });
+        let counters = Arc::new(Counters::default());
+        let counted = counters.clone();
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                counters.0.fetch_add(1, Ordering::Relaxed);
+                let number = counted.accepted.fetch_add(1, Ordering::Relaxed) + 1;
                 let begun = *watch.borrow();
-                tokio::spawn(carry(client, port, begun, watch.clone(), counters.1.clone()));
+                let (watch, counted) = (watch.clone(), counted.clone());
+                tokio::spawn(async move {
+                    carry(client, port, number, begun, watch, &counted.server_bytes).await;
+                    counted.ended.fetch_add(1, Ordering::Relaxed);
+                });
             }
         });
-        Self { address, orders, accepted, server_bytes, task }
+        Self { address, orders, counters, task }
     }
 
     /// Makes a fault from now on, for open connections too.
     pub fn set(&self, fault: Fault) {
         let fault = match fault {
-            Fault::CutAfter(more) => Fault::CutAfter(self.server_bytes.load(Ordering::Relaxed) + more),
+            Fault::CutAfter(more) => Fault::CutAfter(self.counters.server_bytes.load(Ordering::Relaxed) + more),
             other => other,
         };
         self.orders.send_modify(|orders| {
             orders.fault = fault;
+            orders.open = self.accepted();
             orders.epoch += u64::from(fault == Fault::Reset);
         });
     }
@@ -93,7 +135,13 @@ impl FaultProxy {
 
     /// Connections accepted so far.
     pub fn accepted(&self) -> u64 {
-        self.accepted.load(Ordering::Relaxed)
+        self.counters.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Connections open now.
+    pub fn open(&self) -> u64 {
+        let ended = self.counters.ended.load(Ordering::Relaxed);
+        self.accepted() - ended
     }
 }
 
@@ -115,9 +163,10 @@ impl Fault {
 async fn carry(
     mut client: TcpStream,
     port: u16,
+    number: u64,
     begun: Orders,
     orders: watch::Receiver<Orders>,
-    server_bytes: Arc<AtomicU64>,
+    server_bytes: &AtomicU64,
 ) {
     if begun.fault == Fault::Reset {
         return reset(&client);
@@ -128,7 +177,7 @@ async fn carry(
     let cut = tokio::select! {
         biased;
         cut = until(&mut epochs, |orders| orders.epoch != begun.epoch) => cut,
-        cut = both_ways(&mut client, &mut server, &orders, &server_bytes) => cut,
+        cut = both_ways(&mut client, &mut server, number, &orders, server_bytes) => cut,
     };
     if cut {
         reset(&client);
@@ -140,14 +189,15 @@ async fn carry(
 async fn both_ways(
     client: &mut TcpStream,
     server: &mut TcpStream,
+    number: u64,
     orders: &watch::Receiver<Orders>,
     server_bytes: &AtomicU64,
 ) -> bool {
     let (client_read, client_write) = client.split();
     let (server_read, server_write) = server.split();
     let uncounted = AtomicU64::new(0);
-    let up = pump(client_read, server_write, orders, &uncounted);
-    let down = pump(server_read, client_write, orders, server_bytes);
+    let up = pump(client_read, server_write, Line { number, down: false }, orders, &uncounted);
+    let down = pump(server_read, client_write, Line { number, down: true }, orders, server_bytes);
     tokio::pin!(up, down);
     tokio::select! {
         cut = &mut up => if cut { true } else { down.await },
@@ -159,6 +209,7 @@ async fn both_ways(
 async fn pump(
     from: tcp::ReadHalf<'_>,
     to: tcp::WriteHalf<'_>,
+    line: Line,
     orders: &watch::Receiver<Orders>,
     bytes: &AtomicU64,
 ) -> bool {
@@ -170,7 +221,7 @@ async fn pump(
     };
     tokio::select! {
         cut = taking => cut,
-        cut = deliver(under_way, to, orders.clone(), bytes) => cut,
+        cut = deliver(under_way, to, line, orders.clone(), bytes) => cut,
     }
 }
 
@@ -188,6 +239,7 @@ async fn take(mut from: tcp::ReadHalf<'_>, pieces: mpsc::Sender<Piece>, orders: 
 async fn deliver(
     mut under_way: mpsc::Receiver<Piece>,
     mut to: tcp::WriteHalf<'_>,
+    line: Line,
     mut orders: watch::Receiver<Orders>,
     bytes: &AtomicU64,
 ) -> bool {
@@ -196,7 +248,7 @@ async fn deliver(
         if due > Instant::now() {
             tokio::time::sleep_until(due).await;
         }
-        until(&mut orders, |orders| orders.fault != Fault::Freeze).await;
+        until(&mut orders, |orders| !orders.holds(line)).await;
         let (fault, passed) = (orders.borrow().fault, bytes.load(Ordering::Relaxed));
         if let Fault::CutAfter(limit) = fault
             && passed + piece.len() as u64 > limit
@@ -210,11 +262,30 @@ async fn deliver(
             return false;
         }
         bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
-        if to.write_all(&piece).await.is_err() {
+        let written = match fault {
+            Fault::Trickle(rate) if line.down => trickle(&mut to, &piece, rate, &mut orders).await,
+            _ => to.write_all(&piece).await,
+        };
+        if written.is_err() {
             return true;
         }
     }
     true
+}
+
+/// Twenty times a second a twentieth of the rate, until something else is ordered.
+async fn trickle(
+    to: &mut tcp::WriteHalf<'_>,
+    piece: &[u8],
+    rate: usize,
+    orders: &mut watch::Receiver<Orders>,
+) -> std::io::Result<()> {
+    for drop in piece.chunks((rate / 20).max(1)) {
+        let other = until(orders, |orders| orders.fault != Fault::Trickle(rate));
+        let _ = tokio::time::timeout(Duration::from_millis(50), other).await;
+        to.write_all(drop).await?;
+    }
+    Ok(())
 }
 
 /// Waits for orders; false when the proxy is gone.

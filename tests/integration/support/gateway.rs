@@ -39,9 +39,21 @@ impl Gateway {
     /// Starts in `dir` with the configuration that lies there as `file`, and variables beside it.
     pub async fn start_with(dir: TempDir, file: &str, variables: &[(&str, &str)]) -> Self {
         let mut command = mortal(env!("CARGO_BIN_EXE_sluicegate"), None);
-        command.args(["serve", "--config", file]).current_dir(dir.path()).envs(variables.iter().copied());
+        command.args(["serve", "--config", file]).envs(variables.iter().copied());
+        Self::spawn(dir, command).await
+    }
+
+    /// Starts in `dir`, where `gateway.toml` lies, by way of a program that ends up being the gateway.
+    pub async fn start_by(dir: TempDir, way: &[&str]) -> Self {
+        let mut command = mortal(way[0], None);
+        command.args(&way[1..]).args([env!("CARGO_BIN_EXE_sluicegate"), "serve", "--config", "gateway.toml"]);
+        Self::spawn(dir, command).await
+    }
+
+    async fn spawn(dir: TempDir, mut command: Command) -> Self {
         let stdout = fs::File::create(dir.path().join("stdout")).unwrap();
-        let mut child = command.stdout(stdout).stderr(Stdio::piped()).spawn().expect("the gateway starts");
+        let mut child =
+            command.current_dir(dir.path()).stdout(stdout).stderr(Stdio::piped()).spawn().expect("the gateway starts");
         let stderr = child.stderr.take().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = log.clone();

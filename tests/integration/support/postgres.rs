@@ -103,6 +103,51 @@ impl Postgres {
         self.ready().await;
     }
 
+    /// Starts again after [`Postgres::stop`] as a standby that takes no sessions: whoever connects is told so (57P03), until
+    /// [`Postgres::promote`]. Waits until it listens.
+    pub async fn start_in_recovery(&mut self) {
+        let data = self.dir.path().join("data");
+        fs::write(data.join("standby.signal"), "").unwrap();
+        let settings = [&self.settings[..], &["hot_standby=off".to_owned()]].concat();
+        self.process = serve(&data, self.port, &settings);
+        eventually("it listens", || async { self.logged(&["entering standby mode"]) }, |seen| *seen == 1).await;
+    }
+
+    /// A standby of this server, on a port of its own, that follows it and answers reads.
+    pub async fn standby(&self) -> Self {
+        let dir = tempfile::Builder::new().prefix("sg-pg-").tempdir().unwrap();
+        // `pg_basebackup` makes the data directory, as the server's user.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let (data, port) = (dir.path().join("data"), free_port());
+        let mut copy = mortal(&binary("pg_basebackup"), Some("postgres"));
+        copy.args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &self.port.to_string(),
+            "-U",
+            "postgres",
+            "-R",
+            "-X",
+            "stream",
+            "-c",
+            "fast",
+        ]);
+        let copied = copy.arg("-D").arg(&data).env("PGPASSWORD", PASSWORD).output().unwrap();
+        assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+        let process = serve(&data, port, &self.settings);
+        let server = Self { process, dir, port, settings: self.settings.clone() };
+        server.ready().await;
+        server
+    }
+
+    /// Ends recovery: from now on it takes writes.
+    pub fn promote(&self) {
+        let mut promote = mortal(&binary("pg_ctl"), Some("postgres"));
+        let promoted = promote.args(["promote", "-W", "-D"]).arg(self.dir.path().join("data")).output().unwrap();
+        assert!(promoted.status.success(), "{}", String::from_utf8_lossy(&promoted.stderr));
+    }
+
     /// Sessions of the gateway, counted at the server.
     pub async fn sessions(&self, admin: &tokio_postgres::Client) -> i64 {
         let sql = "select count(*) from pg_stat_activity where application_name = 'sluicegate' and backend_type = 'client backend'";
@@ -123,6 +168,24 @@ impl Postgres {
     /// Lines of the log with one of `texts`.
     pub fn logged(&self, texts: &[&str]) -> usize {
         self.log().lines().filter(|line| texts.iter().any(|text| line.contains(text))).count()
+    }
+
+    /// The most of `user`'s sessions that were being started at a time, by the log that `log_connections=on` makes.
+    pub fn starting_at_a_time(&self, user: &str) -> usize {
+        let log = self.log();
+        let process = |line: &str| line.split(['[', ']']).nth(1).unwrap_or_default().to_owned();
+        let authorized = format!("connection authorized: user={user} ");
+        let wanted: Vec<String> = log.lines().filter(|line| line.contains(&authorized)).map(process).collect();
+        let (mut now, mut most) = (0, 0);
+        for line in log.lines().filter(|line| wanted.contains(&process(line))) {
+            match line {
+                line if line.contains("connection received") => now += 1,
+                line if line.contains("connection authorized") => now -= 1,
+                _ => {}
+            }
+            most = most.max(now);
+        }
+        most
     }
 
     /// CPU seconds so far of all its processes, user and system, those that have ended too.
