@@ -38,23 +38,27 @@ mod budget;
 mod ceiling;
 mod checkout;
 mod core;
+mod decisions;
 mod drive;
 mod error;
 mod explain;
 mod figures;
 mod guards;
 mod lease;
+mod ledger;
 mod make;
 mod mend;
 mod operate;
 mod probe;
 mod record;
 mod retry;
+mod samples;
 mod settings;
 mod shell;
 mod state;
 mod status;
 mod steer;
+mod summary;
 mod sync;
 mod tally;
 mod vet;
@@ -70,14 +74,14 @@ pub use backend::{
     RecycleResult,
 };
 pub use budget::Budget;
+pub use decisions::{DecisionCount, PolicyVersion};
 pub use error::{CheckoutError, CheckoutErrorKind};
-pub use figures::{Counters, CreateFailures, Quantiles};
+pub use figures::{Counters, CreateFailures};
 pub use lease::Lease;
 pub use operate::{Operation, OperationError};
 pub use record::UseError;
+pub use samples::{Histograms, Quantiles};
 pub use settings::PoolSettings;
 pub use shell::{Policies, PolicyChange, Pool};
-pub use status::{
-    BreakerStatus, DecisionCount, EvictionStatus, HolderStatus, LatencyStatus, PoolStatus, SizingStatus, WaiterStatus,
-};
+pub use status::{BreakerStatus, EvictionStatus, HolderStatus, LatencyStatus, PoolStatus, SizingStatus, WaiterStatus};
 pub use tally::{Clamps, Closes};
