@@ -17,6 +17,7 @@ mod clients;
 mod edge;
 mod faults;
 mod hostile;
+mod metrics;
 mod operate;
 mod pools;
 mod proxying;
