@@ -38,18 +38,21 @@ mod budget;
 mod ceiling;
 mod checkout;
 mod core;
+mod decisions;
 mod drive;
 mod error;
 mod explain;
 mod figures;
 mod guards;
 mod lease;
+mod ledger;
 mod make;
 mod mend;
 mod operate;
 mod probe;
 mod record;
 mod retry;
+mod samples;
 mod server;
 mod settings;
 mod shell;
@@ -57,6 +60,7 @@ mod sister;
 mod state;
 mod status;
 mod steer;
+mod summary;
 mod sync;
 mod tally;
 mod vet;
@@ -72,16 +76,17 @@ pub use backend::{
     RecycleResult,
 };
 pub use budget::Budget;
+pub use decisions::{DecisionCount, PolicyVersion};
 pub use error::{CheckoutError, CheckoutErrorKind};
-pub use figures::{Counters, CreateFailures, Quantiles};
+pub use figures::{Counters, CreateFailures};
 pub use lease::Lease;
 pub use operate::{Operation, OperationError};
 pub use record::UseError;
+pub use samples::{Histograms, Quantiles};
 pub use server::{ServerBudget, ServerStatus, ServerTerms};
 pub use settings::PoolSettings;
 pub use shell::{Policies, PolicyChange, Pool};
 pub use status::{
-    BreakerStatus, DecisionCount, EvictionStatus, HolderStatus, LatencyStatus, PoolStatus, SizingStatus, Standing,
-    WaiterStatus,
+    BreakerStatus, EvictionStatus, HolderStatus, LatencyStatus, PoolStatus, SizingStatus, Standing, WaiterStatus,
 };
 pub use tally::{Clamps, Closes};

@@ -8,7 +8,7 @@ use super::status;
 use crate::{
     gateway::{Generation, Shared},
     observe::{self, exposition::Exposition},
-    pool::{PoolStatus, Quantiles},
+    pool::{Counters, DecisionCount, Histograms, PoolStatus},
 };
 
 pub(super) fn render(shared: &Shared) -> String {
@@ -19,8 +19,9 @@ pub(super) fn render(shared: &Shared) -> String {
     for (name, pool) in &generation.all_pools() {
         let status = pool.status();
         connections(&mut out, name, &status);
-        counters(&mut out, name, &status);
-        latencies(&mut out, name, &status);
+        counters(&mut out, name, &status.counters);
+        policies(&mut out, name, &status);
+        times(&mut out, name, status.times);
     }
     for alert in shared.alerts.standing() {
         let labels = [("db_client_connection_pool_name", &*alert.pool), ("rule", alert.rule.as_str())];
@@ -111,6 +112,10 @@ fn connections(out: &mut Exposition, pool: &str, status: &PoolStatus) {
     gauge("db_client_connection_idle_min", "Connections kept open", f64::from(status.min));
     gauge("db_client_connection_target", "Connections the sizing policy aims at", f64::from(status.target));
     gauge("db_client_connection_pending_requests", "Callers in the queue", f64::from(status.waiters));
+    let peak = f64::from(status.in_use_peak);
+    gauge("db_client_connection_used_peak", "Connections in use at most in the last one to two minutes", peak);
+    let peak = f64::from(status.waiters_peak);
+    gauge("db_client_connection_pending_requests_peak", "Callers in the queue at most in that time", peak);
     let oldest = f64::from(status.oldest_wait_ms) / 1e3;
     gauge("db_client_connection_oldest_wait_seconds", "How long the first in the queue has waited", oldest);
     gauge("db_client_connection_health_ratio", "Good among creates and validations", status.health);
@@ -120,15 +125,15 @@ fn connections(out: &mut Exposition, pool: &str, status: &PoolStatus) {
     gauge("db_client_connection_breaker_open", "Whether the breaker is open", open);
 }
 
-/// Every counter of the pool under its own name; those that are tables, by label.
-fn counters(out: &mut Exposition, pool: &str, status: &PoolStatus) {
-    let c = &status.counters;
+/// Every counter of the pool: plain ones by event, those that are tables by cause.
+fn counters(out: &mut Exposition, pool: &str, c: &Counters) {
     let plain = [
         ("acquired", c.checkouts),
         ("waited", c.waited),
         ("timeouts", c.timeouts),
         ("refused", c.refused),
         ("cancelled", c.cancelled),
+        ("slow_checkouts", c.slow_checkouts),
         ("handoffs", c.handoffs),
         ("rehomed", c.rehomed),
         ("created", c.creates),
@@ -152,44 +157,49 @@ fn counters(out: &mut Exposition, pool: &str, status: &PoolStatus) {
         let labels = [("db_client_connection_pool_name", pool), ("event", event)];
         out.counter("db_client_connection_events", "What happened to connections and callers", &labels, count);
     }
-    for (name, help, table) in [
-        (
-            "db_client_connection_create_failures",
-            "Connections that could not be made",
-            serde_json::json!(c.create_failures),
-        ),
-        ("db_client_connection_closed", "Connections closed", serde_json::json!(c.closes)),
-        (
-            "db_client_connection_clamped",
-            "Policies' answers that were not followed to the letter",
-            serde_json::json!(c.clamped),
-        ),
-    ] {
-        for (cause, count) in table.as_object().into_iter().flatten() {
-            let labels = [("db_client_connection_pool_name", pool), ("cause", cause)];
-            out.counter(name, help, &labels, count.as_u64().unwrap_or(0));
+    let mut by_cause = |name, help, causes: &mut dyn Iterator<Item = (&'static str, u64)>| {
+        for (cause, count) in causes {
+            // As in `/status`.
+            let cause = cause.replace('-', "_");
+            out.counter(name, help, &[("db_client_connection_pool_name", pool), ("cause", &cause)], count);
         }
+    };
+    let help = "Connections that could not be made";
+    by_cause("db_client_connection_create_failures", help, &mut c.create_failures.iter());
+    by_cause("db_client_connection_closed", "Connections closed", &mut c.closes.iter());
+}
+
+fn policies(out: &mut Exposition, pool: &str, status: &PoolStatus) {
+    for DecisionCount { hook, by, policy, version, count } in &status.decisions {
+        let version = version.to_string();
+        let labels = [
+            ("db_client_connection_pool_name", pool),
+            ("hook", hook),
+            ("by", by),
+            ("policy", policy),
+            ("version", &version),
+        ];
+        let help = "Decisions by hook, who took them, policy and version";
+        out.counter("sluicegate_policy_decisions", help, &labels, *count);
     }
-    for decision in &status.decisions {
-        let labels = [("db_client_connection_pool_name", pool), ("hook", decision.hook), ("by", decision.by)];
-        out.counter("sluicegate_policy_decisions", "Decisions by hook and by who took them", &labels, decision.count);
+    for (hook, cause, count) in status.counters.clamped.by_hook() {
+        let labels = [("db_client_connection_pool_name", pool), ("hook", hook), ("cause", cause)];
+        let help = "Policies' answers that were not followed to the letter";
+        out.counter("sluicegate_policy_clamped", help, &labels, count);
     }
 }
 
-fn latencies(out: &mut Exposition, pool: &str, status: &PoolStatus) {
-    let of = &status.latency;
+/// Times since the pool began; of a pool that has seen nothing as well, so that its first are an increase.
+fn times(out: &mut Exposition, pool: &str, of: Histograms) {
     let all = [
-        ("db_client_connection_wait_time_seconds", "Waiting for a connection", of.wait),
+        ("db_client_connection_wait_time_seconds", "From asking for a connection to having one, or giving up", of.wait),
         ("db_client_connection_use_time_seconds", "From checkout to return", of.hold),
         ("db_client_connection_create_time_seconds", "Making a connection", of.create),
         ("db_client_connection_validate_time_seconds", "Validating a connection", of.validate),
         ("db_client_operation_round_trip_seconds", "On the backend alone", of.rtt),
     ];
-    for (name, help, Quantiles { p50_us, p95_us, p99_us, .. }) in all {
-        for (quantile, us) in [("0.5", p50_us), ("0.95", p95_us), ("0.99", p99_us)] {
-            let labels = [("db_client_connection_pool_name", pool), ("quantile", quantile)];
-            out.gauge(name, help, &labels, us as f64 / 1e6);
-        }
+    for (name, help, now) in all {
+        out.histogram(name, help, &[("db_client_connection_pool_name", pool)], now);
     }
 }
 

@@ -12,7 +12,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::figures::{BUCKETS_US, DurationsNow};
+use super::figures::DurationsNow;
 
 /// The media type of what [`Exposition::render`] returns.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -103,7 +103,7 @@ impl Sample {
             Self::Counter(value) => to.encode_counter::<NoLabelSet, u64, u64>(value, None),
             Self::Gauge(value) => to.encode_gauge(value),
             Self::Histogram(now) => {
-                let bounds = BUCKETS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
+                let bounds = now.bounds_us.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
                 let buckets: Vec<(f64, u64)> = bounds.zip(now.buckets.iter().copied()).collect();
                 to.encode_histogram::<NoLabelSet>(now.sum, now.count, &buckets, None)
             }

@@ -15,7 +15,7 @@ use std::{
 use parking_lot::Mutex;
 
 /// Upper bounds of the duration buckets in microseconds: OpenTelemetry's advice for HTTP, with two finer ones below.
-pub const BUCKETS_US: [u64; 16] = [
+const BUCKETS_US: [u64; 16] = [
     1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 75_000, 100_000, 250_000, 500_000, 750_000, 1_000_000, 2_500_000,
     5_000_000, 7_500_000, 10_000_000,
 ];
@@ -45,9 +45,11 @@ pub struct Durations {
 }
 
 /// A histogram at a moment.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct DurationsNow {
-    /// Count in each bucket, the last one unbounded; not cumulative.
+    /// Upper bounds of the buckets in microseconds, growing.
+    pub bounds_us: &'static [u64],
+    /// Count in each bucket, and in one more that is unbounded; not cumulative.
     pub buckets: Vec<u64>,
     /// Sum in seconds.
     pub sum: f64,
@@ -124,7 +126,7 @@ impl Durations {
     pub fn now(&self) -> DurationsNow {
         let buckets: Vec<u64> = self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect();
         let count = buckets.iter().sum();
-        DurationsNow { buckets, sum: self.sum_us.load(Ordering::Relaxed) as f64 / 1e6, count }
+        DurationsNow { bounds_us: &BUCKETS_US, buckets, sum: self.sum_us.load(Ordering::Relaxed) as f64 / 1e6, count }
     }
 }
 

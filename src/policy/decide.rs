@@ -32,7 +32,7 @@ pub enum DecidedBy {
 }
 
 impl DecidedBy {
-    /// Who, whichever version it was: one of a few names, to count by.
+    /// Who, whichever policy and version it was: one of a few names, to count by.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
@@ -46,6 +46,14 @@ impl DecidedBy {
                 FaultKind::Quarantined => "fallback quarantined",
                 FaultKind::Missing => "fallback missing",
             },
+        }
+    }
+
+    /// The plugin's version, where it decided.
+    pub const fn version(self) -> Option<u64> {
+        match self {
+            Self::Plugin { version } => Some(version),
+            Self::Native | Self::Fallback(_) => None,
         }
     }
 }
@@ -103,6 +111,14 @@ struct Carried {
 }
 
 impl Sizing {
+    /// The policy's name in the configuration: the plugin's, or the native one's.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Native(native) => native.name(),
+            Self::Plugin(plugin) => &plugin.seat.slot.name,
+        }
+    }
+
     /// Asks for a target. `input.carry` is the host's business and ignored.
     pub fn decide(&mut self, input: &SizingInput) -> Decision<SizingOutput> {
         match self {
@@ -143,6 +159,14 @@ impl PluginSizing {
 }
 
 impl Eviction {
+    /// The policy's name in the configuration: the plugin's, or the native one's.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Native(native) => native.name(),
+            Self::Plugin(plugin) => &plugin.seat.slot.name,
+        }
+    }
+
     /// Asks who of the idle should leave. `input.carry` is the host's business and ignored.
     pub fn review(&mut self, input: &EvictionInput) -> Decision<EvictionOutput> {
         match self {
@@ -176,6 +200,14 @@ impl PluginEviction {
 }
 
 impl Validation {
+    /// The policy's name in the configuration: the plugin's, or the native one's.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Native(native) => native.name(),
+            Self::Plugin(plugin) => &plugin.seat.slot.name,
+        }
+    }
+
     /// Asks whether a connection may be trusted. Fit for a request's path: some hundred nanoseconds, and a bound.
     #[inline]
     pub fn check(&self, input: &ValidationInput) -> Decision<Verdict> {

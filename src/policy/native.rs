@@ -40,6 +40,13 @@ pub enum NativeValidation {
 impl NativeSizing {
     const NAMES: &[&str] = &["fixed"];
 
+    /// Its name in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fixed => "fixed",
+        }
+    }
+
     /// The policy of that name.
     ///
     /// # Errors
@@ -65,6 +72,13 @@ impl NativeSizing {
 impl NativeEviction {
     const NAMES: &[&str] = &["lifetime"];
 
+    /// Its name in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Lifetime => "lifetime",
+        }
+    }
+
     /// The policy of that name.
     ///
     /// # Errors
@@ -89,6 +103,15 @@ impl NativeEviction {
 
 impl NativeValidation {
     const NAMES: &[&str] = &["always", "bypass-window", "never"];
+
+    /// Its name in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::BypassWindow => "bypass-window",
+            Self::Never => "never",
+        }
+    }
 
     /// The policy of that name.
     ///

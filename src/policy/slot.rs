@@ -32,7 +32,7 @@ const LOG_EVERY: Duration = Duration::from_secs(1);
 
 /// A named plugin in a running gateway.
 pub(super) struct Slot {
-    name: String,
+    pub(super) name: String,
     current: ArcSwapOption<Version>,
     counters: [Counters; 3],
     /// Pools that ask each hook.

@@ -116,7 +116,8 @@ pub(super) mod tests {
     use crate::{
         policy::DecidedBy,
         pool::{
-            figures::{Counters, Quantiles},
+            figures::Counters,
+            samples::{Histograms, Quantiles},
             server::ServerStatus,
             status::{BreakerStatus, HolderStatus, LatencyStatus, SizingStatus},
         },
@@ -131,8 +132,9 @@ pub(super) mod tests {
             since_ms: None,
             retry_after_ms: 0,
         };
-        let hold = Quantiles { samples: 100, p50_us: 2_000, p95_us: 4_000, p99_us: 5_000, max_us: 9_000 };
-        let wait = Quantiles { samples: 100, p50_us: 1, p95_us: 10, p99_us: 100, max_us: 200 };
+        let hold =
+            Quantiles { samples: 100, mean_us: 2_100, p50_us: 2_000, p95_us: 4_000, p99_us: 5_000, max_us: 9_000 };
+        let wait = Quantiles { samples: 100, mean_us: 3, p50_us: 1, p95_us: 10, p99_us: 100, max_us: 200 };
         PoolStatus {
             name: "main".into(),
             backend: "postgres",
@@ -146,6 +148,8 @@ pub(super) mod tests {
             closing: 0,
             lingering: 0,
             waiters: 0,
+            in_use_peak: 6,
+            waiters_peak: 0,
             oldest_wait_ms: 0,
             min: 8,
             max: 10,
@@ -161,6 +165,7 @@ pub(super) mod tests {
             breaker,
             counters: Counters::default(),
             latency: LatencyStatus { wait, hold, ..LatencyStatus::default() },
+            times: Histograms::default(),
             sizing: Some(SizingStatus {
                 ago_ms: 1,
                 trigger: 0,

@@ -19,6 +19,7 @@ struct Diary {
     size_at: Instant,
     sized_at: Option<Instant>,
     sweep_at: Instant,
+    summary_at: Option<Instant>,
 }
 
 impl<B: Backend> Pool<B> {
@@ -29,10 +30,13 @@ impl<B: Backend> Pool<B> {
         // Not before: a pool of a configuration that is refused in the end must leave no trace.
         self.budget.set_cap(self.settings.load().max);
         let now = Instant::now();
-        let mut diary = Diary { size_at: now, sized_at: None, sweep_at: now };
+        let mut diary = Diary { size_at: now, sized_at: None, sweep_at: now, summary_at: None };
         loop {
             self.turn(&mut diary);
             if Arc::strong_count(&self) == 1 && self.state.lock().core.is_drained() {
+                if let Some(summary) = self.last_summary() {
+                    summary.say(&self.name);
+                }
                 info!(pool = %self.name, "drained");
                 return;
             }
@@ -67,6 +71,11 @@ impl<B: Backend> Pool<B> {
             }
             self.sweep();
             diary.sweep_at = now + self.settings.load().sweep_interval;
+        }
+        let (summary, next) = self.summarise(now);
+        diary.summary_at = next;
+        if let Some(summary) = summary {
+            summary.say(&self.name);
         }
     }
 
@@ -122,6 +131,6 @@ impl<B: Backend> Pool<B> {
             (state.core.short() > 0).then(|| now + RELIEF_EVERY),
         ];
         let usual = diary.size_at.min(diary.sweep_at);
-        due.into_iter().flatten().fold(usual, Instant::min)
+        due.into_iter().chain([diary.summary_at]).flatten().fold(usual, Instant::min)
     }
 }

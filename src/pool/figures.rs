@@ -1,51 +1,15 @@
-//! What a pool counts and measures.
-//!
-//! Counters only grow. Times go into histograms that the driver empties now and then into those of its own: one for each
-//! policy's interval, one for `/status`. So a checkout records each time once, and reading costs it nothing.
+//! What a pool counts. Counters only grow; a [`Meter`] remembers where they stood when its beholder last looked.
 
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::{
     backend::FailureClass,
-    record::micros,
+    samples::Samples,
     tally::{Clamps, Closes},
 };
-
-/// Times up to an hour, to two digits.
-#[derive(Clone)]
-pub(crate) struct Timer(Histogram<u32>);
-
-/// The times of a pool.
-#[derive(Clone)]
-pub(crate) struct Samples {
-    /// From asking for a connection to having one, or giving up.
-    pub(crate) wait: Timer,
-    /// From checkout to return.
-    pub(crate) hold: Timer,
-    /// On the backend alone.
-    pub(crate) rtt: Timer,
-    pub(crate) create: Timer,
-    pub(crate) validate: Timer,
-}
-
-/// A histogram in a few numbers, in microseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Quantiles {
-    /// Times measured.
-    pub samples: u64,
-    /// Half were shorter.
-    pub p50_us: u64,
-    /// 95 % were shorter.
-    pub p95_us: u64,
-    /// 99 % were shorter.
-    pub p99_us: u64,
-    /// The longest.
-    pub max_us: u64,
-}
 
 /// What a pool has counted since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -137,72 +101,6 @@ pub(crate) struct Pulse {
     second: u64,
 }
 
-impl Timer {
-    fn new() -> Self {
-        const LONGEST_US: u64 = 3_600_000_000;
-        Self(Histogram::new_with_bounds(1, LONGEST_US, 2).expect("one microsecond to an hour is a range"))
-    }
-
-    pub(crate) fn record(&mut self, time: Duration) {
-        self.0.saturating_record(u64::from(micros(time)).max(1));
-    }
-
-    fn add(&mut self, other: &Self) {
-        if other.0.is_empty() {
-            return;
-        }
-        self.0.add(&other.0).expect("all timers have the same range");
-    }
-
-    pub(crate) fn samples(&self) -> u32 {
-        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
-    }
-
-    pub(crate) fn at(&self, quantile: f64) -> u32 {
-        u32::try_from(self.0.value_at_quantile(quantile)).unwrap_or(u32::MAX)
-    }
-
-    /// 0 when nothing was measured.
-    pub(crate) fn mean(&self) -> u32 {
-        self.0.mean() as u32
-    }
-
-    /// 0 when nothing was measured.
-    pub(crate) fn min(&self) -> u32 {
-        if self.0.is_empty() { 0 } else { u32::try_from(self.0.min()).unwrap_or(u32::MAX) }
-    }
-
-    pub(crate) fn quantiles(&self) -> Quantiles {
-        Quantiles {
-            samples: self.0.len(),
-            p50_us: self.0.value_at_quantile(0.5),
-            p95_us: self.0.value_at_quantile(0.95),
-            p99_us: self.0.value_at_quantile(0.99),
-            max_us: self.0.max(),
-        }
-    }
-}
-
-impl Samples {
-    pub(crate) fn new() -> Self {
-        Self { wait: Timer::new(), hold: Timer::new(), rtt: Timer::new(), create: Timer::new(), validate: Timer::new() }
-    }
-
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.wait.add(&other.wait);
-        self.hold.add(&other.hold);
-        self.rtt.add(&other.rtt);
-        self.create.add(&other.create);
-        self.validate.add(&other.validate);
-    }
-
-    pub(crate) fn clear(&mut self) {
-        for timer in [&mut self.wait, &mut self.hold, &mut self.rtt, &mut self.create, &mut self.validate] {
-            timer.0.reset();
-        }
-    }
-}
-
 impl CreateFailures {
     pub(crate) fn count(&mut self, class: FailureClass) {
         let counter = match class {
@@ -267,33 +165,40 @@ impl Pulse {
     }
 }
 
+/// The most there were at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Peaks {
+    /// Connections in use.
+    pub(crate) in_use: u32,
+    /// Callers in the queue.
+    pub(crate) waiters: u32,
+}
+
+impl Peaks {
+    pub(crate) fn max(self, other: Self) -> Self {
+        Self { in_use: self.in_use.max(other.in_use), waiters: self.waiters.max(other.waiters) }
+    }
+}
+
 /// What happened between two looks of the same beholder.
 pub(crate) struct Meter {
     pub(crate) at: Instant,
     pub(crate) counters: Counters,
     pub(crate) samples: Samples,
     pub(crate) area: f64,
-    pub(crate) in_use_peak: u32,
-    pub(crate) waiters_peak: u32,
+    pub(crate) peaks: Peaks,
 }
 
 impl Meter {
     pub(crate) fn new(now: Instant) -> Self {
-        Self {
-            at: now,
-            counters: Counters::default(),
-            samples: Samples::new(),
-            area: 0.0,
-            in_use_peak: 0,
-            waiters_peak: 0,
-        }
+        let (counters, samples) = (Counters::default(), Samples::new());
+        Self { at: now, counters, samples, area: 0.0, peaks: Peaks::default() }
     }
 
     /// Takes in what was measured since the last look of anybody.
-    pub(crate) fn take_in(&mut self, samples: &Samples, (in_use_peak, waiters_peak): (u32, u32)) {
+    pub(crate) fn take_in(&mut self, samples: &Samples, peaks: Peaks) {
         self.samples.add(samples);
-        self.in_use_peak = self.in_use_peak.max(in_use_peak);
-        self.waiters_peak = self.waiters_peak.max(waiters_peak);
+        self.peaks = self.peaks.max(peaks);
     }
 
     /// Begins the next interval.
@@ -302,8 +207,7 @@ impl Meter {
         self.counters = *counters;
         self.area = area;
         self.samples.clear();
-        self.in_use_peak = 0;
-        self.waiters_peak = 0;
+        self.peaks = Peaks::default();
     }
 }
 
@@ -311,21 +215,6 @@ impl Meter {
 #[cfg(not(feature = "loom"))]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_kept_to_two_digits() {
-        let mut timer = Timer::new();
-        assert_eq!((timer.min(), timer.mean(), timer.quantiles()), (0, 0, Quantiles::default()));
-        for ms in 1..=100 {
-            timer.record(Duration::from_millis(ms));
-        }
-        timer.record(Duration::from_secs(1_000_000));
-        let quantiles = timer.quantiles();
-        let near = |value: u64, wanted: u64| value.abs_diff(wanted) * 50 < wanted;
-        assert!(near(quantiles.p50_us, 51_000) && near(quantiles.p99_us, 100_000), "{quantiles:?}");
-        assert!(quantiles.max_us >= 3_600_000_000, "the longest are kept as the longest there is");
-        assert_eq!(timer.samples(), 101);
-    }
 
     #[test]
     fn the_pulse_forgets_after_ten_seconds() {

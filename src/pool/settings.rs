@@ -70,6 +70,8 @@ pub struct PoolSettings {
     pub slow_checkout: Duration,
     /// A connection held longer is logged; zero: never.
     pub held_warning: Duration,
+    /// Time between summaries in the log; zero: none.
+    pub summary_interval: Duration,
     /// Cores the gateway runs on, as policies are told.
     pub cores: u32,
     pub(crate) thresholds: Thresholds,
@@ -110,6 +112,7 @@ impl PoolSettings {
             dwell: pool.dwell.0,
             slow_checkout: pool.slow_checkout.0,
             held_warning: pool.held_warning.0,
+            summary_interval: pool.summary_interval.0,
             cores,
             thresholds: Thresholds {
                 failures: pool.breaker.failures.max(1),

@@ -9,13 +9,13 @@ use super::{
     breaker::{Breaker, Reason},
     ceiling::Ceiling,
     core::{Actions, Core, Counts},
-    figures::{Counters, Pulse, Samples},
+    decisions::Decisions,
+    figures::{Counters, Pulse},
     guards::Allowance,
     retry::RetryBudget,
+    samples::Samples,
     settings::PoolSettings,
-    status::DecisionCount,
 };
-use crate::policy::DecidedBy;
 
 /// Probes that fail in a row, over all callers, before all idle connections are thought dead.
 const BAD_IN_A_ROW: u32 = 3;
@@ -32,7 +32,7 @@ pub(super) struct State<C> {
     pub(super) proofs: Pulse,
     /// Outcomes of attempts to connect.
     pub(super) attempts: Pulse,
-    pub(super) decisions: Vec<DecisionCount>,
+    pub(super) decisions: Decisions,
     /// Why the sizing policy should be asked before its time.
     pub(super) early: Option<u32>,
     bad_in_a_row: u32,
@@ -55,7 +55,7 @@ impl<C> State<C> {
             samples: Samples::new(),
             proofs: Pulse::default(),
             attempts: Pulse::default(),
-            decisions: Vec::new(),
+            decisions: Decisions::default(),
             early: None,
             bad_in_a_row: 0,
             failed_checks: 0,
@@ -201,16 +201,6 @@ impl<C> State<C> {
         self.purges.take(now, 1, PURGE_EVERY)
     }
 
-    /// Counts who decided.
-    pub(super) fn count_decision(&mut self, hook: &'static str, by: DecidedBy) {
-        let by = by.name();
-        if let Some(known) = self.decisions.iter_mut().find(|known| known.hook == hook && known.by == by) {
-            known.count += 1;
-            return;
-        }
-        self.decisions.push(DecisionCount { hook, by, count: 1 });
-    }
-
     /// Good outcomes among those of the last ten seconds.
     pub(super) fn health(&mut self, now: Instant, counts: Counts) -> f64 {
         let since = now - self.born;
@@ -222,26 +212,5 @@ impl<C> State<C> {
         }
         let all = good + bad + made + not_made;
         if all == 0 { 1.0 } else { f64::from(good + made) / f64::from(all) }
-    }
-}
-
-#[cfg(test)]
-#[cfg(not(feature = "loom"))]
-mod tests {
-    use super::*;
-    use crate::{policy::FaultKind, pool::budget::Budget};
-
-    #[test]
-    fn decisions_of_all_versions_of_a_plugin_are_counted_together() {
-        let settings = PoolSettings::default();
-        let now = Instant::now();
-        let core = Core::<()>::new(now, settings.gate(), Budget::new(1));
-        let mut state = State::new(now, core, &settings);
-        for version in 0..100 {
-            state.count_decision("sizing", DecidedBy::Plugin { version });
-            state.count_decision("sizing", DecidedBy::Fallback(FaultKind::Trap));
-        }
-        let counts: Vec<_> = state.decisions.iter().map(|count| count.count).collect();
-        assert_eq!(counts, [100, 100]);
     }
 }

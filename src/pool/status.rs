@@ -10,9 +10,11 @@ use super::{
     backend::Backend,
     breaker::{Breaker, Position},
     core::Service,
+    decisions::DecisionCount,
     explain,
-    figures::{Counters, Quantiles, Samples},
+    figures::Counters,
     record::millis,
+    samples::{Histograms, Quantiles, Samples},
     server::ServerStatus,
     shell::Pool,
 };
@@ -45,6 +47,10 @@ pub struct PoolStatus {
     pub lingering: u32,
     /// Callers in the queue.
     pub waiters: u32,
+    /// Connections in use at most in the last one to two minutes.
+    pub in_use_peak: u32,
+    /// Callers in the queue at most in the last one to two minutes.
+    pub waiters_peak: u32,
     /// How long the first in the queue has waited.
     pub oldest_wait_ms: u32,
     /// Connections kept open at least.
@@ -75,11 +81,14 @@ pub struct PoolStatus {
     pub counters: Counters,
     /// Of the last one to two minutes.
     pub latency: LatencyStatus,
+    /// The same since the pool began, in buckets: for `/metrics`.
+    #[serde(skip)]
+    pub times: Histograms,
     /// The last sizing decision.
     pub sizing: Option<SizingStatus>,
     /// The last eviction decision.
     pub eviction: Option<EvictionStatus>,
-    /// Decisions by hook and by who took them, since the pool began.
+    /// Decisions by hook, who took them, policy and version, since the pool began.
     pub decisions: Vec<DecisionCount>,
     /// Validations that failed in a row.
     pub failed_checks: u32,
@@ -170,17 +179,6 @@ pub struct EvictionStatus {
     pub by: DecidedBy,
 }
 
-/// How often somebody decided.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct DecisionCount {
-    /// `sizing`, `eviction` or `validation`.
-    pub hook: &'static str,
-    /// Who: [`DecidedBy::name`].
-    pub by: &'static str,
-    /// How often.
-    pub count: u64,
-}
-
 /// Who holds a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HolderStatus {
@@ -228,12 +226,12 @@ impl<B: Backend> Pool<B> {
     /// The pool as it is now. Takes the pool's lock for some microseconds.
     pub fn status(&self) -> PoolStatus {
         let settings = self.settings.load_full();
-        let steering = self.steering.lock();
+        let mut steering = self.steering.lock();
         let now = Instant::now();
         let mut state = self.state.lock();
+        let drawn = steering.ledger.draw(&mut state);
         let counts = state.core.counts();
         let gate = state.core.gate();
-        let mut latest = state.samples.clone();
         let status = PoolStatus {
             name: Arc::clone(self.name()),
             backend: backend_name(settings.backend),
@@ -247,6 +245,8 @@ impl<B: Backend> Pool<B> {
             closing: counts.closing,
             lingering: counts.lingering,
             waiters: counts.waiters,
+            in_use_peak: 0,
+            waiters_peak: 0,
             oldest_wait_ms: state.core.oldest_wait().map_or(0, |since| millis(now.saturating_duration_since(since))),
             min: settings.min,
             max: settings.max,
@@ -262,9 +262,10 @@ impl<B: Backend> Pool<B> {
             breaker: BreakerStatus::of(&state.breaker, now),
             counters: state.counters(),
             latency: LatencyStatus::default(),
+            times: Histograms::default(),
             sizing: aged(steering.last_sizing.as_ref(), now, |status, ago_ms| SizingStatus { ago_ms, ..status }),
             eviction: aged(steering.last_eviction.as_ref(), now, |status, ago_ms| EvictionStatus { ago_ms, ..status }),
-            decisions: state.decisions.clone(),
+            decisions: state.decisions.list().to_vec(),
             failed_checks: state.failed_checks,
             health: state.health(now, counts),
             holders: explain::holders(&state.core, now, MOST_LISTED),
@@ -272,9 +273,13 @@ impl<B: Backend> Pool<B> {
             advice: Vec::new(),
         };
         drop(state);
-        steering.windows.iter().for_each(|window| latest.add(window));
+        steering.ledger.enter(now, drawn);
+        let (recent, peaks) = steering.ledger.recent();
+        let times = steering.ledger.totals();
         drop(steering);
-        PoolStatus { latency: LatencyStatus::of(&latest), ..status }.advised(millis(settings.held_warning))
+        let (in_use_peak, waiters_peak) = (peaks.in_use, peaks.waiters);
+        PoolStatus { latency: LatencyStatus::of(&recent), times, in_use_peak, waiters_peak, ..status }
+            .advised(millis(settings.held_warning))
     }
 }
 

@@ -8,8 +8,8 @@ use tracing::{info, warn};
 use super::{
     backend::{Backend, Connection, Holder},
     core::{Creation, Gate},
-    figures::{Meter, Samples},
     guards::{Candidate, Plan, Ruling, Situation, SizingGuard, SweepSituation, plan_sweep},
+    ledger::Ledger,
     record::{Held, Record, millis},
     settings::PoolSettings,
     shell::Pool,
@@ -23,8 +23,6 @@ use crate::policy::{
 
 /// Idle connections that the eviction policy is shown.
 const MOST_SHOWN: usize = 256;
-/// How long a window of the figures in `/status` lasts; the one before counts too.
-const WINDOW: Duration = Duration::from_mins(1);
 
 /// What the driver knows and remembers between ticks and sweeps.
 pub(super) struct Steering {
@@ -34,13 +32,7 @@ pub(super) struct Steering {
     /// The last version of the plugin that decided, whoever did since.
     sizing_version: Option<u64>,
     pub(super) ruling: Ruling,
-    sizing_meter: Meter,
-    eviction_meter: Meter,
-    /// For `/status`: this window and the one before.
-    pub(super) windows: [Samples; 2],
-    window_began: Instant,
-    /// Swapped with the state's, so that nothing is allocated under its lock.
-    spare: Samples,
+    pub(super) ledger: Ledger,
     pub(super) last_sizing: Option<(Instant, SizingStatus)>,
     pub(super) last_eviction: Option<(Instant, EvictionStatus)>,
 }
@@ -61,11 +53,7 @@ impl Steering {
             guard: SizingGuard::default(),
             sizing_version: None,
             ruling,
-            sizing_meter: Meter::new(now),
-            eviction_meter: Meter::new(now),
-            windows: [Samples::new(), Samples::new()],
-            window_began: now,
-            spare: Samples::new(),
+            ledger: Ledger::new(now),
             last_sizing: None,
             last_eviction: None,
         }
@@ -87,19 +75,6 @@ impl Steering {
     pub(super) fn is_frozen(&self, now: Instant) -> bool {
         self.guard.is_frozen(now)
     }
-
-    /// Takes the figures measured since the last glance, for whoever asks.
-    fn take_in(&mut self, now: Instant, peaks: (u32, u32)) {
-        self.sizing_meter.take_in(&self.spare, peaks);
-        self.eviction_meter.take_in(&self.spare, peaks);
-        if now.saturating_duration_since(self.window_began) >= WINDOW {
-            self.windows.swap(0, 1);
-            self.windows[0].clear();
-            self.window_began = now;
-        }
-        self.windows[0].add(&self.spare);
-        self.spare.clear();
-    }
 }
 
 impl<B: Backend> Pool<B> {
@@ -108,7 +83,7 @@ impl<B: Backend> Pool<B> {
         let settings = self.settings.load_full();
         let mut steering = self.steering.lock();
         let glance = self.glance(&mut steering);
-        let pool = view::of(&glance, &steering.sizing_meter, &settings, self.born);
+        let pool = view::of(&glance, &steering.ledger.sizing, &settings, self.born);
         let input = SizingInput { pool, trigger, carry: Vec::new() };
         let Decision { answer, by } = steering.sizing.decide(&input);
         if let DecidedBy::Plugin { version } = by
@@ -119,7 +94,7 @@ impl<B: Backend> Pool<B> {
         let was_frozen = steering.guard.is_frozen(glance.now);
         let ruling = steering.guard.rule(&answer, &situation(&glance, &settings));
         let freezes = !was_frozen && steering.guard.is_frozen(glance.now);
-        steering.sizing_meter.restart(glance.now, &glance.counters, glance.area);
+        steering.ledger.sizing.restart(glance.now, &glance.counters, glance.area);
         let status = SizingStatus {
             ago_ms: 0,
             trigger,
@@ -133,15 +108,15 @@ impl<B: Backend> Pool<B> {
         };
         steering.last_sizing = Some((glance.now, status));
         steering.ruling = ruling.clone();
+        self.state.lock().decisions.count("sizing", by, steering.sizing.name());
         drop(steering);
         self.say_sizing(&glance, &ruling, &answer, freezes);
-        self.apply(&ruling, &settings, by);
+        self.apply(&ruling, &settings);
         ruling.next_tick
     }
 
-    fn apply(self: &Arc<Self>, ruling: &Ruling, settings: &PoolSettings, by: DecidedBy) {
+    fn apply(self: &Arc<Self>, ruling: &Ruling, settings: &PoolSettings) {
         self.change(|state, now, todo| {
-            state.count_decision("sizing", by);
             ruling.clamps.iter().for_each(|clamp| state.counters.clamped.count(*clamp));
             let gate = Gate {
                 // A reconfiguration may have come between: its bounds hold.
@@ -205,7 +180,7 @@ impl<B: Backend> Pool<B> {
         let input = self.shown(steering, glance, settings, &idle);
         let unseen = idle.len() - input.idle.len();
         let Decision { answer, by } = steering.eviction.review(&input);
-        steering.eviction_meter.restart(glance.now, &glance.counters, glance.area);
+        steering.ledger.eviction.restart(glance.now, &glance.counters, glance.area);
         let verdict = |at: usize| at.checked_sub(unseen).and_then(|at| answer.verdicts.get(at).copied());
         let candidate =
             |(at, (record, _)): (usize, &(Record, IdleConnection))| Candidate { record: *record, verdict: verdict(at) };
@@ -222,7 +197,7 @@ impl<B: Backend> Pool<B> {
             by,
         };
         steering.last_eviction = Some((glance.now, status));
-        self.state.lock().count_decision("eviction", by);
+        self.state.lock().decisions.count("eviction", by, steering.eviction.name());
         plan
     }
 
@@ -236,7 +211,7 @@ impl<B: Backend> Pool<B> {
     ) -> EvictionInput {
         // Those unused longest are at the end: they are the ones to judge.
         let unseen = idle.len().saturating_sub(MOST_SHOWN);
-        let mut pool = view::of(glance, &steering.eviction_meter, settings, self.born);
+        let mut pool = view::of(glance, &steering.ledger.eviction, settings, self.born);
         if let Some((server, _)) = self.budget.server() {
             let left = server.left_for(glance.counts.live()).unwrap_or(u32::MAX);
             pool.bounds.server_cap = glance.server_cap.map_or(0, |cap| cap.min(left));
@@ -255,8 +230,7 @@ impl<B: Backend> Pool<B> {
         }
         let input = self.shown(&steering, &glance, &settings, &idle);
         let Decision { answer, by } = steering.eviction.review(&input);
-        drop(steering);
-        self.state.lock().count_decision("eviction", by);
+        self.state.lock().decisions.count("eviction", by, steering.eviction.name());
         answer.yield_cost
     }
 
@@ -271,14 +245,13 @@ impl<B: Backend> Pool<B> {
         idle
     }
 
-    /// The pool at this moment, and its figures since the last glance, which go to the meters.
-    fn glance(&self, steering: &mut Steering) -> Glance {
+    /// The pool at this moment, and its figures since the last glance, which go into the ledger.
+    pub(super) fn glance(&self, steering: &mut Steering) -> Glance {
         let now = Instant::now();
         let mut state = self.state.lock();
-        std::mem::swap(&mut state.samples, &mut steering.spare);
+        let drawn = steering.ledger.draw(&mut state);
         let counts = state.core.counts();
         let area = state.core.area(now);
-        let peaks = state.core.take_peaks();
         let glance = Glance {
             now,
             counts,
@@ -291,7 +264,7 @@ impl<B: Backend> Pool<B> {
             may_grow: state.breaker.creation(now) == Creation::Free && !state.is_refused_more(),
         };
         drop(state);
-        steering.take_in(now, peaks);
+        steering.ledger.enter(now, drawn);
         glance
     }
 

@@ -1,5 +1,9 @@
 //! Kinds of event with a counter each: written once, so that a kind cannot lack its counter, nor its name.
 
+use std::collections::BTreeMap;
+
+use serde::{Serialize, Serializer};
+
 /// Makes an enum of kinds and a struct with one public count for each.
 macro_rules! tally {
     (
@@ -14,7 +18,7 @@ macro_rules! tally {
         }
 
         $(#[$struct_doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct $Counts {
             $($(#[$doc])* pub $field: u64,)*
         }
@@ -29,7 +33,16 @@ macro_rules! tally {
         impl $Counts {
             /// Each kind's name and count.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-                [$(($text, self.$field),)*].into_iter()
+                self.kinds().map(|(kind, count)| (kind.as_str(), count))
+            }
+
+            /// All kinds together.
+            pub fn total(&self) -> u64 {
+                self.kinds().map(|(_, count)| count).sum()
+            }
+
+            fn kinds(&self) -> impl Iterator<Item = ($Kind, u64)> + use<> {
+                [$(($Kind::$kind, self.$field),)*].into_iter()
             }
 
             pub(crate) fn count(&mut self, kind: $Kind) {
@@ -43,6 +56,7 @@ tally! {
     /// Why a connection is closed.
     enum Cause;
     /// Connections closed since the pool began, by cause.
+    #[derive(Serialize)]
     struct Closes;
     /// Unused for longer than the idle timeout, above the minimum.
     Idle => idle, "idle";
@@ -97,4 +111,35 @@ tally! {
     Discarding => discarding, "discarding";
     /// A purge of the idle connections too soon after the last, or without cause.
     Purging => purging, "purging";
+}
+
+impl Clamp {
+    /// Whose answer is clamped so.
+    fn hook(self) -> &'static str {
+        match self {
+            Self::Bounds | Self::Growth | Self::Waiters | Self::Step | Self::Dwell | Self::Frozen | Self::Extras => {
+                "sizing"
+            }
+            Self::Closing => "eviction",
+            Self::Discarding | Self::Purging => "validation",
+        }
+    }
+}
+
+impl Clamps {
+    /// Each hook, cause and count.
+    pub fn by_hook(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + use<> {
+        self.kinds().map(|(clamp, count)| (clamp.hook(), clamp.as_str(), count))
+    }
+}
+
+/// By hook, then by cause.
+impl Serialize for Clamps {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut hooks: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
+        for (hook, cause, count) in self.by_hook() {
+            hooks.entry(hook).or_default().insert(cause, count);
+        }
+        hooks.serialize(to)
+    }
 }

@@ -1,6 +1,7 @@
 //! The pool as a whole, against a scripted server, on a paused clock.
 
 mod cleaning;
+mod figures;
 mod load;
 mod operate;
 mod outage;

@@ -154,8 +154,9 @@ impl<B: Backend> Pool<B> {
     /// Asks the validation policy, and counts who answered.
     pub(super) fn ask_validation(&self, input: &mut ValidationInput) -> Verdict {
         (input.recent_bad, input.recent_good) = self.state.lock().recent_proofs(Instant::now());
-        let Decision { answer, by } = self.validation.load().check(input);
-        self.state.lock().count_decision("validation", by);
+        let validation = self.validation.load();
+        let Decision { answer, by } = validation.check(input);
+        self.state.lock().decisions.count("validation", by, validation.name());
         answer
     }
 

@@ -61,8 +61,8 @@ fn gauges(glance: &Glance, meter: &Meter, interval: Duration) -> Gauges {
         waiters,
         oldest_wait_ms: glance.oldest_wait.map_or(0, |since| millis(glance.now.saturating_duration_since(since))),
         in_use_mean: mean.max(0.0),
-        in_use_peak: meter.in_use_peak.max(in_use),
-        waiters_peak: meter.waiters_peak.max(waiters),
+        in_use_peak: meter.peaks.in_use.max(in_use),
+        waiters_peak: meter.peaks.waiters.max(waiters),
     }
 }
 
@@ -136,7 +136,7 @@ mod tests {
         let mut meter = Meter::new(born);
         meter.counters.checkouts = 100;
         meter.area = 7.0;
-        meter.in_use_peak = 4;
+        meter.peaks.in_use = 4;
         let mut counters = Counters { checkouts: 130, ..Counters::default() };
         counters.closes.purged = 2;
         counters.closes.policy = 3;

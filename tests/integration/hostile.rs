@@ -149,29 +149,29 @@ modes! {
     a_policy_that_eats_memory_is_stopped: Mode::faulting("memory", "memory");
     a_policy_that_answers_not_a_number_is_answered_for: Mode::faulting("nan", "invalid");
     a_policy_that_wants_every_connection_gets_the_maximum: Mode {
-        counted: &["/clamped/bounds", "/clamped/extras"],
+        counted: &["/clamped/sizing/bounds", "/clamped/sizing/extras"],
         settles_at: MAX..=MAX,
         ..Mode::named("max")
     };
     a_policy_that_wants_none_gets_the_minimum: Mode {
-        counted: &["/clamped/bounds"],
+        counted: &["/clamped/sizing/bounds"],
         settles_at: 1..=1,
         ..Mode::named("zero")
     };
     // It wants 5 and 10 in turn, and the maximum lets it; it is still at it when the load begins.
     a_policy_that_cannot_decide_does_not_churn_connections: Mode {
-        counted: &["/clamped/frozen"],
+        counted: &["/clamped/sizing/frozen"],
         max: 12,
         interval: "200ms",
         settles_at: 1..=10,
         ..Mode::named("oscillate")
     };
     a_policy_that_closes_everything_leaves_the_minimum: Mode {
-        counted: &["/clamped/closing", "/closes/policy"],
+        counted: &["/clamped/eviction/closing", "/closes/policy"],
         ..Mode::named("close-all")
     };
     a_policy_that_trusts_nothing_does_not_stop_service: Mode {
-        counted: &["/clamped/discarding", "/closes/discarded"],
+        counted: &["/clamped/validation/discarding", "/closes/discarded"],
         ..Mode::named("discard")
     };
 }

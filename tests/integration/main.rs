@@ -18,6 +18,7 @@ mod crowd;
 mod edge;
 mod faults;
 mod hostile;
+mod metrics;
 mod operate;
 mod outages;
 mod pgbouncer;

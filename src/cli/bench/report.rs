@@ -11,7 +11,7 @@ use super::{
     sample::Sample,
     tally::{Failures, Times},
 };
-use crate::{config::model::PolicyRef, gateway::SinglePool};
+use crate::{config::model::PolicyRef, gateway::SinglePool, pool::DecisionCount};
 
 /// What a report says of itself, so that no other JSON is taken for one.
 pub(super) const FORMAT: &str = "sluicegate bench pool 1";
@@ -114,11 +114,7 @@ impl Report {
             creates: status.counters.creates,
             create_failures: counted(status.counters.create_failures.iter()),
             closes: counted(status.counters.closes.iter()),
-            decisions: status
-                .decisions
-                .iter()
-                .map(|decided| Decisions { hook: decided.hook.into(), by: decided.by.into(), count: decided.count })
-                .collect(),
+            decisions: decisions(&status.decisions),
             clamped: counted(status.counters.clamped.iter()),
             samples: samples.taken,
         }
@@ -212,6 +208,15 @@ fn policies(pool: &SinglePool) -> Vec<Policy> {
             }
         })
         .collect()
+}
+
+/// By hook and by who decided, whichever version it was.
+fn decisions(of: &[DecisionCount]) -> Vec<Decisions> {
+    let mut counts: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for decided in of {
+        *counts.entry((decided.hook, decided.by)).or_default() += decided.count;
+    }
+    counts.into_iter().map(|((hook, by), count)| Decisions { hook: hook.into(), by: by.into(), count }).collect()
 }
 
 /// Those that happened.

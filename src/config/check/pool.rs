@@ -138,6 +138,9 @@ impl Check<'_> {
         for (name, span) in [("sizing_interval", pool.sizing_interval), ("sweep_interval", pool.sweep_interval)] {
             self.unless(span >= Span::millis(100), format!("{at}.{name}"), "must be at least 100ms");
         }
+        let summary = pool.summary_interval;
+        let seldom = summary.0.is_zero() || summary >= Span::secs(1);
+        self.unless(seldom, format!("{at}.summary_interval"), "must be at least 1s, or 0s: never");
     }
 
     fn failures(&mut self, at: &str, pool: &Pool) {

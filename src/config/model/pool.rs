@@ -113,6 +113,9 @@ pub struct Pool {
     /// A connection held longer is logged, with the route that holds it. Default 30s; 0s: never.
     #[serde(default = "half_minute")]
     pub held_warning: Span,
+    /// How often the log is told in a line what the pool has done since the last. Default 0s: never.
+    #[serde(default = "zero")]
+    pub summary_interval: Span,
     /// When session state is reset: `tracked`, on cause; `always`, behind every answer. Default tracked. A pool that
     /// serves more than one consumer is always reset. (PostgreSQL)
     #[serde(default, deserialize_with = "word")]

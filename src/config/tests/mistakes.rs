@@ -341,6 +341,7 @@ password = "x"
 size = { min = 5, max = 2 }
 checkout_timeout = "0s"
 sweep_interval = "99ms"
+summary_interval = "1ms"
 parallel_creates = 0
 backoff = { initial = "1s", max = "500ms", jitter = 1 }
 breaker = { failures = 0 }
@@ -372,23 +373,24 @@ key_sha256 = ["0000000000000000000000000000000000000000000000000000000000000000"
          a.toml:13:10: pool.p.size.min: `min` is 5, more than `max`, which is 2
          a.toml:14:1: pool.p.checkout_timeout: must be more than 0s
          a.toml:15:1: pool.p.sweep_interval: must be at least 100ms
-         a.toml:16:1: pool.p.parallel_creates: must be from 1 to 65536
-         a.toml:17:29: pool.p.backoff.max: less than `initial`, which is 1s
-         a.toml:17:44: pool.p.backoff.jitter: must be at least 0 and less than 1
-         a.toml:18:13: pool.p.breaker.failures: must be from 1 to 4294967295
-         a.toml:19:1: pool.p.application_name: must be printable ASCII, at most 63 characters
-         a.toml:23:1: pool.q.password: the URL has a password already: give one of them
-         a.toml:24:6: pool.q.size.max: must be from 1 to 65536
-         a.toml:26:26: upstream.u.endpoints[1]: `http://a` is there already
-         a.toml:26:38: upstream.u.endpoints[2]: an endpoint holds no path; write `https://host:port`, without a `/` at the end
-         a.toml:26:56: upstream.u.endpoints[3]: an endpoint holds no user and password
-         a.toml:26:78: upstream.u.endpoints[4]: expected `http://host:port` or `https://host:port`
-         a.toml:27:1: upstream.u.queue_timeout: must be more than 0s
-         a.toml:29:1: limit.l.key: `x y` is not a header's name
-         a.toml:30:1: limit.l.rate: more than one in a nanosecond
-         a.toml:31:1: limit.l.burst: must be from 1 to 4294967295
-         a.toml:33:15: consumer.c.key_sha256[0]: must be 64 hex digits, as `sluicegate key new` prints them
-         a.toml:35:15: consumer.d.key_sha256[0]: the key is one of `c` already: it can name one consumer",
+         a.toml:16:1: pool.p.summary_interval: must be at least 1s, or 0s: never
+         a.toml:17:1: pool.p.parallel_creates: must be from 1 to 65536
+         a.toml:18:29: pool.p.backoff.max: less than `initial`, which is 1s
+         a.toml:18:44: pool.p.backoff.jitter: must be at least 0 and less than 1
+         a.toml:19:13: pool.p.breaker.failures: must be from 1 to 4294967295
+         a.toml:20:1: pool.p.application_name: must be printable ASCII, at most 63 characters
+         a.toml:24:1: pool.q.password: the URL has a password already: give one of them
+         a.toml:25:6: pool.q.size.max: must be from 1 to 65536
+         a.toml:27:26: upstream.u.endpoints[1]: `http://a` is there already
+         a.toml:27:38: upstream.u.endpoints[2]: an endpoint holds no path; write `https://host:port`, without a `/` at the end
+         a.toml:27:56: upstream.u.endpoints[3]: an endpoint holds no user and password
+         a.toml:27:78: upstream.u.endpoints[4]: expected `http://host:port` or `https://host:port`
+         a.toml:28:1: upstream.u.queue_timeout: must be more than 0s
+         a.toml:30:1: limit.l.key: `x y` is not a header's name
+         a.toml:31:1: limit.l.rate: more than one in a nanosecond
+         a.toml:32:1: limit.l.burst: must be from 1 to 4294967295
+         a.toml:34:15: consumer.c.key_sha256[0]: must be 64 hex digits, as `sluicegate key new` prints them
+         a.toml:36:15: consumer.d.key_sha256[0]: the key is one of `c` already: it can name one consumer",
     );
 }
 
