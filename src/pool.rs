@@ -27,7 +27,7 @@
 //! Workers are threads with a runtime each. Idle connections lie on the stack of the worker they belong to; another worker takes
 //! one only when it has none, and re-homes it ([`Connection::rehome`]). So do the connections of a worker that has stopped.
 //!
-//! **What it leaves out.** Choosing a replica, giving a slot to a sister pool (the policy's `yield-cost` is
+//! **What it leaves out.** Choosing a replica (a pool tells how it is: [`Outlook`]), giving a slot to a sister pool (the policy's `yield-cost` is
 //! shown, not used), recycling through [`Manager::recycle`].
 
 mod advice;
@@ -47,6 +47,7 @@ mod lease;
 mod make;
 mod mend;
 mod operate;
+mod outlook;
 mod probe;
 mod record;
 mod retry;
@@ -74,6 +75,7 @@ pub use error::{CheckoutError, CheckoutErrorKind};
 pub use figures::{Counters, CreateFailures, Quantiles};
 pub use lease::Lease;
 pub use operate::{Operation, OperationError};
+pub use outlook::{Outlook, Usable};
 pub use record::UseError;
 pub use settings::PoolSettings;
 pub use shell::{Policies, PolicyChange, Pool};

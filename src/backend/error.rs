@@ -17,6 +17,9 @@ pub enum BackendError {
     /// No connection was to be had.
     #[error(transparent)]
     Checkout(#[from] CheckoutError),
+    /// No replica can serve, and reads do not go to the primary.
+    #[error("no replica of pool {0} can serve, and it takes no reads itself")]
+    NoReplica(std::sync::Arc<str>),
     /// The deadline passed.
     #[error("deadline passed while the statement ran")]
     Timeout,

@@ -65,7 +65,7 @@ use crate::{
 
 pub use connection::PostgresConnection;
 pub use failure::{PostgresFailure, PostgresSettingsError, Violation};
-pub(crate) use running::Running;
+pub(crate) use running::{Running, Step};
 
 /// Makes and mends connections to one database as one role.
 pub struct Postgres {

@@ -12,9 +12,13 @@ use std::{
 
 use tokio::time::timeout;
 
-use super::{generation::Generation, shared::Shared};
+use super::{
+    generation::Generation,
+    replicas::{self, Turnover},
+    shared::Shared,
+};
 use crate::{
-    backend::{Database, Kind, postgres::Postgres, sqlite::Sqlite},
+    backend::{Database, Kind, ReplicasStatus, postgres::Postgres, sqlite::Sqlite},
     config::{
         Finding,
         model::{self, Access, BackendKind, Config, Reset},
@@ -80,6 +84,7 @@ struct Planned {
 pub(super) struct Changes {
     entries: BTreeMap<String, PoolEntry>,
     steps: Vec<Step>,
+    replicas: Turnover,
 }
 
 enum Step {
@@ -93,6 +98,11 @@ impl PoolEntry {
     /// The pool at this moment.
     pub fn status(&self) -> PoolStatus {
         self.database.kind().status()
+    }
+
+    /// Its replicas at this moment, if it has some.
+    pub fn replicas(&self) -> Option<ReplicasStatus> {
+        self.database.replicas().map(|replicas| replicas.status())
     }
 
     /// Does what an operator says to the pool.
@@ -140,7 +150,7 @@ impl Plan {
     pub(super) fn make(self, shared: &Shared, before: Option<&Generation>) -> Result<Changes, Vec<Finding>> {
         let none = BTreeMap::new();
         let before = before.map_or(&none, |before| &before.pools);
-        let mut changes = Changes { entries: BTreeMap::new(), steps: Vec::new() };
+        let mut changes = Changes { entries: BTreeMap::new(), steps: Vec::new(), replicas: Turnover::default() };
         let mut budgets = self.inherit(shared, before);
         let mut wrong = Vec::new();
         for Planned { name, effective, settings, identity, ready, served } in self.pools {
@@ -162,6 +172,7 @@ impl Plan {
                 changes.steps.push(Step::Retire(Retiring { name: name.clone(), kind, identity }));
             }
         }
+        changes.replicas = Turnover::of(&mut changes.entries, before);
         if wrong.is_empty() { Ok(changes) } else { Err(wrong) }
     }
 
@@ -348,12 +359,15 @@ impl Changes {
                 Step::Retire(retiring) => retire(shared, retiring),
             }
         }
+        self.replicas.commit();
     }
 }
 
 /// Closes the connections of all pools, those that drain as well; the gateway has drained.
 pub(super) async fn close_all(shared: &Arc<Shared>) {
     let generation = shared.current.swap(None);
+    let pools = generation.iter().flat_map(|generation| generation.pools.values());
+    pools.filter_map(|entry| entry.database.replicas()).for_each(|replicas| replicas.stop());
     let serving = generation.iter().flat_map(|generation| generation.pools.values());
     let mut kinds: Vec<Kind> = serving.map(|entry| entry.database.kind().clone()).collect();
     kinds.extend(shared.retiring_pools().into_iter().map(|retiring| retiring.kind));
@@ -422,7 +436,10 @@ fn ready(pool: &model::Pool) -> Result<(Ready, Identity), String> {
 
 /// Consumers whose statements a pool runs: each that a route names, and everybody unnamed as one.
 fn consumers_of(config: &Config, pool: &str) -> BTreeSet<String> {
-    let routes = config.route.iter().filter(|route| route.query.as_ref().is_some_and(|query| query.pool == pool));
+    let routes = config
+        .route
+        .iter()
+        .filter(|route| route.query.as_ref().is_some_and(|query| replicas::leads_to(config, &query.pool, pool)));
     let names = routes.flat_map(|route| match &route.access {
         Some(Access::Consumers(names)) => names.clone(),
         Some(Access::Open(_)) | None => vec![String::new()],
