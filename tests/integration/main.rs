@@ -21,6 +21,7 @@ mod operate;
 mod pools;
 mod proxying;
 mod queries;
+mod replicas;
 mod rooms;
 mod support;
 mod swaps;

@@ -10,6 +10,7 @@ pub mod load;
 pub mod nginx;
 pub mod origin;
 pub mod postgres;
+pub mod standby;
 
 use std::{
     fmt::Debug,
