@@ -5,6 +5,7 @@ mod fuzz;
 mod layers;
 mod mistakes;
 mod reload;
+mod replicas;
 
 use std::collections::BTreeMap;
 

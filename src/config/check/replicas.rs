@@ -56,7 +56,6 @@ impl Check<'_> {
     fn wants_writes(&self, name: &str, pool: &Pool) -> bool {
         let url = self.secrets.get(&format!("{}.url", key::join("pool", name)));
         let query = url.and_then(|url| url.rsplit_once('?')).map_or("", |(_, query)| query);
-        let wants = |pair| matches!(pair, "target_session_attrs=read-write" | "target_session_attrs=primary");
-        pool.backend == BackendKind::Postgres && query.split('&').any(wants)
+        pool.backend == BackendKind::Postgres && query.split('&').any(|pair| pair == "target_session_attrs=read-write")
     }
 }
