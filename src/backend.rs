@@ -252,10 +252,15 @@ impl Execution {
         loop {
             let Kin::Postgres { lease, running } = &mut self.running else { return Ok(Step::Done) };
             let timed = running.round_trip().is_some();
-            let step = match timeout_at(self.deadline, running.next(lease)).await {
-                Ok(step) => step,
-                Err(_) => Err(BackendError::Timeout),
+            let read = self.read.as_deref().filter(|_| !running.delivered());
+            let next = async {
+                tokio::select! {
+                    biased;
+                    step = running.next(lease) => step,
+                    gone = replicas::gone(read) => Err(gone),
+                }
             };
+            let step = timeout_at(self.deadline, next).await.unwrap_or(Err(BackendError::Timeout));
             if let (false, Some(round_trip)) = (timed, running.round_trip()) {
                 lease.rtt(round_trip);
             }

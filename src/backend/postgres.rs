@@ -115,6 +115,22 @@ impl Postgres {
         self.settings.identity()
     }
 
+    /// Asks whether any of the hosts answers at all, without a session: none is counted, here or there.
+    ///
+    /// # Errors
+    /// Why the last one did not.
+    pub(crate) async fn knock(&self, deadline: Instant) -> Result<(), PostgresFailure> {
+        let endpoints = self.settings.order();
+        let mut failed = PostgresFailure::Timeout;
+        for (tried, endpoint) in endpoints.iter().enumerate() {
+            match dial::knock(&self.settings, endpoint, share(deadline, endpoints.len() - tried)).await {
+                Ok(()) => return Ok(()),
+                Err(failure) => failed = failure,
+            }
+        }
+        Err(failed)
+    }
+
     async fn connect(&self, deadline: Instant) -> Result<PostgresConnection, PostgresFailure> {
         let settings = &self.settings;
         let mut failures = Vec::new();

@@ -13,7 +13,8 @@
 //! the primary, each once. One that was sent and lost before anything was given out does so within the retry budget: reading twice
 //! does no harm. One that meets a full queue goes to another replica only, and one that waited in vain for a full pool nowhere:
 //! load is no outage, and the primary is not there to take what is too much for all replicas. Whoever waits at a replica
-//! that is put out leaves its queue at once. If the primary cannot be asked for its position, the last one holds; a replica is not
+//! that is put out leaves its queue at once; where it is out because it does not answer, so does what runs there and has given
+//! nothing out. If the primary cannot be asked for its position, the last one holds; a replica is not
 //! put out for a full pool, whose check only comes later. When none is left, reads go to the primary, or are refused where that
 //! is not wanted ([`BackendError::NoReplica`](super::BackendError::NoReplica)).
 //!
@@ -47,7 +48,7 @@ use crate::{
     pool::{Pool, Usable},
 };
 
-pub(super) use read::{Read, suits};
+pub(super) use read::{Read, gone, suits};
 
 /// The replicas of a pool, as one configuration has them. What is known of each passes to the next configuration's set.
 pub struct Replicas {
@@ -241,11 +242,13 @@ impl Replica {
         let is = rotation.standing();
         self.standing.store(is as u8, Ordering::Release);
         drop(rotation);
+        if is != was && is.is_out() {
+            self.ejected.notify_waiters();
+        }
         let lag_ms = Some(self.lag.load(Ordering::Relaxed)).filter(|ms| *ms != UNKNOWN);
         match (was.is_out(), is.is_out()) {
             (false, true) => {
                 self.ejections.fetch_add(1, Ordering::Relaxed);
-                self.ejected.notify_waiters();
                 tracing::warn!(pool = primary, replica = %self.pool.name(), why = is.why(), lag_ms, error, "replica out of rotation");
             }
             (true, false) => {
@@ -255,12 +258,15 @@ impl Replica {
         }
     }
 
-    /// Waits until it is out of rotation. Cancel safe.
-    async fn put_out(&self) {
-        let ejected = self.ejected.notified();
-        tokio::pin!(ejected);
-        ejected.as_mut().enable();
-        if !self.standing().is_out() {
+    /// Waits until its standing is out of rotation, and such. Cancel safe.
+    async fn until(&self, such: fn(Standing) -> bool) {
+        loop {
+            let ejected = self.ejected.notified();
+            tokio::pin!(ejected);
+            ejected.as_mut().enable();
+            if such(self.standing()) {
+                return;
+            }
             ejected.await;
         }
     }

@@ -6,6 +6,7 @@ use super::{
     backend::Backend,
     breaker::Position,
     core::{Creation, Service},
+    explain,
     shell::Pool,
 };
 
@@ -16,6 +17,8 @@ pub struct Outlook {
     pub state: Usable,
     /// Connections in use.
     pub in_use: u32,
+    /// Connections that may exist, after every bound.
+    pub limit: u32,
     /// Callers in the queue.
     pub waiters: u32,
 }
@@ -38,6 +41,11 @@ impl Outlook {
     pub fn busy(&self) -> u32 {
         self.in_use + self.waiters
     }
+
+    /// Whether callers have all the connections that there may be.
+    pub fn is_full(&self) -> bool {
+        self.in_use >= self.limit
+    }
 }
 
 impl<B: Backend> Pool<B> {
@@ -53,6 +61,6 @@ impl<B: Backend> Pool<B> {
             _ if counts.idle > 0 => Usable::Yes,
             _ => Usable::Failing,
         };
-        Outlook { state: usable, in_use: counts.in_use, waiters: counts.waiters }
+        Outlook { state: usable, in_use: counts.in_use, limit: explain::limit(&state.core), waiters: counts.waiters }
     }
 }

@@ -303,6 +303,21 @@ async fn a_killed_standby_costs_no_read_and_gets_its_share_when_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_standby_that_freezes_is_put_out_and_what_ran_on_it_is_run_elsewhere() {
+    let site = Site::new(2, &Keys::default()).await;
+    let readers = Readers::start(&site.gateway, 8).await;
+    readers.advance(300).await;
+    site.standbys[0].signal_all("STOP");
+    let out = site.replica_until(0, |replica| replica["in_rotation"] == false).await;
+    assert_eq!(out["why"], "does not answer");
+    readers.advance(300).await;
+    let failures = readers.stop().await;
+    site.standbys[0].signal_all("CONT");
+    assert!(failures.is_empty(), "{failures:#?}");
+    site.replica_until(0, |replica| replica["in_rotation"] == true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn without_any_standby_reads_go_to_the_primary_or_are_refused_as_configured() {
     let mut site = Site::new(2, &Keys::default()).await;
     let readers = Readers::start(&site.gateway, 4).await;

@@ -1,7 +1,9 @@
 //! Looking at the primary and its replicas, each interval, through their pools' own connections.
 //!
 //! Waiting for a connection and waiting for the answer have a deadline each: a check that comes late to a full pool has not met a
-//! slow server. A check is a caller like any other, called `replica-check` where holders are named, and takes its turn.
+//! slow server. A check is a caller like any other, called `replica-check` where holders are named, and takes its turn. Where its
+//! turn does not come because nothing comes back, it knocks at the server's door: slow work is no reason to put a replica out,
+//! and a frozen server would else be hidden behind the callers that it keeps.
 
 use std::{
     sync::{Arc, Weak},
@@ -71,7 +73,10 @@ impl Replicas {
             Ok([Some(0), _]) => Seen::Promoted,
             Ok([_, None]) => Seen::Unplaced,
             Ok([_, Some(lsn)]) => Seen::Standby { lag: self.shared.history.lock().lag(Instant::now(), *lsn) },
-            Err(error) => seen_of(error, replica.pool.outlook().in_use),
+            Err(error) => match seen_of(error, replica.pool.outlook().is_full()) {
+                Told::Seen(seen) => seen,
+                Told::Nothing => knock(&replica.pool).await,
+            },
         };
         replica.take_note(
             self.primary.name(),
@@ -82,17 +87,37 @@ impl Replicas {
     }
 }
 
-/// What a failed check says of the server. `in_use`: connections that others have; a pool without any is not full.
-fn seen_of(failure: &Failure, in_use: u32) -> Seen {
-    match failure {
+/// What a failed check tells.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Seen(Seen),
+    /// All connections are held, and none came back meanwhile: by slow work, or by a server that has gone.
+    Nothing,
+}
+
+/// What a failed check says of the server. Where the pool was not `full`, what it waited for was a connection being made.
+fn seen_of(failure: &Failure, full: bool) -> Told {
+    Told::Seen(match failure {
         Failure::Late | Failure::Backend(_) => Seen::Silent,
         Failure::Checkout(error) => match error.kind() {
             CheckoutErrorKind::Creating { class: FailureClass::ServerFull, .. }
             | CheckoutErrorKind::BreakerOpen { reason: FailureClass::ServerFull, .. } => Seen::Busy,
             CheckoutErrorKind::Creating { .. } | CheckoutErrorKind::BreakerOpen { .. } => Seen::Unreachable,
-            CheckoutErrorKind::Slow if in_use == 0 => Seen::Silent,
+            CheckoutErrorKind::Slow | CheckoutErrorKind::Leaked { .. } if full => return Told::Nothing,
+            CheckoutErrorKind::Slow | CheckoutErrorKind::Leaked { .. } => Seen::Silent,
             _ => Seen::Busy,
         },
+    })
+}
+
+/// Whether the server of a full pool answers at all.
+async fn knock(pool: &Pool<Postgres>) -> Seen {
+    match pool.backend().knock(Instant::now() + PATIENCE).await {
+        Ok(()) => Seen::Busy,
+        Err(error) => {
+            tracing::debug!(pool = %pool.name(), %error, "the server of a full pool does not answer");
+            Seen::Silent
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use tokio::time::Instant;
 
-use super::{Place, Replica, Replicas};
+use super::{Place, Replica, Replicas, rotation::Standing};
 use crate::{
     backend::{BackendError, Isolation, Kin, Limits, Work, start_postgres},
     pool::{CheckoutErrorKind, Holder},
@@ -66,7 +66,7 @@ impl Read {
             let outcome = tokio::select! {
                 biased;
                 outcome = start_postgres(&replica.pool, work, deadline, self.holder.clone(), self.limits) => Some(outcome),
-                () = replica.put_out() => None,
+                () = replica.until(Standing::is_out) => None,
             };
             match outcome {
                 Some(Ok(kin)) => {
@@ -105,6 +105,17 @@ impl Read {
         pool.retried(outcome.is_ok());
         Some(outcome)
     }
+}
+
+/// Waits until the replica that `read` runs on is thought to be gone, and may never answer; for ever, if it runs on none.
+/// Cancel safe.
+pub(in crate::backend) async fn gone(read: Option<&Read>) -> BackendError {
+    match read.and_then(|read| read.on.as_ref()) {
+        Some(replica) => replica.until(Standing::is_gone).await,
+        None => std::future::pending().await,
+    }
+    let reason = "the replica does not answer any more".to_owned();
+    BackendError::Lost { sent: true, outcome_unknown: false, reason }
 }
 
 fn elsewhere(error: &BackendError) -> Elsewhere {

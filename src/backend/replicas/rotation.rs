@@ -65,6 +65,11 @@ impl Standing {
         }
     }
 
+    /// Whether what is under way there may never end.
+    pub(super) fn is_gone(self) -> bool {
+        matches!(self, Self::Silent | Self::Unreachable)
+    }
+
     pub(super) fn is_out(self) -> bool {
         !matches!(self, Self::In | Self::Unknown)
     }
