@@ -13,6 +13,7 @@
 
 mod metrics;
 mod pools;
+mod replicas;
 mod status;
 mod token;
 

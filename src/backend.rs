@@ -4,8 +4,10 @@
 //! time. Nothing is read ahead of the consumer but one buffer, so that a slow client slows its database down and memory
 //! stays bounded. The deadline covers the wait for a connection, the statement and the reading.
 //!
-//! **When things go wrong.** Work is sent at most once, with one exception: if a connection turns out to be dead before
-//! a byte went out, the work goes to another one, a few times. An [`Execution`] that is dropped before its end, for whatever
+//! Work that is read only may go to replicas of the database ([`Replicas`]).
+//!
+//! **When things go wrong.** Work is sent at most once, with two exceptions: if a connection turns out to be dead before
+//! a byte went out, the work goes to another one, a few times; and what a replica lost before it gave anything out was only read. An [`Execution`] that is dropped before its end, for whatever
 //! reason, stops its statement; the connection is mended or closed by the pool, never given out as it is. Errors say
 //! whether the work may have been done ([`BackendError::Lost`]).
 //!
@@ -15,6 +17,7 @@ mod error;
 mod fingerprint;
 mod lex;
 mod param;
+mod replicas;
 mod work;
 
 pub mod postgres;
@@ -31,7 +34,8 @@ use std::{
 use tokio::time::{Instant, timeout_at};
 
 use self::{
-    postgres::{Postgres, PostgresConnection, Running},
+    postgres::{Postgres, PostgresConnection, Running, Step},
+    replicas::Read,
     sqlite::Sqlite,
 };
 use crate::pool::{Holder, Lease, Operation, OperationError, Pool, PoolStatus, Standing, UseError};
@@ -39,12 +43,15 @@ use crate::pool::{Holder, Lease, Operation, OperationError, Pool, PoolStatus, St
 pub use error::{BackendError, DatabaseError};
 pub use fingerprint::fingerprint;
 pub use param::Param;
+pub use replicas::{ReplicaStatus, Replicas, ReplicasStatus};
 pub use work::{Batch, Cell, Column, Event, Isolation, Limits, Row, Shape, Statement, Work};
 
 /// A pool of connections to a database of some kind, and what a dialect needs to use it.
 #[derive(Clone)]
 pub struct Database {
     kind: Kind,
+    /// Where reads go.
+    replicas: Option<Arc<Replicas>>,
     /// Work that takes longer is logged; zero: never.
     slow: Duration,
     /// A caller named it: that it does not exist is the caller's mistake.
@@ -63,6 +70,8 @@ pub enum Kind {
 /// Work that runs. Dropped before its end, it is stopped.
 pub struct Execution {
     running: Kin,
+    /// Where else it may run, if it is a read.
+    read: Option<Box<Read>>,
     deadline: Instant,
     watch: Watch,
 }
@@ -108,12 +117,23 @@ impl Kind {
 impl Database {
     /// `slow` is the time beyond which work is logged, by its fingerprint; zero: never.
     pub fn new(kind: Kind, slow: Duration) -> Self {
-        Self { kind, slow, named: false }
+        Self { kind, replicas: None, slow, named: false }
     }
 
     /// The same of one database of many, which a caller has named.
     pub fn one_of_many(kind: Kind, slow: Duration) -> Self {
-        Self { kind, slow, named: true }
+        Self { kind, replicas: None, slow, named: true }
+    }
+
+    /// The same, whose reads go to `replicas`.
+    #[must_use]
+    pub fn reading_from(self, replicas: Arc<Replicas>) -> Self {
+        Self { replicas: Some(replicas), ..self }
+    }
+
+    /// Where its reads go, if not to its pool.
+    pub fn replicas(&self) -> Option<&Arc<Replicas>> {
+        self.replicas.as_ref()
     }
 
     /// The pool.
@@ -144,19 +164,25 @@ impl Database {
     ) -> Result<Execution, BackendError> {
         let work = Arc::new(work);
         let route = holder.route.clone();
-        let running =
-            match &self.kind {
-                Kind::Postgres(pool) => start_postgres(pool, &work, deadline, holder, limits).await,
-                Kind::Sqlite(pool) => pool.checkout(deadline, holder).await.map_err(BackendError::from).map(|lease| {
-                    Kin::Sqlite(Box::new(sqlite::Execution::start(lease, work.clone(), deadline, limits)))
-                }),
-            };
+        let mut read = match &self.replicas {
+            Some(replicas) if replicas::suits(&work) => Some(Box::new(Read::new(replicas, holder.clone(), limits))),
+            _ => None,
+        };
+        let running = match (&self.kind, &mut read) {
+            (Kind::Postgres(_), Some(read)) => Box::pin(read.start(&work, deadline)).await,
+            (Kind::Postgres(pool), None) => start_postgres(pool, &work, deadline, holder, limits).await,
+            (Kind::Sqlite(pool), _) => pool
+                .checkout(deadline, holder)
+                .await
+                .map_err(BackendError::from)
+                .map(|lease| Kin::Sqlite(Box::new(sqlite::Execution::start(lease, work.clone(), deadline, limits)))),
+        };
         let running = running.map_err(|error| match error {
             BackendError::Checkout(error) if self.named && error.is_missing() => BackendError::NoSuchDatabase,
             other => other,
         })?;
         let watch = Watch {
-            pool: self.name().into(),
+            pool: running.pool().unwrap_or_else(|| self.name().into()),
             route,
             work,
             slow: self.slow,
@@ -164,7 +190,7 @@ impl Database {
             end: None,
             blame: None,
         };
-        Ok(Execution { running, deadline, watch })
+        Ok(Execution { running, read, deadline, watch })
     }
 }
 
@@ -226,31 +252,57 @@ impl Execution {
     /// The database refused a statement or the commit, the deadline passed, a row was too long, or the connection was
     /// lost.
     pub async fn next(&mut self) -> Result<Option<Event<'_>>, BackendError> {
-        let watch = &mut self.watch;
-        match &mut self.running {
-            Kin::Postgres { lease, running } => {
-                let timed = running.round_trip().is_some();
-                let step = match timeout_at(self.deadline, running.next(lease)).await {
-                    Ok(step) => step,
-                    Err(_) => Err(BackendError::Timeout),
-                };
-                if let (false, Some(round_trip)) = (timed, running.round_trip()) {
-                    lease.rtt(round_trip);
+        let step = match &self.running {
+            Kin::Postgres { .. } => Some(self.step().await?),
+            Kin::Sqlite(_) => None,
+        };
+        let event = match (&mut self.running, step) {
+            (Kin::Sqlite(execution), _) => self.watch.note(execution.next().await)?,
+            (Kin::Postgres { lease, running }, Some(step)) => running.event(lease, step),
+            (Kin::Postgres { .. }, None) => None,
+        };
+        if event.is_none() {
+            self.watch.end = Some("done");
+        }
+        Ok(event)
+    }
+
+    /// PostgreSQL's next step; of a read that was lost before its first, the one that is tried next.
+    async fn step(&mut self) -> Result<Step, BackendError> {
+        loop {
+            let Kin::Postgres { lease, running } = &mut self.running else { return Ok(Step::Done) };
+            let timed = running.round_trip().is_some();
+            let read = self.read.as_deref().filter(|_| !running.delivered());
+            let next = async {
+                tokio::select! {
+                    biased;
+                    step = running.next(lease) => step,
+                    gone = replicas::gone(read) => Err(gone),
                 }
-                let step = watch.note(step.map_err(|error| unwritable(error, &watch.work, lease)))?;
-                let event = running.event(lease, step);
-                if event.is_none() {
-                    watch.end = Some("done");
-                }
-                Ok(event)
+            };
+            let step = timeout_at(self.deadline, next).await.unwrap_or(Err(BackendError::Timeout));
+            if let (false, Some(round_trip)) = (timed, running.round_trip()) {
+                lease.rtt(round_trip);
             }
-            Kin::Sqlite(execution) => {
-                let event = watch.note(execution.next().await)?;
-                if event.is_none() {
-                    watch.end = Some("done");
-                }
-                Ok(event)
+            let watch = &mut self.watch;
+            let step = watch.note(step.map_err(|error| unwritable(error, &watch.work, lease)));
+            let (Err(error), Some(read), false) = (&step, &mut self.read, running.delivered()) else { return step };
+            let Some(again) = Box::pin(read.again(&watch.work, self.deadline, error)).await else { return step };
+            if let Some(blame) = watch.blame.take() {
+                lease.failed_with(blame);
             }
+            self.running = watch.note(again)?;
+            watch.pool = self.running.pool().unwrap_or_default();
+        }
+    }
+}
+
+impl Kin {
+    /// The name of the pool that it runs on, where that is not the only one it could be.
+    fn pool(&self) -> Option<Arc<str>> {
+        match self {
+            Self::Postgres { lease, .. } => Some(lease.pool().name().clone()),
+            Self::Sqlite(_) => None,
         }
     }
 }
@@ -330,17 +382,14 @@ impl Drop for Watch {
         if self.slow.is_zero() || took < self.slow {
             return;
         }
-        let (first, statements) = match &*self.work {
-            Work::Single(statement) => (Some(statement), 1),
-            Work::Batch(batch) => (batch.statements.first(), batch.statements.len()),
-        };
+        let statements = self.work.statements();
         tracing::warn!(
             pool = %self.pool,
             route = %self.route,
             took_ms = took.as_millis(),
             end = self.end.unwrap_or("abandoned"),
-            statements,
-            statement = first.map(|statement| fingerprint(&statement.sql)),
+            statements = statements.len(),
+            statement = statements.first().map(|statement| fingerprint(&statement.sql)),
             "slow query",
         );
     }

@@ -23,6 +23,7 @@ mod handler;
 mod inputs;
 mod listeners;
 mod pools;
+mod replicas;
 mod run;
 mod servers;
 mod shared;

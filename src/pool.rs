@@ -28,7 +28,7 @@
 //! Workers are threads with a runtime each. Idle connections lie on the stack of the worker they belong to; another worker takes
 //! one only when it has none, and re-homes it ([`Connection::rehome`]). So do the connections of a worker that has stopped.
 //!
-//! **What it leaves out.** Choosing a replica, recycling through [`Manager::recycle`].
+//! **What it leaves out.** Choosing a replica (a pool tells how it is: [`Outlook`]), recycling through [`Manager::recycle`].
 
 mod advice;
 mod alarm;
@@ -49,6 +49,7 @@ mod ledger;
 mod make;
 mod mend;
 mod operate;
+mod outlook;
 mod probe;
 mod record;
 mod retry;
@@ -81,6 +82,7 @@ pub use error::{CheckoutError, CheckoutErrorKind};
 pub use figures::{Counters, CreateFailures};
 pub use lease::Lease;
 pub use operate::{Operation, OperationError};
+pub use outlook::{Outlook, Usable};
 pub use record::UseError;
 pub use samples::{Histograms, Quantiles};
 pub use server::{ServerBudget, ServerStatus, ServerTerms};

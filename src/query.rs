@@ -1,9 +1,10 @@
 //! Queries over HTTP: a dialect's request becomes [`Work`], its steps become an answer.
 //!
 //! The `json` dialect is our own. `POST` with `Content-Type: application/json` and
-//! `{"sql": "select …", "params": […]}`, or several statements in one transaction:
+//! `{"sql": "select …", "params": […], "read_only": true}`, or several statements in one transaction:
 //! `{"batch": [{"sql", "params"}, …], "isolation": "serializable", "read_only": true}`, where isolation is one of
-//! `read-uncommitted`, `read-committed`, `repeatable-read` and `serializable`. The answer is
+//! `read-uncommitted`, `read-committed`, `repeatable-read` and `serializable`. A route may make all its requests read only. The
+//! answer is
 //! `{"columns": [{"name", "type"}], "rows": [[…]], "command", "row_count"}`, for a batch `{"results": […]}`; or, to
 //! `Accept: application/x-ndjson`, a line for each row between one with the columns and one with the command.
 //!
@@ -84,11 +85,14 @@ async fn answer<S: Steps, F: Future<Output = Result<S, BackendError>>>(
     request::check_head(request.method(), request.headers())?;
     let lines = request::wants_lines(request.headers());
     let body = read(request.into_body(), deadline).await?;
-    let work = request::parse(&body, settings.max_batch)?;
+    let mut work = request::parse(&body, settings.max_batch)?;
     drop(body);
+    if settings.read_only {
+        work = work.read_only();
+    }
     let form = match &work {
         _ if lines => Form::Lines,
-        Work::Single(_) => Form::Single,
+        Work::Single(_) | Work::Read(_) => Form::Single,
         Work::Batch(_) => Form::Batch,
     };
     let steps = start(work).await?;

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
-use super::status;
+use super::{replicas, status};
 use crate::{
     gateway::{Generation, Shared},
     observe::{self, exposition::Exposition},
@@ -22,6 +22,7 @@ pub(super) fn render(shared: &Shared) -> String {
         counters(&mut out, name, &status.counters);
         policies(&mut out, name, &status);
         times(&mut out, name, status.times);
+        replicas::render(&mut out, name, pool);
     }
     for alert in shared.alerts.standing() {
         let labels = [("db_client_connection_pool_name", &*alert.pool), ("rule", alert.rule.as_str())];

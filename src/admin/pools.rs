@@ -3,7 +3,6 @@
 //! the log with what was done and from where.
 
 use http::{Method, StatusCode};
-use serde_json::json;
 
 use crate::{
     edge::{Context, Request, Response, answer},
@@ -48,7 +47,7 @@ pub(super) fn answer(shared: &Shared, request: &Request, rest: &str) -> Response
             Err(error) => return answer::problem(StatusCode::CONFLICT, "Not done", &error.to_string()),
         }
     }
-    super::json(StatusCode::OK, &json!(pool.status()))
+    super::json(StatusCode::OK, &super::replicas::with_replicas(&pool.status(), &pool))
 }
 
 fn asked(method: &Method, action: &str, query: &str) -> Asked {

@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering, time::SystemTime};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::is_draining;
+use super::{is_draining, replicas};
 use crate::{
     gateway::{Generation, PoolEntry, Shared},
     policy::PluginStatus,
@@ -35,8 +35,12 @@ fn pool_problem(generation: &Generation, name: &str) -> Option<String> {
 /// Everything.
 pub(super) fn status(shared: &Shared) -> Value {
     let generation = shared.generation();
-    let pools: Vec<PoolStatus> = generation.all_pools().values().map(PoolEntry::status).collect();
-    let degraded = shared.plugins.status().iter().any(PluginStatus::is_degraded) || pools.iter().any(is_degraded);
+    let entries = generation.all_pools();
+    let pools: Vec<PoolStatus> = entries.values().map(PoolEntry::status).collect();
+    let degraded = shared.plugins.status().iter().any(PluginStatus::is_degraded)
+        || pools.iter().any(is_degraded)
+        || entries.values().any(replicas::lacks_some);
+    let with_replicas = |(pool, entry): (&PoolStatus, _)| (pool.name.to_string(), replicas::with_replicas(pool, entry));
     json!({
         "health": health(shared, degraded),
         "version": env!("CARGO_PKG_VERSION"),
@@ -49,7 +53,7 @@ pub(super) fn status(shared: &Shared) -> Value {
         "edge": shared.edge.snapshot(),
         "requests": shared.requests(),
         "routes": routes(shared, &generation),
-        "pools": pools.iter().map(|pool| (pool.name.to_string(), json!(pool))).collect::<Map<_, _>>(),
+        "pools": pools.iter().zip(generation.pools.values()).map(with_replicas).collect::<Map<_, _>>(),
         "retiring": shared.retiring_pools(),
         "alerts": shared.alerts.standing(),
         "upstreams": upstreams(&generation),

@@ -20,6 +20,9 @@ pub enum BackendError {
     /// The caller named a database that there is not.
     #[error("there is no such database")]
     NoSuchDatabase,
+    /// No replica can serve, and reads do not go to the primary.
+    #[error("no replica of pool {0} can serve, and it takes no reads itself")]
+    NoReplica(std::sync::Arc<str>),
     /// The deadline passed.
     #[error("deadline passed while the statement ran")]
     Timeout,

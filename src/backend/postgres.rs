@@ -67,7 +67,7 @@ use crate::{
 
 pub use connection::PostgresConnection;
 pub use failure::{PostgresFailure, PostgresSettingsError, Violation};
-pub(crate) use running::Running;
+pub(crate) use running::{Running, Step};
 
 /// Makes and mends connections to one database as one role.
 pub struct Postgres {
@@ -123,6 +123,22 @@ impl Postgres {
     /// Hosts, database and role, without the password: what makes two pools the same one.
     pub fn identity(&self) -> String {
         self.settings.identity()
+    }
+
+    /// Asks whether any of the hosts answers at all, without a session: none is counted, here or there.
+    ///
+    /// # Errors
+    /// Why the last one did not.
+    pub(crate) async fn knock(&self, deadline: Instant) -> Result<(), PostgresFailure> {
+        let endpoints = self.settings.order();
+        let mut failed = PostgresFailure::Timeout;
+        for (tried, endpoint) in endpoints.iter().enumerate() {
+            match dial::knock(&self.settings, endpoint, share(deadline, endpoints.len() - tried)).await {
+                Ok(()) => return Ok(()),
+                Err(failure) => failed = failure,
+            }
+        }
+        Err(failed)
     }
 
     async fn connect(&self, deadline: Instant) -> Result<PostgresConnection, PostgresFailure> {

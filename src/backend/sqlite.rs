@@ -255,12 +255,9 @@ impl SqliteConn {
     /// Makes a run of `work`, which begins when [`Self::finish`] is polled.
     fn put(&mut self, work: Arc<Work>, chunks: mpsc::Sender<Chunk>, deadline: Instant, limits: Limits) {
         debug_assert!(self.job.is_none(), "the pool gave out a connection that is busy");
-        let statements = match &*work {
-            Work::Single(statement) => std::slice::from_ref(statement),
-            Work::Batch(batch) => &batch.statements,
-        };
         let room = (session::STATEMENTS as usize).saturating_sub(self.texts.len());
-        self.texts.extend(statements.iter().take(room).map(|statement| self.hasher.hash_one(statement.sql.trim())));
+        self.texts
+            .extend(work.statements().iter().take(room).map(|statement| self.hasher.hash_one(statement.sql.trim())));
         self.session.cancelled.store(false, Ordering::Relaxed);
         self.resume(Box::new(Task {
             work,

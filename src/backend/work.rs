@@ -18,6 +18,8 @@ pub struct Statement {
 pub enum Work {
     /// One statement, committed by itself.
     Single(Statement),
+    /// One statement, of which writes are refused.
+    Read(Statement),
     /// Statements in one transaction; the first error rolls all back.
     Batch(Batch),
 }
@@ -25,7 +27,28 @@ pub enum Work {
 impl Work {
     /// Whether it asked that writes be refused.
     pub fn is_read_only(&self) -> bool {
-        matches!(self, Self::Batch(batch) if batch.read_only)
+        match self {
+            Self::Single(_) => false,
+            Self::Read(_) => true,
+            Self::Batch(batch) => batch.read_only,
+        }
+    }
+
+    /// The same, of which writes are refused.
+    #[must_use]
+    pub fn read_only(self) -> Self {
+        match self {
+            Self::Single(statement) | Self::Read(statement) => Self::Read(statement),
+            Self::Batch(batch) => Self::Batch(Batch { read_only: true, ..batch }),
+        }
+    }
+
+    /// In order.
+    pub fn statements(&self) -> &[Statement] {
+        match self {
+            Self::Single(statement) | Self::Read(statement) => std::slice::from_ref(statement),
+            Self::Batch(batch) => &batch.statements,
+        }
     }
 }
 

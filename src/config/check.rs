@@ -5,6 +5,7 @@
 pub(super) mod listener;
 mod pool;
 mod process;
+mod replicas;
 mod route;
 mod syntax;
 mod upstream;
@@ -39,6 +40,7 @@ pub(super) fn check_with(config: &Config, secrets: &Revealed, doubtful: &BTreeSe
     check.listeners();
     check.plugins();
     check.pools();
+    check.replicas();
     check.upstreams();
     check.limits();
     check.consumers();

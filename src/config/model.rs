@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 pub use edge::{Http2, HttpsRedirect, Listener, SelfSigned, Tls, TlsPair, TlsVersion, UnknownSni};
 pub use pool::{
-    BackendKind, Backoff, Breaker, IdleOrder, NativeOnly, Per, Plugin, PluginPolicy, PolicyRef, Pool, PoolSize, Reset,
-    SqliteTuning, Synchronous,
+    BackendKind, Backoff, Breaker, IdleOrder, NativeOnly, Per, Plugin, PluginPolicy, PolicyRef, Pool, PoolSize,
+    Replicas, Reset, SqliteTuning, Synchronous,
 };
 pub use route::{
     Access, Consumer, Cors, Dialect, HostHeader, Limit, LimitKey, NamedBy, Open, Proxy, Query, Redirect, Respond,

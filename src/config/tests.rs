@@ -1,10 +1,12 @@
 //! The room as a whole: what is reported, what is merged, what a reload sees, and that the page about it is true.
 
+mod databases;
 mod docs;
 mod fuzz;
 mod layers;
 mod mistakes;
 mod reload;
+mod replicas;
 
 use std::collections::BTreeMap;
 

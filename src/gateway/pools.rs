@@ -14,12 +14,13 @@ use tokio::time::timeout;
 
 use super::{
     generation::Generation,
+    replicas::{self, Turnover},
     servers::{self, Terms},
     shared::Shared,
     template::{Pattern, Template},
 };
 use crate::{
-    backend::{Database, Kind, postgres::Postgres, sqlite::Sqlite},
+    backend::{Database, Kind, ReplicasStatus, postgres::Postgres, sqlite::Sqlite},
     config::{
         Finding,
         model::{self, Access, BackendKind, Config, Reset},
@@ -87,6 +88,7 @@ pub(super) struct Changes {
     templates: BTreeMap<String, Arc<Template>>,
     steps: Vec<Step>,
     terms: Terms,
+    replicas: Turnover,
 }
 
 enum Step {
@@ -102,6 +104,11 @@ impl PoolEntry {
     /// The pool at this moment.
     pub fn status(&self) -> PoolStatus {
         self.database.kind().status()
+    }
+
+    /// Its replicas at this moment, if it has some.
+    pub fn replicas(&self) -> Option<ReplicasStatus> {
+        self.database.replicas().map(|replicas| replicas.status())
     }
 
     /// Does what an operator says to the pool.
@@ -150,8 +157,13 @@ impl Plan {
         let (none, no_templates) = (BTreeMap::new(), BTreeMap::new());
         let templates = before.map_or(&no_templates, |before| &before.templates);
         let before = before.map_or(&none, |before| &before.pools);
-        let mut changes =
-            Changes { entries: BTreeMap::new(), templates: BTreeMap::new(), steps: Vec::new(), terms: self.terms() };
+        let mut changes = Changes {
+            entries: BTreeMap::new(),
+            templates: BTreeMap::new(),
+            steps: Vec::new(),
+            terms: self.terms(),
+            replicas: Turnover::default(),
+        };
         let mut budgets = self.inherit(shared, before);
         let mut wrong = Vec::new();
         for Planned { name, effective, settings, identity, ready, served } in self.pools {
@@ -185,6 +197,7 @@ impl Plan {
                 changes.steps.push(Step::RetireTemplate(old.clone()));
             }
         }
+        changes.replicas = Turnover::of(&mut changes.entries, before);
         if wrong.is_empty() { Ok(changes) } else { Err(wrong) }
     }
 
@@ -404,6 +417,7 @@ impl Changes {
                 }
             }
         }
+        self.replicas.commit();
     }
 }
 
@@ -440,6 +454,8 @@ pub(super) fn policy_change(
 /// Closes the connections of all pools, those that drain as well; the gateway has drained.
 pub(super) async fn close_all(shared: &Arc<Shared>) {
     let generation = shared.current.swap(None);
+    let pools = generation.iter().flat_map(|generation| generation.pools.values());
+    pools.filter_map(|entry| entry.database.replicas()).for_each(|replicas| replicas.stop());
     let serving = generation.iter().flat_map(|generation| generation.all_pools());
     let mut kinds: Vec<Kind> = serving.map(|(_, entry)| entry.database.kind().clone()).collect();
     kinds.extend(shared.retiring_pools().into_iter().map(|retiring| retiring.kind));
@@ -532,7 +548,10 @@ fn ready(pool: &model::Pool) -> Result<(Ready, Identity), String> {
 
 /// Consumers whose statements a pool runs: each that a route names, and everybody unnamed as one.
 fn consumers_of(config: &Config, pool: &str) -> BTreeSet<String> {
-    let routes = config.route.iter().filter(|route| route.query.as_ref().is_some_and(|query| query.pool == pool));
+    let routes = config
+        .route
+        .iter()
+        .filter(|route| route.query.as_ref().is_some_and(|query| replicas::leads_to(config, &query.pool, pool)));
     let names = routes.flat_map(|route| match &route.access {
         Some(Access::Consumers(names)) => names.clone(),
         Some(Access::Open(_)) | None => vec![String::new()],

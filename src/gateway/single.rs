@@ -86,6 +86,8 @@ fn keep_only(loaded: &mut Loaded, name: &str, size: Option<PoolSize>) -> Result<
     if let Some(PoolSize { min, max, .. }) = size {
         pool.size = PoolSize { min, max, ..pool.size };
     }
+    // What is measured is this pool, not those that it would send reads to.
+    pool.replicas.pools.clear();
     let asked =
         [&pool.sizing, &pool.eviction, &pool.validation].map(PolicyRef::plugin).map(|name| name.map(str::to_owned));
     config.pool.retain(|other, _| other == name);

@@ -5,3 +5,4 @@ mod ending;
 mod listeners;
 mod pools;
 mod reload;
+mod replicas;

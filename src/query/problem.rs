@@ -123,6 +123,13 @@ impl From<BackendError> for Problem {
                     .retry_in(error.retry_after().unwrap_or(Duration::from_secs(1)))
             }
             BackendError::NoSuchDatabase => Self::new(StatusCode::NOT_FOUND, "No such database", error.to_string()),
+            BackendError::NoReplica(_) => {
+                tracing::warn!(%error, "a read was refused");
+                let detail = "no replica of the database can serve, and reads do not go to the primary";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "No replica", detail)
+                    .with("reason", "no-replica")
+                    .retry_in(Duration::from_secs(1))
+            }
             BackendError::Timeout => timeout(error.to_string()).with("outcome", "unknown"),
             BackendError::Lost { outcome_unknown, ref reason, .. } => {
                 tracing::warn!(reason, outcome_unknown, "database connection lost");
@@ -252,6 +259,16 @@ mod tests {
         let object = Problem::from(BackendError::ReadOnly(Box::new(error))).into_object();
         assert_eq!((&object["status"], &object["sqlstate"]), (&503.into(), &"25006".into()));
         assert_eq!(object["retryable"], true);
+    }
+
+    #[test]
+    fn a_read_that_no_replica_can_serve_says_so_and_names_no_pool() {
+        let object = Problem::from(BackendError::NoReplica("hidden".into())).into_object();
+        assert_eq!(
+            (&object["status"], &object["reason"], &object["retryable"]),
+            (&503.into(), &"no-replica".into(), &true.into())
+        );
+        assert!(!object.to_string().contains("hidden"));
     }
 
     #[test]

@@ -75,10 +75,11 @@ pub(super) fn parse(body: &[u8], max_batch: usize) -> Result<Work, Problem> {
         Problem::bad_request(detail).with("line", line).with("column", column)
     })?;
     match (body.sql, body.batch) {
-        (Some(_), None) if body.isolation.is_some() || body.read_only.is_some() => {
-            Err(Problem::bad_request("`isolation` and `read_only` belong to a `batch`"))
+        (Some(_), None) if body.isolation.is_some() => Err(Problem::bad_request("`isolation` belongs to a `batch`")),
+        (Some(sql), None) => {
+            let statement = Statement { sql, params: body.params.unwrap_or_default().0 };
+            Ok(if body.read_only.unwrap_or(false) { Work::Read(statement) } else { Work::Single(statement) })
         }
-        (Some(sql), None) => Ok(Work::Single(Statement { sql, params: body.params.unwrap_or_default().0 })),
         (None, Some(_)) if body.params.is_some() => {
             Err(Problem::bad_request("`params` belong to each statement of a `batch`"))
         }
@@ -227,6 +228,8 @@ mod tests {
         assert_eq!(read(r#"{"sql":"s"}"#), single(vec![]));
         assert_eq!(read(r#"{"sql":"s","params":null}"#), single(vec![]));
         assert_eq!(read(r#"{"sql":"s","params":[1,[null]]}"#), single(vec![json!(1), json!([null])]));
+        assert_eq!(read(r#"{"sql":"s","read_only":false}"#), single(vec![]));
+        assert_eq!(read(r#"{"sql":"s","read_only":true}"#), Ok(Work::Read(statement("s", vec![]))));
         let batch = read(
             r#"{"batch":[{"sql":"a","params":[true]},{"sql":"b"}],"isolation":"repeatable-read","read_only":true}"#,
         );
@@ -250,7 +253,8 @@ mod tests {
             (r#"{"sql":"a","params":"x"}"#, "expected an array of parameters"),
             (r#"{"sql":"a","params":{"a":1}}"#, "expected an array of parameters"),
             (r#"{"sql":"a","sql":"b"}"#, "duplicate field `sql`"),
-            (r#"{"sql":"a","isolation":"serializable"}"#, "belong to a `batch`"),
+            (r#"{"sql":"a","isolation":"serializable"}"#, "belongs to a `batch`"),
+            (r#"{"sql":"a","read_only":1}"#, "expected a boolean"),
             (r#"{"batch":[{"sql":"a"}],"params":[]}"#, "each statement"),
             (r#"{"batch":[{"sql":"a"}],"isolation":"snapshot"}"#, "unknown variant `snapshot`"),
             (r#"{"batch":[{"params":[]}]}"#, "missing field `sql`"),

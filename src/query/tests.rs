@@ -306,6 +306,7 @@ impl Gateway {
             max_rows: 1_000_000,
             max_response: "64MiB".parse().unwrap(),
             max_batch: 3,
+            read_only: false,
         };
         Self { backend: Sqlite::new(&url, &SqliteTuning::default()).unwrap(), settings, _dir: dir }
     }

@@ -25,6 +25,7 @@ mod pgbouncer;
 mod pools;
 mod proxying;
 mod queries;
+mod replicas;
 mod rooms;
 mod sisters;
 mod support;

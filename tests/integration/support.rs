@@ -12,6 +12,7 @@ pub mod nginx;
 pub mod origin;
 pub mod pgbouncer;
 pub mod postgres;
+pub mod standby;
 
 use std::{
     fmt::Debug,

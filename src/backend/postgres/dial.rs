@@ -68,6 +68,24 @@ pub(super) async fn open(settings: &Settings, place: &Place, deadline: Instant) 
     }
 }
 
+/// Asks whether `endpoint` answers at all, without beginning a session: whether it offers TLS. Nobody is authenticated, and nothing
+/// counts against the server's limits.
+pub(super) async fn knock(settings: &Settings, endpoint: &Endpoint, deadline: Instant) -> Result<(), PostgresFailure> {
+    let mut failed = PostgresFailure::Timeout;
+    for place in places(settings, endpoint, deadline).await? {
+        let knocking = async {
+            let mut stream = dial_host(&place.host, None, deadline).await?;
+            offers_tls(&mut stream).await
+        };
+        match timeout_at(deadline, knocking).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(failure)) => failed = failure,
+            Err(_) => return Err(PostgresFailure::Timeout),
+        }
+    }
+    Err(failed)
+}
+
 /// Sends `SSLRequest` and reads the one byte that answers it. Nothing more is read, so that nothing that was slipped in
 /// before the handshake can be taken for what came through it (CVE-2021-23222).
 async fn offers_tls(stream: &mut Stream) -> Result<bool, PostgresFailure> {

@@ -61,14 +61,6 @@ pub(super) enum Source {
 /// Written after `BEGIN READ ONLY`: once a transaction has a snapshot, it can no longer be made writable.
 const PIN: &str = "SELECT WHERE FALSE";
 
-/// The statements of `work`.
-pub(super) fn statements(work: &Work) -> &[Statement] {
-    match work {
-        Work::Single(statement) => std::slice::from_ref(statement),
-        Work::Batch(batch) => &batch.statements,
-    }
-}
-
 /// Writes `work` to the connection's outbox. An error leaves the connection as it was, and nothing is sent.
 pub(super) fn write(conn: &mut PostgresConnection, work: &Work) -> Result<Vec<Part>, BackendError> {
     let evicted = conn.statements.take_evicted();
@@ -94,9 +86,29 @@ fn encode(conn: &mut PostgresConnection, work: &Work, evicted: &[Arc<str>]) -> R
             caller(conn, statement, 0, &mut Earlier::default(), &mut parts)?;
             parts
         }
+        Work::Read(statement) => encode_read(conn, statement)?,
         Work::Batch(batch) => encode_batch(conn, batch)?,
     };
     frontend::sync(&mut conn.outbox);
+    Ok(parts)
+}
+
+/// A transaction of its own, which nothing that the statement does can make writable: by then it has a snapshot, and inside
+/// a transaction neither a procedure nor a block of code may end it. What it finds in the connection's way is rolled back: an
+/// attempt of its own that failed.
+fn encode_read(conn: &mut PostgresConnection, statement: &Statement) -> Result<Vec<Part>, BackendError> {
+    let mut parts = Vec::with_capacity(4);
+    if conn.status == b'E' {
+        frame("ROLLBACK", Role::Frame, &mut conn.outbox, &mut parts)?;
+    }
+    frame("BEGIN READ ONLY", Role::Frame, &mut conn.outbox, &mut parts)?;
+    caller(conn, statement, 0, &mut Earlier::default(), &mut parts)?;
+    let traits = parts.last().map(|part| part.traits).unwrap_or_default();
+    if traits.control || traits.copy {
+        let what = if traits.copy { "COPY" } else { "transaction control" };
+        return Err(BackendError::Unsupported(format!("{what} cannot be asked to be read only")));
+    }
+    frame("COMMIT", Role::Commit, &mut conn.outbox, &mut parts)?;
     Ok(parts)
 }
 

@@ -127,6 +127,11 @@ impl Running {
         })
     }
 
+    /// Whether anything was handed out.
+    pub(crate) fn delivered(&self) -> bool {
+        self.delivered
+    }
+
     /// From sending to the first reply.
     pub(crate) fn round_trip(&self) -> Option<std::time::Duration> {
         Some(self.answered?.duration_since(self.sent))
@@ -254,7 +259,7 @@ impl Running {
                 self.command.clear();
                 self.command.push_str(command);
                 self.row_count = row_count;
-                self.held = index + 1 == plan::statements(&self.work).len();
+                self.held = index + 1 == self.work.statements().len();
             }
         }
         let told = matches!(part.role, Role::Caller(_)) && !self.held && self.failure.is_none();
@@ -310,9 +315,9 @@ impl Running {
     /// handed out.
     fn may_retry(&self, conn: &PostgresConnection, failure: &BackendError) -> bool {
         matches!(failure, BackendError::Database(error) if stale(error))
-            && matches!(*self.work, Work::Single(_))
-            && self.parts.first().is_some_and(|part| part.naming == Naming::Known)
-            && conn.status == b'I'
+            && !matches!(*self.work, Work::Batch(_))
+            && self.parts.iter().any(|part| part.naming == Naming::Known)
+            && (conn.status == b'I' || matches!(*self.work, Work::Read(_)))
             && !self.retried
             && !self.delivered
     }
@@ -363,7 +368,7 @@ impl Running {
     fn named(&self) -> Option<(&str, Naming)> {
         let part = self.parts.get(self.at).filter(|part| part.naming != Naming::Unnamed)?;
         let Role::Caller(index) = part.role else { return None };
-        Some((plan::statements(&self.work).get(index)?.sql.as_str(), part.naming))
+        Some((self.work.statements().get(index)?.sql.as_str(), part.naming))
     }
 
     fn violation(&mut self, conn: &mut PostgresConnection, what: &'static str) -> BackendError {

@@ -117,6 +117,7 @@ impl<'a> Run<'a> {
         self.conn.busy_timeout(self.task.patience.min(left))?;
         match &*Arc::clone(&self.task.work) {
             Work::Single(statement) => self.single(statement),
+            Work::Read(statement) => self.read(statement),
             Work::Batch(batch) => self.batch(batch),
         }
     }
@@ -144,6 +145,21 @@ impl<'a> Run<'a> {
         if returns {
             self.commit()?;
         }
+        self.tell(complete);
+        Ok(())
+    }
+
+    /// A write fails at its first step, without having waited for its turn.
+    fn read(&mut self, statement: &Statement) -> Result<(), Stop> {
+        if text::controls_transaction(&statement.sql) {
+            let message = "transaction control cannot be asked to be read only";
+            return Err(Stop::Error(BackendError::Unsupported(message.to_owned())));
+        }
+        self.query_only(true)?;
+        let complete = match self.prepare(statement)? {
+            Some(mut prepared) => self.execute(&mut prepared, statement)?,
+            None => self.empty(),
+        };
         self.tell(complete);
         Ok(())
     }

@@ -140,6 +140,7 @@ fn class_of(error: &BackendError) -> String {
         BackendError::Lost { .. } => "lost".into(),
         BackendError::Unsupported(_) => "unsupported".into(),
         BackendError::TooLarge { .. } => "too large".into(),
+        BackendError::NoReplica(_) => "no replica".into(),
     }
 }
 

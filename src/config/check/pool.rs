@@ -75,7 +75,7 @@ impl Check<'_> {
             url.split('?').next().and_then(|url| url.rsplit('/').next()).is_some_and(|last| last.contains('*'));
         let message = match pool.per {
             Some(_) if stars != 1 || !in_place => {
-                "with `per`, the database has one `*` where the name goes: postgres://user@host/tenant_*"
+                "with `per`, the database (the file) has one `*` where the name goes, as in `tenant_*`"
             }
             None if stars > 0 => "has a `*`: for a pool for each database, write `per = \"database\"`",
             _ => return,

@@ -144,6 +144,9 @@ pub struct Pool {
     /// SQLite pragmas. (session)
     #[serde(default)]
     pub sqlite: SqliteTuning,
+    /// Pools that reads go to. (PostgreSQL)
+    #[serde(default)]
+    pub replicas: Replicas,
 }
 
 /// A kind of database.
@@ -290,6 +293,26 @@ pub struct SqliteTuning {
     /// `synchronous`: `off`, `normal` (default) or `full`.
     #[serde(deserialize_with = "word")]
     pub synchronous: Synchronous,
+}
+
+/// Where reads go instead: pools on standbys of the same primary.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Replicas {
+    /// Their names. Default none: reads stay here.
+    pub pools: Vec<String>,
+    /// A replica that is further behind gets no reads. Default 10s; 0s: not looked at.
+    pub max_lag: Span,
+    /// Whether reads come here when no replica can serve. Default true; false: they fail.
+    pub fallback: bool,
+    /// How often each replica is looked at. Default 1s.
+    pub check_interval: Span,
+}
+
+impl Default for Replicas {
+    fn default() -> Self {
+        Self { pools: Vec::new(), max_lag: ten_seconds(), fallback: true, check_interval: one_second() }
+    }
 }
 
 /// SQLite's `synchronous`.

@@ -102,6 +102,9 @@ pub struct Query {
     /// Most statements in a batch. Default 1000.
     #[serde(default = "max_batch")]
     pub max_batch: usize,
+    /// Every request of the route is read only, whatever it says. Default false.
+    #[serde(default)]
+    pub read_only: bool,
 }
 
 /// Where a request names its database.

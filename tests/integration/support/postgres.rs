@@ -46,6 +46,20 @@ impl Postgres {
         server
     }
 
+    /// Starts a server on a data directory that is there already, as `data` below `dir`.
+    pub(super) async fn start_on(dir: TempDir, settings: &[String]) -> Self {
+        let port = free_port();
+        let process = serve(&dir.path().join("data"), port, settings);
+        let server = Self { process, dir, port, settings: settings.to_vec() };
+        server.ready().await;
+        server
+    }
+
+    /// The settings it was started with.
+    pub(super) fn settings(&self) -> &[String] {
+        &self.settings
+    }
+
     /// `postgres://app:…@127.0.0.1:PORT/postgres`.
     pub fn url(&self) -> String {
         Self::url_at(self.port)

@@ -40,6 +40,63 @@ async fn tags_and_counts_come_as_the_server_gives_them() {
 }
 
 #[tokio::test]
+async fn a_read_is_refused_every_way_to_write() {
+    let cluster = Cluster::start();
+    let mut conn = cluster.connect().await;
+    query(&mut conn, "create table t (id int)").await.unwrap();
+    query(&mut conn, "create procedure p() language plpgsql as $$ begin commit; insert into t values (1); end $$")
+        .await
+        .unwrap();
+    let loosened = "select set_config('transaction_read_only', 'off', false)";
+    query(&mut conn, &format!("create function f() returns void language plpgsql as $$ begin perform set_config('transaction_read_only', 'off', true); insert into t values (1); end $$")).await.unwrap();
+    for (sql, sqlstate) in [
+        ("insert into t values (1)", "25006"),
+        ("with x as (insert into t values (1) returning id) select * from x", "25006"),
+        ("create table u ()", "25006"),
+        ("do $$ begin set transaction_read_only = off; insert into t values (1); end $$", "25001"),
+        ("do $$ begin commit; insert into t values (1); end $$", "2D000"),
+        ("call p()", "2D000"),
+        ("select f()", "25001"),
+        (loosened, "25001"),
+    ] {
+        for _ in 0..3 {
+            let error = refusal(run(&mut conn, Work::Read(statement(sql, json!([])))).await);
+            assert_eq!(error.sqlstate.as_deref(), Some(sqlstate), "{sql}");
+            assert_eq!(error.statement, None, "{sql}");
+            conn.probe(Probe::Rollback).await.unwrap();
+        }
+    }
+    for sql in ["set transaction_read_only = off", "set default_transaction_read_only = off", "select id from t"] {
+        let outcome = run(&mut conn, Work::Read(statement(sql, json!([])))).await;
+        assert!(outcome.is_ok_and(|answers| answers.len() == 1 && answers[0].rows.is_empty()), "{sql}");
+        assert_eq!(conn.hygiene() == Hygiene::Clean, sql.starts_with("select"), "{sql}");
+        conn.probe(Probe::ResetSession).await.unwrap();
+    }
+    for sql in ["begin", "commit", "rollback", "set transaction read write", "copy t to stdout"] {
+        let outcome = run(&mut conn, Work::Read(statement(sql, json!([])))).await;
+        assert!(matches!(outcome, Err(BackendError::Unsupported(_))), "{sql}: {outcome:?}");
+        assert_eq!(conn.hygiene(), Hygiene::Clean, "nothing was sent");
+    }
+    let answer = query(&mut conn, "select count(*)::int from t").await.unwrap();
+    assert_eq!(answer.rows[0][0].as_deref(), Some("0"));
+}
+
+#[tokio::test]
+async fn a_prepared_read_outlives_a_change_of_its_table() {
+    let cluster = Cluster::start();
+    let (mut conn, mut other) = (cluster.connect().await, cluster.connect().await);
+    query(&mut conn, "create table t (a int)").await.unwrap();
+    let mut columns = Vec::new();
+    for change in ["select", "select", "select", "alter table t add b text", "select", "alter table t drop b"] {
+        query(&mut other, change).await.unwrap();
+        let answers = run(&mut conn, Work::Read(statement("select * from t", json!([])))).await.unwrap();
+        columns.push(answers[0].columns.len());
+        assert_eq!(conn.hygiene(), Hygiene::Clean, "the failed attempt left nothing open");
+    }
+    assert_eq!(columns, [1, 1, 1, 2, 2, 1]);
+}
+
+#[tokio::test]
 async fn an_error_has_all_its_fields_and_the_connection_goes_on() {
     let cluster = Cluster::start();
     let mut conn = cluster.connect().await;

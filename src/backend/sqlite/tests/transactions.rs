@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{File, LIMITS, MANY, ask, batch, count, refusal, run, single, soon};
 use crate::{
     backend::{
-        BackendError, Batch, Event, Work,
+        BackendError, Event,
         sqlite::{Execution, SqliteConn},
     },
     config::{model::SqliteTuning, value::Span},
@@ -154,13 +154,45 @@ async fn a_read_only_batch_cannot_write() {
     let file = File::new();
     let mut conn = file.connect().await;
     run(&mut conn, "create table t(a)").await;
-    let read_only = |sqls: &[&str]| match batch(sqls) {
-        Work::Batch(batch) => Work::Batch(Batch { read_only: true, ..batch }),
-        single @ Work::Single(_) => single,
-    };
+    let read_only = |sqls: &[&str]| batch(sqls).read_only();
     let error = refusal(&mut conn, read_only(&["select 1", "insert into t values (1)"])).await;
     assert_eq!((error.sqlstate.as_deref(), error.statement), (Some("25006"), Some(1)));
     assert_eq!(refusal(&mut conn, read_only(&["pragma query_only = 0"])).await.sqlstate.as_deref(), Some("42501"));
     assert_eq!(ask(&mut conn, read_only(&["select 1", "select 2"])).await.unwrap().len(), 2);
     run(&mut conn, "insert into t values (1)").await;
+}
+
+#[tokio::test]
+async fn a_read_cannot_write_nor_wait_for_its_turn_to() {
+    let file = File::new();
+    let (mut conn, mut writer) = (file.connect().await, file.connect().await);
+    run(&mut conn, "create table t(a)").await;
+    let holds = ask(
+        &mut writer,
+        batch(&[
+            "insert into t values (1)",
+            "with recursive n(i) as (select 1 union all select i + 1 from n where i < 3000000) select count(*) from n",
+        ]),
+    );
+    let refused = async {
+        for sql in
+            ["insert into t values (2)", "insert into t values (2) returning a", "create table u(a)", "delete from t"]
+        {
+            assert_eq!(refusal(&mut conn, single(sql).read_only()).await.sqlstate.as_deref(), Some("25006"), "{sql}");
+        }
+        assert_eq!(
+            refusal(&mut conn, single("pragma query_only = 0").read_only()).await.sqlstate.as_deref(),
+            Some("42501")
+        );
+    };
+    let (held, ()) = tokio::join!(holds, refused);
+    held.unwrap();
+    for sql in ["begin", "commit", "savepoint a"] {
+        let outcome = ask(&mut conn, single(sql).read_only()).await;
+        assert!(matches!(outcome, Err(BackendError::Unsupported(_))), "{sql}: {outcome:?}");
+    }
+    let answer = ask(&mut conn, single("select a from t").read_only()).await.unwrap();
+    assert_eq!((answer.len(), answer[0].rows.clone()), (1, vec![vec![json!(1)]]));
+    assert_eq!(ask(&mut conn, single("").read_only()).await.unwrap().len(), 1);
+    run(&mut conn, "insert into t values (3)").await;
 }
