@@ -4,6 +4,8 @@
 //! change in place. Otherwise a new pool takes the name over, and the old one drains; both share one budget of connections
 //! while they stand on the same server.
 
+pub(super) mod budgets;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -15,7 +17,7 @@ use tokio::time::timeout;
 use super::{
     generation::Generation,
     replicas::{self, Turnover},
-    servers::{self, Terms},
+    servers::Terms,
     shared::Shared,
     template::{Pattern, Template},
 };
@@ -175,7 +177,7 @@ impl Plan {
                 changes.keep(shared, &effective, settings, old, ready)
             } else {
                 let inherited = budgets.remove(&name);
-                let budget = inherited.unwrap_or_else(|| new_budget(shared, &identity, settings.max, &changes.terms));
+                let budget = inherited.unwrap_or_else(|| budgets::new(shared, &identity, settings.max, &changes.terms));
                 changes.start(shared, &name, &effective, settings, ready, budget)
             };
             match made {
@@ -199,68 +201,6 @@ impl Plan {
         }
         changes.replicas = Turnover::of(&mut changes.entries, before);
         if wrong.is_empty() { Ok(changes) } else { Err(wrong) }
-    }
-
-    fn terms(&self) -> Terms {
-        let said = self.pools.iter().filter(|pool| pool.identity.backend == BackendKind::Postgres);
-        servers::terms(said.map(|pool| (pool.identity.server.as_str(), pool.settings.server)))
-    }
-
-    /// By name of a new pool, the budget that it takes over from a pool on the same server that drains or is about to: the two
-    /// never exceed the cap together. Each takes that of its own name first, then what is left goes round: a pool may have
-    /// been renamed.
-    ///
-    /// Where pools are split or joined in one reload that is not exact: one of 10 and two of 5 may hold 15 until the one has drained.
-    fn inherit(&self, shared: &Shared, before: &BTreeMap<String, PoolEntry>) -> BTreeMap<String, Arc<Budget>> {
-        let mut left = self.left_behind(shared, before);
-        let stays = |planned: &&Planned| before.get(&planned.name).is_some_and(|old| old.identity == planned.identity);
-        let fresh: Vec<&Planned> = self.pools.iter().filter(|planned| !stays(planned)).collect();
-        let mut heirs = BTreeMap::new();
-        for by_name in [true, false] {
-            for heir in &fresh {
-                let fits =
-                    |gone: &Gone| gone.identity.is_beside(&heir.identity) && (!by_name || gone.name == heir.name);
-                if !heirs.contains_key(&heir.name)
-                    && let Some(at) = left.iter().position(fits)
-                {
-                    heirs.insert(heir.name.clone(), left.swap_remove(at).budget);
-                }
-            }
-        }
-        heirs
-    }
-
-    /// Pools that drain or are about to, and whose budget no pool that stays has.
-    fn left_behind(&self, shared: &Shared, before: &BTreeMap<String, PoolEntry>) -> Vec<Gone> {
-        let stays = |name: &String, old: &PoolEntry| {
-            self.pools.iter().any(|planned| planned.name == *name && planned.identity == old.identity)
-        };
-        let (kept, going): (Vec<_>, Vec<_>) = before.iter().partition(|(name, old)| stays(name, old));
-        let kept: Vec<_> = kept.into_iter().map(|(_, entry)| budget_of(entry.database.kind())).collect();
-        let going = going.into_iter().map(|(name, entry)| Gone::of(name, &entry.identity, entry.database.kind()));
-        let draining = shared.retiring_pools();
-        let mut left: Vec<Gone> = Vec::new();
-        for gone in going.chain(draining.iter().map(|pool| Gone::of(&pool.name, &pool.identity, &pool.kind))) {
-            let known =
-                kept.iter().chain(left.iter().map(|gone| &gone.budget)).any(|one| Arc::ptr_eq(one, &gone.budget));
-            if !known {
-                left.push(gone);
-            }
-        }
-        left
-    }
-}
-
-/// What a pool leaves behind.
-struct Gone {
-    name: String,
-    identity: Identity,
-    budget: Arc<Budget>,
-}
-
-impl Gone {
-    fn of(name: &str, identity: &Identity, kind: &Kind) -> Self {
-        Self { name: name.to_owned(), identity: identity.clone(), budget: budget_of(kind) }
     }
 }
 
@@ -298,20 +238,6 @@ impl Planned {
             }
         }
         Ok(Self { name: name.to_owned(), effective, settings, identity, ready, served })
-    }
-}
-
-fn new_budget(shared: &Shared, identity: &Identity, max: u32, terms: &Terms) -> Arc<Budget> {
-    match identity.backend {
-        BackendKind::Postgres => Budget::within(shared.servers.on(&identity.server, terms), max),
-        BackendKind::Sqlite => Budget::new(max),
-    }
-}
-
-pub(super) fn budget_of(kind: &Kind) -> Arc<Budget> {
-    match kind {
-        Kind::Postgres(pool) => pool.budget(),
-        Kind::Sqlite(pool) => pool.budget(),
     }
 }
 

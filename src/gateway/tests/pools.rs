@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::bench::{Bench, hello, on_background};
 use crate::{
     backend::Kind,
-    gateway::pools::budget_of,
+    gateway::pools::budgets::budget_of,
     pool::{Budget, Holder},
 };
 
