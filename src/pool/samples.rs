@@ -240,7 +240,7 @@ mod tests {
         let mut timer = timer([0, 1_500, 3_000].map(Duration::from_nanos));
         assert_eq!((timer.quantiles().mean_us, timer.mean()), (1, 1));
         timer.add(&timer.clone());
-        timer.record(Duration::from_micros(1_000));
+        timer.record(Duration::from_millis(1));
         assert_eq!(timer.quantiles().mean_us, 144, "1009 µs by seven");
         timer.clear();
         assert_eq!(timer.quantiles(), Quantiles::default());

@@ -24,7 +24,7 @@ async fn a_pool_that_has_seen_nothing_tells_of_nothing() {
     let status = pool.status();
     assert_eq!(counts(&status), [0; 4]);
     assert_eq!((status.latency.wait, status.in_use_peak), Default::default());
-    assert!(status.times.wait.sum == 0.0 && status.health == 1.0);
+    assert!(status.times.wait.sum == 0.0 && status.health >= 1.0);
     let shown = serde_json::to_string(&status).unwrap();
     assert!(!shown.contains("NaN") && shown.contains("\"mean_us\":0"), "{shown}");
 }
