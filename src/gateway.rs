@@ -10,6 +10,9 @@
 //! told at once, and nothing serves. A database or an upstream that is absent is not a reason: its routes answer 503 until it
 //! comes.
 //!
+//! Pools that have replicas are told of them here, and one task a pool checks them; it ends with the generation that no longer
+//! has them.
+//!
 //! [`with_pool`] makes one pool of a configuration in the same way and serves nothing, for whoever measures it.
 //!
 //! What it leaves out: upgrading the binary without closing its sockets, and changing the number of workers while running.

@@ -252,7 +252,7 @@ impl Replica {
                 tracing::warn!(pool = primary, replica = %self.pool.name(), why = is.why(), lag_ms, error, "replica out of rotation");
             }
             (true, false) => {
-                tracing::info!(pool = primary, replica = %self.pool.name(), lag_ms, "replica back in rotation")
+                tracing::info!(pool = primary, replica = %self.pool.name(), lag_ms, "replica back in rotation");
             }
             _ => {}
         }

@@ -98,9 +98,10 @@ impl Site {
 fn config(primary: &Postgres, standbys: &[Postgres], names: &[&str], keys: &Keys) -> String {
     let mut hosts = vec![format!("127.0.0.1:{}", primary.port)];
     hosts.extend(standbys.iter().map(|standby| format!("127.0.0.1:{}", standby.port)));
-    let url = match keys.follows {
-        true => format!("postgres://app:{PASSWORD}@{}/postgres?target_session_attrs=read-write", hosts.join(",")),
-        false => primary.url(),
+    let url = if keys.follows {
+        format!("postgres://app:{PASSWORD}@{}/postgres?target_session_attrs=read-write", hosts.join(","))
+    } else {
+        primary.url()
     };
     let quick = "backoff = { initial = \"50ms\", max = \"250ms\" }\nsweep_interval = \"100ms\"";
     let mut text = format!(
@@ -135,8 +136,9 @@ deadline = "10s"
         keys.replicas
     );
     for (name, standby) in NAMES.iter().zip(standbys) {
+        let (url, keys) = (standby.url(), keys.pool);
         text +=
-            &format!("[pool.{name}]\nbackend = \"postgres\"\nurl = \"{}\"\n{quick}\n{}\n", standby.url(), keys.pool);
+            &["[pool.", name, "]\nbackend = \"postgres\"\nurl = \"", &url, "\"\n", quick, "\n", keys, "\n"].concat();
     }
     text
 }
@@ -418,7 +420,7 @@ async fn after_a_promotion_writes_go_to_the_new_primary_and_none_was_done_twice(
     let done: Vec<u32> = answers.iter().filter(|(_, status)| *status == 200).map(|(id, _)| *id).collect();
     let kept = format!("select count(*) from t where id in ({})", join(&done));
     let kept: i64 = promoted.query_one(kept.as_str(), &[]).await.unwrap().get(0);
-    assert_eq!(kept, done.len() as i64, "what was acknowledged is there");
+    assert_eq!(usize::try_from(kept).unwrap(), done.len(), "what was acknowledged is there");
     let out = site.replica_until(0, |replica| replica["in_rotation"] == false).await;
     assert_eq!(out["why"], "not in recovery");
     let mut client = site.gateway.h1().await;

@@ -63,7 +63,7 @@ fn what_is_known_of_a_replica_passes_on_and_another_server_is_another_replica() 
         // There is no server: the first check puts both out.
         let out = async {
             while order(&bench).iter().any(|(_, ejections)| *ejections == 0) {
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             }
         };
         tokio::time::timeout(std::time::Duration::from_secs(20), out).await.unwrap();

@@ -48,7 +48,7 @@ async fn a_read_is_refused_every_way_to_write() {
         .await
         .unwrap();
     let loosened = "select set_config('transaction_read_only', 'off', false)";
-    query(&mut conn, &format!("create function f() returns void language plpgsql as $$ begin perform set_config('transaction_read_only', 'off', true); insert into t values (1); end $$")).await.unwrap();
+    query(&mut conn, "create function f() returns void language plpgsql as $$ begin perform set_config('transaction_read_only', 'off', true); insert into t values (1); end $$").await.unwrap();
     for (sql, sqlstate) in [
         ("insert into t values (1)", "25006"),
         ("with x as (insert into t values (1) returning id) select * from x", "25006"),
