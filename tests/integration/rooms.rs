@@ -117,6 +117,23 @@ fn files_stay_readable() {
     assert!(long.is_empty(), "{long:#?}");
 }
 
+/// A promise in `docs/faults.md` names the test that shows it.
+#[test]
+fn every_promise_about_faults_has_its_test() {
+    let page = fs::read_to_string(root().join("docs/faults.md")).unwrap();
+    let code: String = ["src", "tests"].into_iter().flat_map(files_of).map(|(_, text)| text).collect();
+    // As a function, or as an entry of the table of hostile policies.
+    let there_is = |name: &str| code.contains(&format!("fn {name}(")) || code.contains(&format!("    {name}: Mode"));
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| what ")).collect();
+    let mut wrong = Vec::new();
+    for row in &rows {
+        let shown_by = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        let names: Vec<&str> = shown_by.split(", ").map(|name| name.trim_matches('`')).collect();
+        wrong.extend(names.into_iter().filter(|name| !there_is(name)).map(|name| format!("{name} of {row}")));
+    }
+    assert!(rows.len() > 40 && wrong.is_empty(), "{wrong:#?}");
+}
+
 /// What `deny.toml` says, for where `cargo deny` is not installed.
 #[test]
 fn dependencies_are_licensed_not_banned_and_come_from_the_registry() {

@@ -50,7 +50,9 @@ async fn six_hundred_callers_who_leave_at_any_moment_cost_no_permit() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_transaction_that_failed_is_rolled_back_at_once_and_not_met_by_the_next() {
     let postgres = Postgres::start(0, &[]).await;
-    let gateway = gateway(&postgres.url(), "size = { min = 1, max = 1 }").await;
+    // The server would not do it by itself.
+    let keys = "size = { min = 1, max = 1 }\nidle_in_transaction_timeout = \"0s\"";
+    let gateway = gateway(&postgres.url(), keys).await;
     let admin = postgres.admin().await;
     admin.batch_execute("create table seen (n int); grant all on seen to app").await.unwrap();
     let open = "select count(*) from pg_stat_activity where application_name = 'sluicegate' and state like 'idle in%'";
@@ -86,7 +88,8 @@ async fn a_transaction_that_the_server_ended_while_it_was_idle_costs_a_connectio
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_policy_that_trusts_everything_skips_neither_the_rollback_nor_a_closed_socket() {
     let postgres = Postgres::start(0, &[]).await;
-    let gateway = gateway(&postgres.url(), "size = { min = 1, max = 1 }\nvalidation = { native = \"never\" }").await;
+    let keys = "size = { min = 1, max = 1 }\nvalidation = { native = \"never\" }\nidle_in_transaction_timeout = \"0s\"";
+    let gateway = gateway(&postgres.url(), keys).await;
     let admin = postgres.admin().await;
     let open = "select count(*) from pg_stat_activity where application_name = 'sluicegate' and state like 'idle in%'";
     let open = || async { admin.query_one(open, &[]).await.unwrap().get::<_, i64>(0) };

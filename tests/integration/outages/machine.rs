@@ -24,8 +24,11 @@ async fn a_gateway_that_stood_still_gives_up_a_connection_a_sweep_and_not_all_at
         .replace("sweep_interval = \"100ms\"", "sweep_interval = \"2s\"");
     let gateway = Gateway::start(&config).await;
     let admin = postgres.admin().await;
-    join_all((0..IDLE).map(|_| ask(&gateway, "select pg_sleep(0.5)"))).await;
-    assert_eq!(postgres.sessions(&admin).await, IDLE);
+    let fill = || async {
+        join_all((0..IDLE).map(|_| ask(&gateway, "select pg_sleep(0.5)"))).await;
+        postgres.sessions(&admin).await
+    };
+    eventually("all are open", fill, |seen| *seen == IDLE).await;
     let under_way = async {
         let (status, answer) = ask(&gateway, "select 7::int from pg_sleep(1)").await;
         assert_eq!((status, &answer["rows"]), (200, &json!([[7]])), "what was under way is answered: {answer}");
