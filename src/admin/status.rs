@@ -37,6 +37,7 @@ pub(super) fn status(shared: &Shared) -> Value {
     let generation = shared.generation();
     let pools: Vec<PoolStatus> = generation.pools.values().map(PoolEntry::status).collect();
     let degraded = shared.plugins.status().iter().any(PluginStatus::is_degraded) || pools.iter().any(is_degraded);
+    let degraded = degraded || shared.overload.standing().cause.is_some();
     json!({
         "health": health(shared, degraded),
         "version": env!("CARGO_PKG_VERSION"),
@@ -52,6 +53,7 @@ pub(super) fn status(shared: &Shared) -> Value {
         "pools": pools.iter().map(|pool| (pool.name.to_string(), json!(pool))).collect::<Map<_, _>>(),
         "retiring": shared.retiring_pools(),
         "alerts": shared.alerts.standing(),
+        "overload": shared.overload.standing(),
         "upstreams": upstreams(&generation),
         "tunnels": shared.tunnels.open(),
         "limits": generation.limits.iter().map(|(name, limiter)| (name.clone(), json!({ "keys": limiter.len() }))).collect::<Map<_, _>>(),
@@ -115,7 +117,8 @@ fn routes(shared: &Shared, generation: &Generation) -> Vec<Value> {
         .map(|(name, figures)| {
             let by_class = figures.durations().into_iter().filter(|(_, now)| now.count > 0);
             let classes: Map<_, _> = by_class.map(|(class, now)| (class.to_owned(), json!(now.count))).collect();
-            json!({ "name": name, "active": figures.active(), "answers": classes, "aborted": figures.aborted(), "bytes": figures.sent() })
+            let overload: u64 = figures.refused().iter().map(|(_, count)| count).sum();
+            json!({ "name": name, "active": figures.active(), "answers": classes, "aborted": figures.aborted(), "refused_overloaded": overload, "bytes": figures.sent() })
         })
         .collect()
 }

@@ -1,4 +1,4 @@
-//! The walk of a request through a generation: route, limits by address, access, limits by consumer, target.
+//! The walk of a request through a generation: route, overload, limits by address, access, limits by consumer, target.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -152,7 +152,7 @@ impl Walk {
         }
     }
 
-    /// Past the limits and the door, or not.
+    /// Past overload, the limits and the door, or not.
     fn admit(
         &self,
         generation: &Generation,
@@ -162,6 +162,9 @@ impl Walk {
         entry: &mut Entry,
         tally: &mut Tally,
     ) -> Result<Option<Arc<ConsumerHandle>>, Box<Response>> {
+        if let Some(refusal) = self.shared.overload.refusal(route, entry) {
+            return Err(refusal.into());
+        }
         let mut caller = Caller { address: asked.client, consumer: None, headers: request.headers() };
         if let Err(refused) = route.limits.check_before_access(&caller, tally) {
             entry.reason = Some("rate-limit");

@@ -18,6 +18,7 @@ mod edge;
 mod faults;
 mod hostile;
 mod operate;
+mod overload;
 mod pools;
 mod proxying;
 mod queries;
