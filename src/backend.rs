@@ -34,7 +34,7 @@ use self::{
     postgres::{Postgres, PostgresConnection, Running},
     sqlite::Sqlite,
 };
-use crate::pool::{Holder, Lease, Operation, OperationError, Pool, PoolStatus, UseError};
+use crate::pool::{Asked, Backend, Holder, Lease, Operation, OperationError, Pool, PoolStatus, UseError};
 
 pub use error::{BackendError, DatabaseError};
 pub use fingerprint::fingerprint;
@@ -61,8 +61,16 @@ pub enum Kind {
 /// Work that runs. Dropped before its end, it is stopped.
 pub struct Execution {
     running: Kin,
-    deadline: Instant,
+    until: Until,
     watch: Watch,
+}
+
+/// When work must be over.
+#[derive(Clone, Copy)]
+struct Until {
+    at: Instant,
+    /// Not the caller's deadline: nobody may hold a connection for longer.
+    held: bool,
 }
 
 enum Kin {
@@ -128,12 +136,14 @@ impl Database {
         limits: Limits,
     ) -> Result<Execution, BackendError> {
         let work = Arc::new(work);
+        let holder = Holder { statement: Some(Asked(work.clone())), ..holder };
         let route = holder.route.clone();
-        let running = match &self.kind {
+        let (running, until) = match &self.kind {
             Kind::Postgres(pool) => start_postgres(pool, &work, deadline, holder, limits).await?,
             Kind::Sqlite(pool) => {
                 let lease = pool.checkout(deadline, holder).await?;
-                Kin::Sqlite(Box::new(sqlite::Execution::start(lease, work.clone(), deadline, limits)))
+                let until = Until::of(&lease, deadline);
+                (Kin::Sqlite(Box::new(sqlite::Execution::start(lease, work.clone(), until.at, limits))), until)
             }
         };
         let watch = Watch {
@@ -145,7 +155,7 @@ impl Database {
             end: None,
             blame: None,
         };
-        Ok(Execution { running, deadline, watch })
+        Ok(Execution { running, until, watch })
     }
 }
 
@@ -159,7 +169,7 @@ async fn start_postgres(
     deadline: Instant,
     holder: Holder,
     limits: Limits,
-) -> Result<Kin, BackendError> {
+) -> Result<(Kin, Until), BackendError> {
     let mut retries = 0;
     let checkout_ends = pool.checkout_ends(deadline);
     let outcome = loop {
@@ -167,10 +177,14 @@ async fn start_postgres(
             Ok(lease) => lease,
             Err(error) => break Err(error.into()),
         };
-        let begun = timeout_at(deadline, Running::begin(&mut lease, work.clone(), limits)).await;
-        match begun.unwrap_or(Err(BackendError::Timeout)) {
-            Ok(running) => break Ok(Kin::Postgres { lease, running: Box::new(running) }),
+        let until = Until::of(&lease, deadline);
+        let begun = timeout_at(until.at, Running::begin(&mut lease, work.clone(), limits)).await;
+        match begun.unwrap_or(Err(until.passed())) {
+            Ok(running) => break Ok((Kin::Postgres { lease, running: Box::new(running) }, until)),
             Err(error) => {
+                if matches!(error, BackendError::Held) {
+                    lease.overheld();
+                }
                 let unsent = matches!(error, BackendError::Lost { sent: false, .. });
                 if unsent {
                     lease.failed_with(UseError::Io);
@@ -189,6 +203,23 @@ async fn start_postgres(
     outcome
 }
 
+// === impl Until ===
+
+impl Until {
+    /// The caller's deadline, or the end of what its pool allows.
+    fn of<B: Backend>(lease: &Lease<B>, deadline: Instant) -> Self {
+        match lease.ends().filter(|ends| *ends < deadline) {
+            Some(at) => Self { at, held: true },
+            None => Self { at: deadline, held: false },
+        }
+    }
+
+    /// The error of whoever is not over by then.
+    fn passed(self) -> BackendError {
+        if self.held { BackendError::Held } else { BackendError::Timeout }
+    }
+}
+
 // === impl Execution ===
 
 impl Execution {
@@ -200,6 +231,11 @@ impl Execution {
         }
     }
 
+    /// When it is ended for holding its connection too long, should that be before its deadline.
+    pub fn ends(&self) -> Option<Instant> {
+        self.until.held.then_some(self.until.at)
+    }
+
     /// The next step; none when everything is read and committed. After an error there is nothing more to come. Cancel
     /// safe, except that a cancelled look-up of a type costs the connection.
     ///
@@ -207,13 +243,13 @@ impl Execution {
     /// The database refused a statement or the commit, the deadline passed, a row was too long, or the connection was
     /// lost.
     pub async fn next(&mut self) -> Result<Option<Event<'_>>, BackendError> {
-        let watch = &mut self.watch;
+        let (watch, until) = (&mut self.watch, self.until);
         match &mut self.running {
             Kin::Postgres { lease, running } => {
                 let timed = running.round_trip().is_some();
-                let step = match timeout_at(self.deadline, running.next(lease)).await {
+                let step = match timeout_at(until.at, running.next(lease)).await {
                     Ok(step) => step,
-                    Err(_) => Err(BackendError::Timeout),
+                    Err(_) => Err(until.passed()),
                 };
                 if let (false, Some(round_trip)) = (timed, running.round_trip()) {
                     lease.rtt(round_trip);
@@ -226,7 +262,11 @@ impl Execution {
                 Ok(event)
             }
             Kin::Sqlite(execution) => {
-                let event = watch.note(execution.next().await)?;
+                let event = execution.next().await.map_err(|error| match error {
+                    BackendError::Timeout => until.passed(),
+                    other => other,
+                });
+                let event = watch.note(event)?;
                 if event.is_none() {
                     watch.end = Some("done");
                 }
@@ -242,6 +282,12 @@ impl Drop for Execution {
             && let Some(round_trip) = execution.round_trip()
         {
             execution.lease().rtt(round_trip);
+        }
+        if self.until.held && Instant::now() >= self.until.at && matches!(self.watch.end, None | Some("held")) {
+            match &mut self.running {
+                Kin::Postgres { lease, .. } => lease.overheld(),
+                Kin::Sqlite(execution) => execution.lease().overheld(),
+            }
         }
         let Some(error) = self.watch.blame else { return };
         match &mut self.running {
@@ -268,7 +314,7 @@ fn unwritable(error: BackendError, work: &Work, conn: &PostgresConnection) -> Ba
 fn blame(error: &BackendError) -> Option<UseError> {
     match error {
         BackendError::Lost { .. } => Some(UseError::Io),
-        BackendError::Timeout => Some(UseError::Timeout),
+        BackendError::Timeout | BackendError::Held => Some(UseError::Timeout),
         BackendError::ReadOnly(_) => Some(UseError::ReadOnly),
         BackendError::Database(error) => match error.sqlstate.as_deref()? {
             state if state.starts_with("08") || state.starts_with("57P") => Some(UseError::Connection),
@@ -298,6 +344,7 @@ impl Watch {
             self.end = Some(match error {
                 BackendError::Lost { .. } => "lost",
                 BackendError::Timeout => "timeout",
+                BackendError::Held => "held",
                 _ => "failed",
             });
         }
@@ -311,17 +358,13 @@ impl Drop for Watch {
         if self.slow.is_zero() || took < self.slow {
             return;
         }
-        let (first, statements) = match &*self.work {
-            Work::Single(statement) => (Some(statement), 1),
-            Work::Batch(batch) => (batch.statements.first(), batch.statements.len()),
-        };
         tracing::warn!(
             pool = %self.pool,
             route = %self.route,
             took_ms = took.as_millis(),
             end = self.end.unwrap_or("abandoned"),
-            statements,
-            statement = first.map(|statement| fingerprint(&statement.sql)),
+            statements = self.work.len(),
+            statement = self.work.first().map(|first| fingerprint(&first.sql)),
             "slow query",
         );
     }

@@ -148,6 +148,7 @@ fn counters(out: &mut Exposition, pool: &str, status: &PoolStatus) {
         ("retries_sent", c.retries_sent),
         ("retries_failed", c.retries_failed),
         ("held_long", c.held_long),
+        ("held_ended", c.held_ended),
         ("closes_unconfirmed", c.closes_unconfirmed),
     ];
     for (event, count) in plain {

@@ -1,8 +1,8 @@
 //! What a dialect hands to a database, and what comes back.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
-use super::Param;
+use super::{Param, fingerprint};
 
 /// One statement with its parameters, in the database's own placeholder syntax.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +22,35 @@ pub enum Work {
     Batch(Batch),
 }
 
+/// As the log may show it: the first statement's fingerprint.
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.first().map_or(Ok(()), |first| f.write_str(&fingerprint(&first.sql)))
+    }
+}
+
 impl Work {
+    /// The first statement.
+    pub fn first(&self) -> Option<&Statement> {
+        match self {
+            Self::Single(statement) => Some(statement),
+            Self::Batch(batch) => batch.statements.first(),
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Single(_) => 1,
+            Self::Batch(batch) => batch.statements.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Whether it asked that writes be refused.
     pub fn is_read_only(&self) -> bool {
         matches!(self, Self::Batch(batch) if batch.read_only)

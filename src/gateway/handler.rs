@@ -217,7 +217,7 @@ impl Walk {
         }
         match &route.target {
             Target::Query { database, settings } => {
-                let holder = Holder { route: route.name.clone(), request: entry.id };
+                let holder = Holder { route: route.name.clone(), request: entry.id, statement: None };
                 let deadline = asked.started + route.deadline;
                 let cors = route.cors.as_ref();
                 Box::pin(query::json(take(request), settings, cors, asked.context, database, deadline, holder)).await

@@ -68,6 +68,8 @@ tally! {
     Retired => retired, "retired";
     /// An operator said so.
     Operator => operator, "operator";
+    /// Held by one request for longer than `held_limit`.
+    Held => held, "held";
 }
 
 tally! {
