@@ -38,7 +38,7 @@ use self::{
     replicas::Read,
     sqlite::Sqlite,
 };
-use crate::pool::{Holder, Lease, Operation, OperationError, Pool, PoolStatus, Standing, UseError};
+use crate::pool::{Asked, Backend, Holder, Lease, Operation, OperationError, Pool, PoolStatus, Standing, UseError};
 
 pub use error::{BackendError, DatabaseError};
 pub use fingerprint::fingerprint;
@@ -72,8 +72,18 @@ pub struct Execution {
     running: Kin,
     /// Where else it may run, if it is a read.
     read: Option<Box<Read>>,
+    /// The caller's, which `until` may come before.
     deadline: Instant,
+    until: Until,
     watch: Watch,
+}
+
+/// When work must be over.
+#[derive(Clone, Copy)]
+struct Until {
+    at: Instant,
+    /// Not the caller's deadline: nobody may hold a connection for longer.
+    held: bool,
 }
 
 enum Kin {
@@ -163,6 +173,7 @@ impl Database {
         limits: Limits,
     ) -> Result<Execution, BackendError> {
         let work = Arc::new(work);
+        let holder = Holder { statement: Some(Asked(work.clone())), ..holder };
         let route = holder.route.clone();
         let mut read = match &self.replicas {
             Some(replicas) if replicas::suits(&work) => Some(Box::new(Read::new(replicas, holder.clone(), limits))),
@@ -171,13 +182,12 @@ impl Database {
         let running = match (&self.kind, &mut read) {
             (Kind::Postgres(_), Some(read)) => Box::pin(read.start(&work, deadline)).await,
             (Kind::Postgres(pool), None) => start_postgres(pool, &work, deadline, holder, limits).await,
-            (Kind::Sqlite(pool), _) => pool
-                .checkout(deadline, holder)
-                .await
-                .map_err(BackendError::from)
-                .map(|lease| Kin::Sqlite(Box::new(sqlite::Execution::start(lease, work.clone(), deadline, limits)))),
+            (Kind::Sqlite(pool), _) => pool.checkout(deadline, holder).await.map_err(BackendError::from).map(|lease| {
+                let until = Until::of(&lease, deadline);
+                Kin::Sqlite(Box::new(sqlite::Execution::start(lease, work.clone(), until.at, limits)))
+            }),
         };
-        let running = running.map_err(|error| match error {
+        let mut running = running.map_err(|error| match error {
             BackendError::Checkout(error) if self.named && error.is_missing() => BackendError::NoSuchDatabase,
             other => other,
         })?;
@@ -190,7 +200,8 @@ impl Database {
             end: None,
             blame: None,
         };
-        Ok(Execution { running, read, deadline, watch })
+        let until = running.until(deadline);
+        Ok(Execution { running, read, deadline, until, watch })
     }
 }
 
@@ -212,10 +223,14 @@ async fn start_postgres(
             Ok(lease) => lease,
             Err(error) => break Err(error.into()),
         };
-        let begun = timeout_at(deadline, Running::begin(&mut lease, work.clone(), limits)).await;
-        match begun.unwrap_or(Err(BackendError::Timeout)) {
+        let until = Until::of(&lease, deadline);
+        let begun = timeout_at(until.at, Running::begin(&mut lease, work.clone(), limits)).await;
+        match begun.unwrap_or(Err(until.passed())) {
             Ok(running) => break Ok(Kin::Postgres { lease, running: Box::new(running) }),
             Err(error) => {
+                if matches!(error, BackendError::Held) {
+                    lease.overheld();
+                }
                 let unsent = matches!(error, BackendError::Lost { sent: false, .. });
                 if unsent {
                     lease.failed_with(UseError::Io);
@@ -234,6 +249,23 @@ async fn start_postgres(
     outcome
 }
 
+// === impl Until ===
+
+impl Until {
+    /// The caller's deadline, or the end of what its pool allows.
+    fn of<B: Backend>(lease: &Lease<B>, deadline: Instant) -> Self {
+        match lease.ends().filter(|ends| *ends < deadline) {
+            Some(at) => Self { at, held: true },
+            None => Self { at: deadline, held: false },
+        }
+    }
+
+    /// The error of whoever is not over by then.
+    fn passed(self) -> BackendError {
+        if self.held { BackendError::Held } else { BackendError::Timeout }
+    }
+}
+
 // === impl Execution ===
 
 impl Execution {
@@ -243,6 +275,11 @@ impl Execution {
             Kin::Postgres { lease, .. } => lease.waited(),
             Kin::Sqlite(execution) => execution.lease().waited(),
         }
+    }
+
+    /// When it is ended for holding its connection too long, should that be before its deadline.
+    pub fn ends(&self) -> Option<Instant> {
+        self.until.held.then_some(self.until.at)
     }
 
     /// The next step; none when everything is read and committed. After an error there is nothing more to come. Cancel
@@ -257,7 +294,13 @@ impl Execution {
             Kin::Sqlite(_) => None,
         };
         let event = match (&mut self.running, step) {
-            (Kin::Sqlite(execution), _) => self.watch.note(execution.next().await)?,
+            (Kin::Sqlite(execution), _) => {
+                let event = execution.next().await.map_err(|error| match error {
+                    BackendError::Timeout => self.until.passed(),
+                    other => other,
+                });
+                self.watch.note(event)?
+            }
             (Kin::Postgres { lease, running }, Some(step)) => running.event(lease, step),
             (Kin::Postgres { .. }, None) => None,
         };
@@ -280,7 +323,7 @@ impl Execution {
                     gone = replicas::gone(read) => Err(gone),
                 }
             };
-            let step = timeout_at(self.deadline, next).await.unwrap_or(Err(BackendError::Timeout));
+            let step = timeout_at(self.until.at, next).await.unwrap_or(Err(self.until.passed()));
             if let (false, Some(round_trip)) = (timed, running.round_trip()) {
                 lease.rtt(round_trip);
             }
@@ -292,12 +335,21 @@ impl Execution {
                 lease.failed_with(blame);
             }
             self.running = watch.note(again)?;
+            self.until = self.running.until(self.deadline);
             watch.pool = self.running.pool().unwrap_or_default();
         }
     }
 }
 
 impl Kin {
+    /// When work on it must be over.
+    fn until(&mut self, deadline: Instant) -> Until {
+        match self {
+            Self::Postgres { lease, .. } => Until::of(lease, deadline),
+            Self::Sqlite(execution) => Until::of(execution.lease(), deadline),
+        }
+    }
+
     /// The name of the pool that it runs on, where that is not the only one it could be.
     fn pool(&self) -> Option<Arc<str>> {
         match self {
@@ -313,6 +365,12 @@ impl Drop for Execution {
             && let Some(round_trip) = execution.round_trip()
         {
             execution.lease().rtt(round_trip);
+        }
+        if self.until.held && Instant::now() >= self.until.at && matches!(self.watch.end, None | Some("held")) {
+            match &mut self.running {
+                Kin::Postgres { lease, .. } => lease.overheld(),
+                Kin::Sqlite(execution) => execution.lease().overheld(),
+            }
         }
         let Some(error) = self.watch.blame else { return };
         match &mut self.running {
@@ -339,7 +397,7 @@ fn unwritable(error: BackendError, work: &Work, conn: &PostgresConnection) -> Ba
 fn blame(error: &BackendError) -> Option<UseError> {
     match error {
         BackendError::Lost { .. } => Some(UseError::Io),
-        BackendError::Timeout => Some(UseError::Timeout),
+        BackendError::Timeout | BackendError::Held => Some(UseError::Timeout),
         BackendError::ReadOnly(_) => Some(UseError::ReadOnly),
         BackendError::Database(error) => match error.sqlstate.as_deref()? {
             state if state.starts_with("08") || state.starts_with("57P") => Some(UseError::Connection),
@@ -369,6 +427,7 @@ impl Watch {
             self.end = Some(match error {
                 BackendError::Lost { .. } => "lost",
                 BackendError::Timeout => "timeout",
+                BackendError::Held => "held",
                 _ => "failed",
             });
         }

@@ -33,6 +33,8 @@ mod tests;
 pub mod value;
 mod words;
 
+pub(crate) use machine::{ControlGroup, control_groups, kibibytes};
+
 pub use check::{check, listener::collide};
 pub use diff::{Change, Class, class_of, diff};
 pub use env::Environment;

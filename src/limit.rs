@@ -1,4 +1,4 @@
-//! Rate limits by key.
+//! Rate limits by key, and what is refused when the gateway itself is overloaded.
 //!
 //! A [`Limiter`] is one `[limit.NAME]`: a token bucket a key (GCRA, by the `governor` crate), so that `burst` requests pass
 //! at once and `rate` in the long run; in the worst case `burst` plus one window's refill within a window. A route's limits
@@ -16,10 +16,13 @@
 //! When things go wrong: nothing here can fail while serving. A refused request has still been counted by the limits that
 //! were asked before the one that refused it.
 //!
+//! [`Overload`] is apart from these: it refuses by the route's priority, for the sake of the gateway, whoever asks.
+//!
 //! Left out: limits on concurrency, a store shared by several gateways.
 
 mod answer;
 mod key;
+mod overload;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -34,6 +37,7 @@ use governor::{
 
 pub use answer::{Refused, RouteLimits, Tally};
 pub use key::{Caller, Key};
+pub use overload::{Admission, Decision, Overload, Shares, Turn, retry_after};
 
 use crate::config::model::{Limit, LimitKey};
 use store::Store;

@@ -8,12 +8,15 @@
 //! Figures are counted where they arise, in atomics, and rendered ([`exposition`]) when somebody asks: [`figures`] holds those of HTTP, each
 //! other room its own.
 //!
+//! How full the process's allowance of memory and processor time is, [`pressure`] reads from the kernel's files.
+//!
 //! What it leaves out: exporting traces. A `traceparent` is passed on and logged (see [`trace`]).
 
 pub mod access_log;
 pub mod exposition;
 pub mod figures;
 mod logs;
+pub mod pressure;
 pub mod trace;
 
 use std::cell::Cell;

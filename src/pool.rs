@@ -73,7 +73,7 @@ mod tests;
 
 pub use alarm::{Alarm, Alert, Look, Rule};
 pub use backend::{
-    Backend, Connection, Failure, FailureClass, Holder, Hygiene, Manager, Metrics, Peek, Probe, RecycleError,
+    Asked, Backend, Connection, Failure, FailureClass, Holder, Hygiene, Manager, Metrics, Peek, Probe, RecycleError,
     RecycleResult,
 };
 pub use budget::Budget;

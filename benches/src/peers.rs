@@ -128,6 +128,8 @@ fn sluicegate(at: &Workshop, port: u16) -> Result<Vec<String>> {
 workers = 1
 state = "{root}/state"
 max_connections_per_address = 10000
+[overload]
+cpu = 0
 [log]
 filter = "warn"
 access = "{root}/sluicegate.access"

@@ -91,6 +91,8 @@ fn gateway(at: &Workshop) -> Result<Server> {
 [server]
 workers = 1
 state = "{root}/state"
+[overload]
+cpu = 0
 [log]
 filter = "warn"
 access = "{root}/query.access"

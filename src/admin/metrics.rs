@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use super::{replicas, status};
 use crate::{
     gateway::{Generation, Shared},
-    observe::{self, exposition::Exposition},
+    limit::Shares,
+    observe::{self, exposition::Exposition, pressure::Pressure},
     pool::{Counters, DecisionCount, Histograms, PoolStatus},
 };
 
@@ -28,6 +29,7 @@ pub(super) fn render(shared: &Shared) -> String {
         let labels = [("db_client_connection_pool_name", &*alert.pool), ("rule", alert.rule.as_str())];
         out.gauge("sluicegate_alert", "An alert that stands, with its figure", &labels, alert.value);
     }
+    overload(&mut out, shared);
     upstreams(&mut out, &generation);
     plugins(&mut out, shared);
     out.render()
@@ -152,6 +154,7 @@ fn counters(out: &mut Exposition, pool: &str, c: &Counters) {
         ("retries_sent", c.retries_sent),
         ("retries_failed", c.retries_failed),
         ("held_long", c.held_long),
+        ("held_ended", c.held_ended),
         ("closes_unconfirmed", c.closes_unconfirmed),
     ];
     for (event, count) in plain {
@@ -201,6 +204,29 @@ fn times(out: &mut Exposition, pool: &str, of: Histograms) {
     ];
     for (name, help, now) in all {
         out.histogram(name, help, &[("db_client_connection_pool_name", pool)], now);
+    }
+}
+
+/// How short the gateway itself is of something, and who is refused for it.
+fn overload(out: &mut Exposition, shared: &Shared) {
+    let standing = shared.overload.standing();
+    let Pressure { memory, cpu } = standing.pressure;
+    for (resource, share) in [("memory", memory), ("cpu", cpu)] {
+        let help = "How full a resource of the gateway's own is, from 0 to 1";
+        if let Some(share) = share {
+            out.gauge("sluicegate_pressure_ratio", help, &[("resource", resource)], share);
+        }
+    }
+    let Shares { low, normal, high } = standing.refused;
+    for (priority, share) in [("low", low), ("normal", normal), ("high", high)] {
+        let help = "Share of requests refused, by the priority of their route";
+        out.gauge("sluicegate_overload_refused_ratio", help, &[("priority", priority)], share);
+    }
+    for (route, figures) in shared.http.routes() {
+        for (cause, count) in figures.refused() {
+            let labels = [("http_route", route.as_str()), ("cause", cause.as_str())];
+            out.counter("sluicegate_overload_refused_requests", "Requests refused while overloaded", &labels, count);
+        }
     }
 }
 

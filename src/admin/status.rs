@@ -39,7 +39,8 @@ pub(super) fn status(shared: &Shared) -> Value {
     let pools: Vec<PoolStatus> = entries.values().map(PoolEntry::status).collect();
     let degraded = shared.plugins.status().iter().any(PluginStatus::is_degraded)
         || pools.iter().any(is_degraded)
-        || entries.values().any(replicas::lacks_some);
+        || entries.values().any(replicas::lacks_some)
+        || shared.overload.standing().cause.is_some();
     let with_replicas = |(pool, entry): (&PoolStatus, _)| (pool.name.to_string(), replicas::with_replicas(pool, entry));
     json!({
         "health": health(shared, degraded),
@@ -56,6 +57,7 @@ pub(super) fn status(shared: &Shared) -> Value {
         "pools": pools.iter().zip(generation.pools.values()).map(with_replicas).collect::<Map<_, _>>(),
         "retiring": shared.retiring_pools(),
         "alerts": shared.alerts.standing(),
+        "overload": shared.overload.standing(),
         "upstreams": upstreams(&generation),
         "tunnels": shared.tunnels.open(),
         "limits": generation.limits.iter().map(|(name, limiter)| (name.clone(), json!({ "keys": limiter.len() }))).collect::<Map<_, _>>(),
@@ -119,7 +121,8 @@ fn routes(shared: &Shared, generation: &Generation) -> Vec<Value> {
         .map(|(name, figures)| {
             let by_class = figures.durations().into_iter().filter(|(_, now)| now.count > 0);
             let classes: Map<_, _> = by_class.map(|(class, now)| (class.to_owned(), json!(now.count))).collect();
-            json!({ "name": name, "active": figures.active(), "answers": classes, "aborted": figures.aborted(), "bytes": figures.sent() })
+            let overload: u64 = figures.refused().iter().map(|(_, count)| count).sum();
+            json!({ "name": name, "active": figures.active(), "answers": classes, "aborted": figures.aborted(), "refused_overloaded": overload, "bytes": figures.sent() })
         })
         .collect()
 }

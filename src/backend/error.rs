@@ -26,6 +26,9 @@ pub enum BackendError {
     /// The deadline passed.
     #[error("deadline passed while the statement ran")]
     Timeout,
+    /// It held a connection for longer than its pool lets anyone (`held_limit`).
+    #[error("the connection was held for too long")]
+    Held,
     /// The connection was lost.
     #[error("connection lost {}: {reason}", if *sent { "after the statement was sent" } else { "before the statement was sent" })]
     Lost {

@@ -57,7 +57,7 @@ fn sqlite(directory: &Path) -> Database {
 
 async fn start(database: &Database, work: Work, within: Duration) -> Result<Execution, BackendError> {
     let limits = Limits { row: 1 << 20 };
-    let holder = Holder { route: "/query".into(), request: 1 };
+    let holder = Holder { route: "/query".into(), request: 1, statement: None };
     database.start(work, Instant::now() + within, holder, limits).await
 }
 
@@ -121,6 +121,78 @@ async fn the_deadline_holds_and_the_connection_comes_back() {
         drop(start(&database, sleep, AMPLE).await.unwrap());
         assert_eq!(timeout(Duration::from_secs(5), ask(&database, "select 1")).await.unwrap().unwrap(), "1");
     }
+}
+
+#[tokio::test]
+async fn whoever_holds_a_connection_too_long_loses_it() {
+    let cluster = Cluster::start();
+    let database = postgres(&cluster, json!({ "held_limit": "300ms" }));
+    let admin = cluster.admin().await;
+    let process = ask(&database, "select pg_backend_pid()").await.unwrap();
+    assert!(matches!(ask(&database, "select pg_sleep(60)").await, Err(BackendError::Held)));
+    none_is(&admin, "active").await;
+    // One who does not even look: what it began is ended when it is let go of.
+    let long = Work::Single(statement("select pg_sleep(60)", json!([])));
+    let running = start(&database, long, AMPLE).await.unwrap();
+    let ends = running.ends().unwrap();
+    tokio::time::sleep_until(ends).await;
+    drop(running);
+    assert_ne!(ask(&database, "select pg_backend_pid()").await.unwrap(), process, "it was closed");
+    none_is(&admin, "active").await;
+    let counters = database.kind().status().counters;
+    assert_eq!((counters.held_ended, counters.closes.held, counters.closes.unclean), (2, 2, 0));
+}
+
+#[tokio::test]
+async fn a_deadline_before_the_limit_is_only_a_deadline() {
+    let cluster = Cluster::start();
+    let database = postgres(&cluster, json!({ "held_limit": "1h" }));
+    let process = ask(&database, "select pg_backend_pid()").await.unwrap();
+    let sleep = Work::Single(statement("select pg_sleep(60)", json!([])));
+    let running = start(&database, sleep, Duration::from_millis(250)).await.unwrap();
+    assert!(running.ends().is_none());
+    assert!(matches!(last(running).await, Err(BackendError::Timeout)));
+    assert_eq!(ask(&database, "select pg_backend_pid()").await.unwrap(), process, "it was kept");
+    assert_eq!(database.kind().status().counters.held_ended, 0);
+}
+
+#[tokio::test]
+async fn sqlite_is_let_go_of_in_time_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", directory.path().join("test.db").display());
+    let config = json!({ "backend": "sqlite", "url": url, "held_limit": "200ms" });
+    let config: model::Pool = serde_json::from_value(config).unwrap();
+    let pool = pool(&config, Sqlite::new(&url, &config.sqlite).unwrap());
+    let database = Database::new(Kind::Sqlite(pool), Duration::ZERO);
+    let endless = "with recursive n(i) as (select 1 union all select i + 1 from n) select count(*) from n";
+    assert!(matches!(ask(&database, endless).await, Err(BackendError::Held)));
+    assert_eq!(ask(&database, "select 1").await.unwrap(), "Integer(1)");
+    assert_eq!(database.kind().status().counters.held_ended, 1);
+}
+
+#[tokio::test]
+async fn a_frozen_server_is_found_by_the_pools_own_probe() {
+    let cluster = Cluster::start();
+    let settings = json!({ "size": { "min": 1, "max": 1 }, "keepalive": "1s", "sweep_interval": "100ms" });
+    let database = postgres(&cluster, settings);
+    let Kind::Postgres(pool) = database.kind() else { panic!("it is PostgreSQL") };
+    let driver = tokio::spawn(Arc::clone(pool).drive());
+    let process = ask(&database, "select pg_backend_pid()").await.unwrap();
+    let until = Instant::now() + AMPLE;
+    while pool.status().counters.probes < 2 {
+        assert!(Instant::now() < until, "it is not asked");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(ask(&database, "select pg_backend_pid()").await.unwrap(), process, "it has proved good");
+    let frozen = Pid::from_raw(process.parse().unwrap()).unwrap();
+    kill_process(frozen, Signal::STOP).unwrap();
+    while pool.status().counters.closes.broken == 0 {
+        assert!(Instant::now() < until, "nobody has noticed");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    kill_process(frozen, Signal::CONT).unwrap();
+    driver.abort();
+    assert_ne!(ask(&database, "select pg_backend_pid()").await.unwrap(), process);
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 //! What a dialect hands to a database, and what comes back.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
-use super::Param;
+use super::{Param, fingerprint};
 
 /// One statement with its parameters, in the database's own placeholder syntax.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +22,13 @@ pub enum Work {
     Read(Statement),
     /// Statements in one transaction; the first error rolls all back.
     Batch(Batch),
+}
+
+/// As the log may show it: the first statement's fingerprint.
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.statements().first().map_or(Ok(()), |first| f.write_str(&fingerprint(&first.sql)))
+    }
 }
 
 impl Work {

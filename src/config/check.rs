@@ -37,6 +37,7 @@ pub(super) fn check_with(config: &Config, secrets: &Revealed, doubtful: &BTreeSe
     check.log();
     check.admin();
     check.alert();
+    check.overload();
     check.listeners();
     check.plugins();
     check.pools();

@@ -31,8 +31,10 @@ const BUILT_IN_DIRECTORY: &str = "config";
 /// Largest file that is read: a configuration of a thousand routes is a tenth of it.
 const MAX_BYTES: u64 = 4 << 20;
 /// The model's top level.
-const TABLES: [&str; 11] =
-    ["alert", "server", "log", "admin", "listener", "plugin", "pool", "upstream", "limit", "consumer", "route"];
+const TABLES: [&str; 12] = [
+    "alert", "overload", "server", "log", "admin", "listener", "plugin", "pool", "upstream", "limit", "consumer",
+    "route",
+];
 
 /// Where a configuration comes from.
 #[derive(Clone, Debug, Default)]

@@ -23,33 +23,49 @@ fn pool_size(cores: u64, memory: Option<u64>) -> u32 {
 /// Bytes of memory: the machine's, or the least limit of the control groups that hold this process.
 fn memory(root: &Path) -> Option<u64> {
     let read = |path: &str| fs::read_to_string(root.join(path)).ok();
-    let machine = read("proc/meminfo").as_deref().and_then(mem_total);
-    let groups = read("proc/self/cgroup").unwrap_or_default();
-    let limits = limit_files(&groups).into_iter().filter_map(|path| read(&path)?.trim().parse().ok());
+    let machine = read("proc/meminfo").as_deref().and_then(|text| kibibytes(text, "MemTotal:"));
+    let groups = control_groups(&read("proc/self/cgroup").unwrap_or_default(), "memory");
+    let limits = groups.into_iter().filter_map(|group| {
+        let file = if group.unified { "memory.max" } else { "memory.limit_in_bytes" };
+        read(&format!("{}/{file}", group.directory))?.trim().parse().ok()
+    });
     limits.chain(machine).min()
 }
 
-fn mem_total(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+/// A line of `/proc/meminfo` or `/proc/PID/status`, in bytes.
+pub(crate) fn kibibytes(text: &str, field: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Where limits may stand, version 2 (`0::/path`) and 1 (`4:memory:/path`), each group with its ancestors. Inside a
-/// container the path is often of another root: then only the topmost file is there, and it is the container's.
-fn limit_files(groups: &str) -> Vec<String> {
-    let mut files = Vec::new();
+/// Where the files of a control group may lie.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ControlGroup {
+    /// Version 2, one hierarchy for all controllers; else version 1.
+    pub(crate) unified: bool,
+    /// From the root of the file system, without its `/`.
+    pub(crate) directory: String,
+}
+
+/// What `/proc/self/cgroup` says of a controller: version 2 (`0::/path`) and 1 (`4:memory:/path`), each group before its
+/// ancestors. Inside a container the path is often of another root: then only the topmost is there, and it is the container's.
+pub(crate) fn control_groups(groups: &str, controller: &str) -> Vec<ControlGroup> {
+    let mut found = Vec::new();
     for line in groups.lines() {
         let mut fields = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
-        let (root, file) = match controllers {
-            "" => ("sys/fs/cgroup", "memory.max"),
-            list if list.split(',').any(|name| name == "memory") => ("sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+        let (unified, root) = match controllers {
+            "" => (true, "sys/fs/cgroup".to_owned()),
+            list if list.split(',').any(|name| name == controller) => (false, format!("sys/fs/cgroup/{controller}")),
             _ => continue,
         };
         let ancestors = Path::new(path).ancestors().filter_map(Path::to_str);
-        files.extend(ancestors.map(|path| format!("{root}{}/{file}", path.trim_end_matches('/'))));
+        found.extend(ancestors.map(|path| {
+            let directory = format!("{root}{}", path.trim_end_matches('/'));
+            ControlGroup { unified, directory }
+        }));
     }
-    files
+    found
 }
 
 #[cfg(test)]

@@ -18,8 +18,8 @@ pub use pool::{
     Replicas, Reset, SqliteTuning, Synchronous,
 };
 pub use route::{
-    Access, Consumer, Cors, Dialect, HostHeader, Limit, LimitKey, NamedBy, Open, Proxy, Query, Redirect, Respond,
-    Route, Upstream, UpstreamTls,
+    Access, Consumer, Cors, Dialect, HostHeader, Limit, LimitKey, NamedBy, Open, Priority, Proxy, Query, Redirect,
+    Respond, Route, Upstream, UpstreamTls,
 };
 
 use super::value::{Secret, Size, Span, address, networks, word};
@@ -36,6 +36,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// When a pool's figures are worth a word.
     pub alert: Alert,
+    /// When the gateway itself is under pressure.
+    pub overload: Overload,
     /// Sockets that accept, by name.
     pub listener: BTreeMap<String, Listener>,
     /// Policy components, by name.
@@ -150,6 +152,25 @@ impl Default for Alert {
             breaker_open: Span::secs(300),
             failed_checks: 3,
         }
+    }
+}
+
+/// `[overload]`: how full the gateway itself may be before it refuses requests, those of routes with the lowest priority
+/// first. A threshold of 0 turns its resource off. All are live.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Overload {
+    /// Memory in use, of the least that the control groups, the machine and `memory_limit` allow. Default 0.85.
+    pub memory: f64,
+    /// Processor time taken, of what the control groups or the cores allow, for seconds on end. Default 0.8.
+    pub cpu: f64,
+    /// Memory that the process may take, where that is less than its control group and the machine allow.
+    pub memory_limit: Option<Size>,
+}
+
+impl Default for Overload {
+    fn default() -> Self {
+        Self { memory: 0.85, cpu: 0.8, memory_limit: None }
     }
 }
 

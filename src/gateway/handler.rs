@@ -1,4 +1,4 @@
-//! The walk of a request through a generation: route, limits by address, access, limits by consumer, target.
+//! The walk of a request through a generation: route, overload, limits by address, access, limits by consumer, target.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -153,7 +153,7 @@ impl Walk {
         }
     }
 
-    /// Past the limits and the door, or not.
+    /// Past overload, the limits and the door, or not.
     fn admit(
         &self,
         generation: &Generation,
@@ -163,6 +163,9 @@ impl Walk {
         entry: &mut Entry,
         tally: &mut Tally,
     ) -> Result<Option<Arc<ConsumerHandle>>, Box<Response>> {
+        if let Some(refusal) = self.shared.overload.refusal(route, entry) {
+            return Err(refusal.into());
+        }
         let mut caller = Caller { address: asked.client, consumer: None, headers: request.headers() };
         if let Err(refused) = route.limits.check_before_access(&caller, tally) {
             entry.reason = Some("rate-limit");
@@ -219,7 +222,7 @@ impl Walk {
                     Ok(database) => database,
                     Err(error) => return no_database(error, entry),
                 };
-                let holder = Holder { route: route.name.clone(), request: entry.id };
+                let holder = Holder { route: route.name.clone(), request: entry.id, statement: None };
                 let deadline = asked.started + route.deadline;
                 let cors = route.cors.as_ref();
                 Box::pin(query::json(take(request), settings, cors, asked.context, &database, deadline, holder)).await

@@ -13,6 +13,7 @@ use super::{
     ending,
     inputs::{self, InputWatch, Reading},
     listeners::{self, Command},
+    overload,
     shared::{Ingredients, ReloadRequest, Shared},
     supervisor::{LOOK, Next, Supervisor, report},
     worker,
@@ -158,6 +159,7 @@ async fn live(
         return Err(report(&loaded, deaf).into());
     }
     tokio::task::spawn_local(follow_plugins(shared.clone()));
+    tokio::task::spawn_local(overload::watch(shared.clone()));
     tell_ready(&shared, admin.as_deref());
     companion.ready(&shared);
     serve(&mut supervisor, requests, &mut signals).await;

@@ -17,7 +17,9 @@ use tokio::{
     time::Instant,
 };
 
-use super::{alerts::Alerts, generation::Generation, listeners::Listeners, pools::Retiring, servers::Servers};
+use super::{
+    alerts::Alerts, generation::Generation, listeners::Listeners, overload::Overload, pools::Retiring, servers::Servers,
+};
 use crate::{
     access::FailedAuth,
     config::{Report, Source},
@@ -69,6 +71,8 @@ pub struct Shared {
     pub reloads: Reloads,
     /// What is worth an operator's attention.
     pub alerts: Alerts,
+    /// What is refused while the gateway itself is short of something.
+    pub overload: Overload,
     requests: AtomicU64,
     reload: mpsc::Sender<ReloadRequest>,
 }
@@ -171,6 +175,7 @@ impl Shared {
             draining: AtomicBool::new(false),
             reloads: Reloads::default(),
             alerts: Alerts::default(),
+            overload: Overload::default(),
             requests: AtomicU64::new(0),
             reload: of.reload,
         })

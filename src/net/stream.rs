@@ -151,6 +151,16 @@ impl Stream {
         SockRef::from(tcp).set_tcp_keepalive(&keepalive)
     }
 
+    /// Gives the connection up when what was sent has been unacknowledged, or what is to be sent has not been taken, for
+    /// `limit` (`TCP_USER_TIMEOUT`, RFC 5482). Does nothing on a Unix socket.
+    ///
+    /// # Errors
+    /// The socket refuses.
+    pub fn set_user_timeout(&self, limit: Duration) -> io::Result<()> {
+        let Socket::Tcp(tcp) = self.socket() else { return Ok(()) };
+        SockRef::from(tcp).set_tcp_user_timeout(Some(limit))
+    }
+
     fn socket(&self) -> &Socket {
         match &self.0 {
             Kind::Plain(socket) => socket,

@@ -14,6 +14,8 @@ use std::{
 
 use parking_lot::Mutex;
 
+use super::pressure::Resource;
+
 /// Upper bounds of the duration buckets in microseconds: OpenTelemetry's advice for HTTP, with two finer ones below.
 const BUCKETS_US: [u64; 16] = [
     1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 75_000, 100_000, 250_000, 500_000, 750_000, 1_000_000, 2_500_000,
@@ -32,6 +34,8 @@ pub struct RouteFigures {
     active: AtomicI64,
     /// By class of status, 1xx to 5xx.
     classes: [Durations; 5],
+    /// Requests refused for want of a resource: memory, processor time.
+    refused: [AtomicU64; 2],
     /// Answers that broke off.
     aborted: AtomicU64,
     sent: AtomicU64,
@@ -94,6 +98,17 @@ impl RouteFigures {
     /// Requests under way.
     pub fn active(&self) -> i64 {
         self.active.load(Ordering::Relaxed)
+    }
+
+    /// A request was refused for want of a resource.
+    pub fn refuse(&self, cause: Resource) {
+        self.refused[usize::from(cause == Resource::Cpu)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests refused, by what was short.
+    pub fn refused(&self) -> [(Resource, u64); 2] {
+        let [memory, cpu] = self.refused.each_ref().map(|count| count.load(Ordering::Relaxed));
+        [(Resource::Memory, memory), (Resource::Cpu, cpu)]
     }
 
     /// Answers that broke off.

@@ -1,6 +1,6 @@
 //! What the pool asks of a database: deadpool's [`Manager`] for making connections, and the rest of a connection's life.
 
-use std::{fmt, io};
+use std::{fmt, io, sync::Arc};
 
 pub use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 
@@ -160,7 +160,25 @@ impl fmt::Display for FailureClass {
 #[derive(Clone, Debug, Default)]
 pub struct Holder {
     /// The route's name.
-    pub route: std::sync::Arc<str>,
+    pub route: Arc<str>,
     /// The request's id.
     pub request: u64,
+    /// What it asks, as the log may show it; none before that is known.
+    pub statement: Option<Asked>,
+}
+
+/// What a holder asks of the database, in a form that the log may show: its `Display`. Rendered only when it is wanted.
+#[derive(Clone)]
+pub struct Asked(pub Arc<dyn fmt::Display + Send + Sync>);
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }

@@ -243,12 +243,17 @@ impl<C> Core<C> {
     /// A connection in use comes back clean: to the oldest waiter, else to the idle. Returns its use.
     pub(crate) fn give_back(&mut self, now: Instant, held: Box<Held<C>>, todo: &mut Actions<C>) -> Option<Use> {
         let used = self.uses.end(now, held.record.seat);
-        match &used {
-            Some(used) if used.doomed => self.send_off(held, Cause::Operator, todo),
-            _ => self.place(now, held, todo),
+        match used.as_ref().and_then(|used| used.doomed) {
+            Some(cause) => self.send_off(held, cause, todo),
+            None => self.place(now, held, todo),
         }
         self.settle(now, todo);
         used
+    }
+
+    /// A connection has been in use for too long: it is closed when it comes back. Returns its use.
+    pub(crate) fn overheld(&mut self, seat: usize) -> Option<Use> {
+        self.uses.doom(seat, Cause::Held).cloned()
     }
 
     /// A connection in use is of no more use. Returns its use.

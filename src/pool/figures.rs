@@ -66,6 +66,8 @@ pub struct Counters {
     pub retries_failed: u64,
     /// Connections held longer than `held_warning`.
     pub held_long: u64,
+    /// Requests ended as they held a connection longer than `held_limit`.
+    pub held_ended: u64,
     /// Answers of policies that were not followed to the letter.
     pub clamped: Clamps,
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{field::display, info, warn};
 
 use super::{
     backend::{Backend, Connection, Hygiene, Probe},
@@ -72,6 +72,28 @@ impl<B: Backend> Lease<B> {
     pub fn discard(mut self) {
         if let Some(held) = self.held.take() {
             self.pool.send_away(held, &self.usage, Cause::Abandoned);
+        }
+    }
+
+    /// When whoever holds it is to be ended; none: never. See [`Self::overheld`].
+    pub fn ends(&self) -> Option<Instant> {
+        let limit = self.pool.settings.load().held_limit;
+        (!limit.is_zero()).then(|| self.usage.since + limit)
+    }
+
+    /// It was held for too long: what runs on it is stopped when it is dropped, and it is closed.
+    pub fn overheld(&mut self) {
+        let seat = self.held().record.seat;
+        let mut state = self.pool.state.lock();
+        state.counters.held_ended += 1;
+        let used = state.core.overheld(seat);
+        drop(state);
+        if let Some(used) = used {
+            let held_ms = self.usage.since.elapsed().as_millis();
+            let (route, request) = (&*used.holder.route, used.holder.request);
+            let statement = used.holder.statement.as_ref().map(display);
+            let pool = &self.pool.name;
+            warn!(%pool, connection = used.id, route, request, held_ms, statement, "connection held beyond its limit: its request is ended");
         }
     }
 
@@ -219,7 +241,8 @@ impl<B: Backend> Pool<B> {
         if let Some(used) = used.filter(|used| used.warned) {
             let held_ms = now.saturating_duration_since(used.since).as_millis();
             let (route, request) = (&*used.holder.route, used.holder.request);
-            info!(pool = %self.name, connection = used.id, route, request, held_ms, "connection held for long came back");
+            let statement = used.holder.statement.as_ref().map(display);
+            info!(pool = %self.name, connection = used.id, route, request, held_ms, statement, "connection held for long came back");
         }
     }
 }

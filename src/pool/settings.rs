@@ -72,6 +72,10 @@ pub struct PoolSettings {
     pub held_warning: Duration,
     /// Time between summaries in the log; zero: none.
     pub summary_interval: Duration,
+    /// A request that holds a connection longer is ended; zero: never.
+    pub held_limit: Duration,
+    /// An idle connection that has not been heard of for longer is pinged; zero: never.
+    pub keepalive: Duration,
     /// Cores the gateway runs on, as policies are told.
     pub cores: u32,
     pub(crate) thresholds: Thresholds,
@@ -113,6 +117,8 @@ impl PoolSettings {
             slow_checkout: pool.slow_checkout.0,
             held_warning: pool.held_warning.0,
             summary_interval: pool.summary_interval.0,
+            held_limit: pool.held_limit.0,
+            keepalive: pool.keepalive.0,
             cores,
             thresholds: Thresholds {
                 failures: pool.breaker.failures.max(1),
@@ -170,7 +176,7 @@ fn session(pool: &Pool) -> u64 {
     pool.password.as_ref().map(&mut secret);
     pool.behind_pgbouncer.hash(&mut hasher);
     pool.statement_cache.hash(&mut hasher);
-    for span in [pool.statement_timeout, pool.idle_in_transaction_timeout, pool.tcp_keepalive] {
+    for span in [pool.statement_timeout, pool.idle_in_transaction_timeout, pool.tcp_keepalive, pool.tcp_user_timeout] {
         span.hash(&mut hasher);
     }
     pool.application_name.hash(&mut hasher);
@@ -219,6 +225,7 @@ mod tests {
             json!({ "behind_pgbouncer": true }),
             json!({ "statement_cache": 0 }),
             json!({ "statement_timeout": "7s" }),
+            json!({ "tcp_user_timeout": "7s" }),
             json!({ "application_name": "other" }),
             json!({ "tls": { "server_name": "db" } }),
             json!({ "sqlite": { "synchronous": "full" } }),

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{field::display, info, warn};
 
 use super::{
     backend::{Backend, Connection, Holder},
@@ -157,7 +157,7 @@ impl<B: Backend> Pool<B> {
             }
             state.core.fill(now, settings.min, min_idle, todo);
             state.core.replace(now, &plan.replace, todo);
-            let holder = Holder { route: "keep-alive".into(), request: 0 };
+            let holder = Holder { route: "keep-alive".into(), ..Holder::default() };
             let borrow = |id: &u64| state.core.borrow(now, *id, holder.clone());
             plan.probe.iter().filter_map(borrow).collect::<Vec<_>>()
         });
@@ -286,7 +286,8 @@ impl<B: Backend> Pool<B> {
         for used in long {
             let held_ms = millis(now.saturating_duration_since(used.since));
             let (route, request) = (&*used.holder.route, used.holder.request);
-            warn!(pool = %self.name, connection = used.id, route, request, held_ms, "connection held for long");
+            let statement = used.holder.statement.as_ref().map(display);
+            warn!(pool = %self.name, connection = used.id, route, request, held_ms, statement, "connection held for long");
         }
     }
 }
@@ -317,5 +318,6 @@ fn sweep_situation(glance: &Glance, settings: &PoolSettings) -> SweepSituation {
         waiters: glance.counts.waiters,
         lifetime: settings.max_lifetime,
         idle_timeout: settings.idle_timeout,
+        keepalive: settings.keepalive,
     }
 }

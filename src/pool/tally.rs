@@ -84,6 +84,8 @@ tally! {
     Operator => operator, "operator";
     /// Given up for a sister pool on the same server.
     Yielded => yielded, "yielded";
+    /// Held by one request for longer than `held_limit`.
+    Held => held, "held";
 }
 
 tally! {

@@ -131,6 +131,13 @@ impl From<BackendError> for Problem {
                     .retry_in(Duration::from_secs(1))
             }
             BackendError::Timeout => timeout(error.to_string()).with("outcome", "unknown"),
+            BackendError::Held => Self::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "Held too long",
+                error.to_string() + ", longer than its pool allows",
+            )
+            .with("reason", "held-limit")
+            .with("outcome", "unknown"),
             BackendError::Lost { outcome_unknown, ref reason, .. } => {
                 tracing::warn!(reason, outcome_unknown, "database connection lost");
                 let detail = "the connection to the database was lost";

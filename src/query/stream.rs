@@ -41,11 +41,20 @@ const LATE: Duration = Duration::from_millis(250);
 pub(super) trait Steps: Send + 'static {
     /// The next step.
     fn next(&mut self) -> impl Future<Output = Result<Option<Event<'_>>, BackendError>> + Send;
+
+    /// When they end by themselves for what they hold, should that be before the deadline.
+    fn ends(&self) -> Option<Instant> {
+        None
+    }
 }
 
 impl Steps for Execution {
     fn next(&mut self) -> impl Future<Output = Result<Option<Event<'_>>, BackendError>> + Send {
         Self::next(self)
+    }
+
+    fn ends(&self) -> Option<Instant> {
+        Self::ends(self)
     }
 }
 
@@ -66,7 +75,8 @@ pub(super) async fn respond(steps: impl Steps, form: Form, bounds: Bounds) -> Re
     let body = if answer.fill(HEAD).await? {
         Body::full(answer.writer.take(0))
     } else {
-        Body::stream(Timed::new(answer.into_frames(form).boxed(), form, bounds.deadline))
+        let ends = answer.steps.ends();
+        Body::stream(Timed::new(answer.into_frames(form).boxed(), form, ends, bounds.deadline))
     };
     let mut response = Response::new(body);
     let kind = if form == Form::Lines { "application/x-ndjson" } else { "application/json" };
@@ -140,6 +150,8 @@ fn cut_short(trouble: Trouble) -> Problem {
 struct Timed {
     shared: Arc<Mutex<State>>,
     form: Form,
+    /// It was not the deadline that ended it.
+    held: bool,
     timer: AbortHandle,
 }
 
@@ -150,18 +162,24 @@ enum State {
 }
 
 impl Timed {
-    fn new(frames: BoxStream<'static, Result<Bytes, CutShort>>, form: Form, deadline: Instant) -> Self {
+    fn new(
+        frames: BoxStream<'static, Result<Bytes, CutShort>>,
+        form: Form,
+        ends: Option<Instant>,
+        deadline: Instant,
+    ) -> Self {
+        let until = ends.unwrap_or(deadline);
         let shared = Arc::new(Mutex::new(State::Running { frames, waker: None }));
         let timed = Arc::downgrade(&shared);
         let timer = tokio::spawn(async move {
-            tokio::time::sleep_until(deadline + LATE).await;
+            tokio::time::sleep_until(until + LATE).await;
             let Some(shared) = timed.upgrade() else { return };
             let expired = std::mem::replace(&mut *shared.lock(), State::Expired);
             if let State::Running { waker: Some(waker), .. } = &expired {
                 waker.wake_by_ref();
             }
         });
-        Self { shared, form, timer: timer.abort_handle() }
+        Self { shared, form, held: ends.is_some(), timer: timer.abort_handle() }
     }
 }
 
@@ -181,7 +199,7 @@ impl http_body::Body for Timed {
                 }
             },
             State::Expired => {
-                let problem = cut_short(Trouble::Slow);
+                let problem = cut_short(if self.held { BackendError::Held.into() } else { Trouble::Slow });
                 Some(if self.form == Form::Lines { Ok(error_line(problem.into_object())) } else { Err(CutShort) })
             }
             State::Over => None,

@@ -21,6 +21,7 @@ mod hostile;
 mod metrics;
 mod operate;
 mod outages;
+mod overload;
 mod pgbouncer;
 mod pools;
 mod proxying;

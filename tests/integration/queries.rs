@@ -248,3 +248,40 @@ async fn a_long_answer_passes_through_bounded_memory() {
     assert!(bytes > 300 * MIB - 15 * MIB, "{bytes} bytes");
     assert!(peak - before < 32 << 10, "{} KiB more at the peak", peak - before);
 }
+
+#[tokio::test]
+async fn a_request_that_holds_its_connection_too_long_is_ended_although_nobody_reads() {
+    let server = Postgres::start(0, &[]).await;
+    let pool = format!(
+        "backend = \"postgres\"\nurl = \"{}\"\nsize = {{ max = 1 }}\nsweep_interval = \"100ms\"\nheld_warning = \"300ms\"\n\
+         held_limit = \"1s\"",
+        server.url()
+    );
+    let config = config(&pool).replace("tls = { self_signed = [\"localhost\"] }\n", "");
+    let mut gateway = Gateway::start(&config).await;
+    let sql = "select repeat('secret', 100000) from generate_series(1, 10)";
+    let body = json!({ "sql": sql }).to_string();
+    let head = format!(
+        "POST /query HTTP/1.1\r\nhost: localhost\r\naccept: application/x-ndjson\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    // A window of a few KiB, and nobody who reads.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut mute = socket.connect(gateway.address("public")).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut mute, head.as_bytes()).await.unwrap();
+    gateway.status_until("/pools/main/counters/closes/held", |now| now.as_u64() == Some(1)).await;
+    assert_eq!(gateway.figure("/pools/main/counters/held_ended").await, 1);
+    assert_eq!(gateway.figure("/pools/main/in_use").await, 0);
+    for message in ["\"connection held for long\"", "held beyond its limit", "held for long came back"] {
+        let line = gateway.logged(message).await;
+        assert!(line.contains("select repeat(?) from generate_series(?)") && line.contains("/query"), "{line}");
+        assert!(!line.contains("secret"), "{line}");
+    }
+    let mut client = Client::plain(gateway.address("public")).await.unwrap();
+    let (status, told) = ask(&mut client, json!({ "sql": "select pg_sleep(60)" })).await;
+    assert_eq!((status, &told["reason"], &told["outcome"]), (504, &json!("held-limit"), &json!("unknown")), "{told}");
+    assert_eq!(ask(&mut client, json!({ "sql": "select 1" })).await.0, 200);
+    drop(mute);
+}

@@ -55,6 +55,9 @@ pub(super) async fn places(
 /// Connects to `place`, encrypted as the settings demand.
 pub(super) async fn open(settings: &Settings, place: &Place, deadline: Instant) -> Result<Stream, PostgresFailure> {
     let mut stream = dial_host(&place.host, settings.keepalive, deadline).await?;
+    if let Some(limit) = settings.user_timeout {
+        stream.set_user_timeout(limit)?;
+    }
     let (tls, forced) = match (&settings.encryption, &place.name) {
         (Encryption::Never, _) | (_, None) => return Ok(stream),
         (Encryption::IfOffered(tls), Some(name)) => ((tls, name), false),

@@ -30,6 +30,7 @@ pub(super) struct Settings {
     /// Which kind of session is wanted.
     pub(super) session: TargetSessionAttrs,
     pub(super) keepalive: Option<Duration>,
+    pub(super) user_timeout: Option<Duration>,
     pub(super) connect_timeout: Duration,
     /// Prepared statements kept on a connection.
     pub(super) statement_cache: usize,
@@ -99,6 +100,7 @@ impl Settings {
             encryption: encryption(pool, mode.as_deref())?,
             session: startup.get_target_session_attrs(),
             keepalive: (!keepalive.is_zero()).then_some(keepalive),
+            user_timeout: Some(pool.tcp_user_timeout.0).filter(|limit| !limit.is_zero()),
             connect_timeout: pool.connect_timeout.0,
             statement_cache: if pool.behind_pgbouncer { 0 } else { pool.statement_cache },
             asks_grants: pool.server.connections.is_none() && !pool.behind_pgbouncer,

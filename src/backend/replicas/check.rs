@@ -123,7 +123,7 @@ async fn knock(pool: &Pool<Postgres>) -> Seen {
 
 /// The first row of an answer, of numbers.
 async fn ask<const N: usize>(pool: &Arc<Pool<Postgres>>, sql: &str) -> Result<[Option<u64>; N], Failure> {
-    let holder = Holder { route: "replica-check".into(), request: 0 };
+    let holder = Holder { route: "replica-check".into(), request: 0, statement: None };
     let mut lease = pool.checkout(Instant::now() + PATIENCE, holder).await?;
     let work = Arc::new(Work::Single(Statement { sql: sql.to_owned(), params: Vec::new() }));
     match timeout(PATIENCE, converse(&mut lease, work)).await {

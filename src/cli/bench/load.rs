@@ -245,7 +245,7 @@ impl Load {
         let sql = self.plan.writes.as_ref().filter(|_| writes).unwrap_or(&self.plan.reads);
         let work = Work::Single(Statement { sql: sql.clone(), params: Vec::new() });
         let asked = Instant::now();
-        let holder = Holder { route, request: 0 };
+        let holder = Holder { route, ..Holder::default() };
         let mut execution = self.database.start(work, (asked + DEADLINE).into(), holder, LIMITS).await?;
         let mut rows = 0;
         while let Some(event) = execution.next().await? {

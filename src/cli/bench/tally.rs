@@ -137,6 +137,7 @@ fn class_of(error: &BackendError) -> String {
         }
         BackendError::NoSuchDatabase => "no such database".into(),
         BackendError::Timeout => "timeout".into(),
+        BackendError::Held => "held too long".into(),
         BackendError::Lost { .. } => "lost".into(),
         BackendError::Unsupported(_) => "unsupported".into(),
         BackendError::TooLarge { .. } => "too large".into(),

@@ -1,7 +1,7 @@
 //! `[server]`, `[log]`, `[admin]`.
 
 use super::{Check, syntax};
-use crate::config::words;
+use crate::config::{value::Size, words};
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
@@ -45,6 +45,17 @@ impl Check<'_> {
         for (name, share) in [("utilisation", alert.utilisation), ("errors", alert.errors)] {
             let message = format!("is a share, from 0 (never told) to 1, not {share}");
             self.unless((0.0..=1.0).contains(&share), format!("alert.{name}"), message);
+        }
+    }
+
+    pub(super) fn overload(&mut self) {
+        let overload = &self.config.overload;
+        for (name, share) in [("memory", overload.memory), ("cpu", overload.cpu)] {
+            let message = format!("is a share, from 0 (never) to less than 1, not {share}");
+            self.unless((0.0..1.0).contains(&share), format!("overload.{name}"), message);
+        }
+        if let Some(limit) = overload.memory_limit {
+            self.size("overload.memory_limit".into(), limit, Size::mib(1), Size(u64::MAX));
         }
     }
 

@@ -116,6 +116,13 @@ pub struct Pool {
     /// How often the log is told in a line what the pool has done since the last. Default 0s: never.
     #[serde(default = "zero")]
     pub summary_interval: Span,
+    /// A request that holds a connection longer is ended: its statement is cancelled, the connection closed. Default 0s: never.
+    #[serde(default = "zero")]
+    pub held_limit: Span,
+    /// An idle connection that has not been heard of for longer is pinged, whatever the policy says, less up to 10 % jitter.
+    /// Default 0s: never.
+    #[serde(default = "zero")]
+    pub keepalive: Span,
     /// When session state is reset: `tracked`, on cause; `always`, behind every answer. Default tracked. A pool that
     /// serves more than one consumer is always reset. (PostgreSQL)
     #[serde(default, deserialize_with = "word")]
@@ -138,6 +145,10 @@ pub struct Pool {
     /// TCP keep-alive: idle time before the first probe. Default 60s; 0s: off. (PostgreSQL, session)
     #[serde(default = "minute")]
     pub tcp_keepalive: Span,
+    /// TCP user timeout (RFC 5482): how long what was sent may stay unacknowledged, or unsent as the server takes nothing.
+    /// Default 2m; 0s: the kernel's own, a quarter of an hour. (PostgreSQL, session)
+    #[serde(default = "two_minutes")]
+    pub tcp_user_timeout: Span,
     /// TLS to the server, where the URL's `sslmode` asks for it. (PostgreSQL, session)
     #[serde(default)]
     pub tls: UpstreamTls,
@@ -493,6 +504,10 @@ fn ten_seconds() -> Span {
 
 fn half_minute() -> Span {
     Span::secs(30)
+}
+
+fn two_minutes() -> Span {
+    Span::secs(120)
 }
 
 fn minute() -> Span {

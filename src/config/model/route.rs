@@ -47,6 +47,9 @@ pub struct Route {
     /// Who may call. Query routes must say: `"open"` or a list of consumers. Other targets default to open.
     #[serde(default)]
     pub access: Option<Access>,
+    /// Who is refused first when the gateway is overloaded: `low`, `normal` (default) or `high`.
+    #[serde(default, deserialize_with = "word")]
+    pub priority: Priority,
     /// Overall deadline of a query: queue, connect, validation, statement and answer. Default 30s.
     #[serde(default = "deadline")]
     pub deadline: Span,
@@ -70,6 +73,19 @@ pub enum Access {
     Open(Open),
     /// Names of consumers.
     Consumers(Vec<String>),
+}
+
+/// How long a route is served while the gateway is overloaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    /// Refused first.
+    Low,
+    /// Refused when all of `low` is, and that is not enough.
+    #[default]
+    Normal,
+    /// Refused at the very top alone.
+    High,
 }
 
 /// The word `open`.

@@ -40,7 +40,7 @@ fn keys() -> BTreeMap<(String, String), Vec<Value>> {
     let Value::Object(tables) = serde_json::to_value(config).unwrap() else { panic!("a table") };
     for (table, value) in tables {
         match (table.as_str(), value) {
-            ("server" | "log" | "admin" | "alert", value) => leaves(&table, "", &value, &mut found),
+            ("server" | "log" | "admin" | "alert" | "overload", value) => leaves(&table, "", &value, &mut found),
             ("route", Value::Array(routes)) => routes.iter().for_each(|route| leaves("route", "", route, &mut found)),
             (_, Value::Object(named)) => {
                 let section = format!("{table}.NAME");

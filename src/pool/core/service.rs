@@ -58,7 +58,7 @@ impl<C> Core<C> {
         }
         match self.uses.iter_mut().find(|used| used.id == id) {
             Some(used) => {
-                used.doomed = true;
+                used.doomed = Some(Cause::Operator);
                 Doomed::Marked
             }
             None => Doomed::Unknown,

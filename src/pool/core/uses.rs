@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use crate::pool::backend::Holder;
+use crate::pool::{backend::Holder, tally::Cause};
 
 /// A use of a connection.
 #[derive(Clone, Debug)]
@@ -12,8 +12,8 @@ pub(crate) struct Use {
     pub(crate) holder: Holder,
     /// Whether the log has been told that it is held for long.
     pub(crate) warned: bool,
-    /// Whether the connection is closed when it comes back.
-    pub(super) doomed: bool,
+    /// Why the connection is closed when it comes back, if it is.
+    pub(super) doomed: Option<Cause>,
 }
 
 /// A seat for each connection. Connections that are handed over, probed or cleaned are in use too.
@@ -52,7 +52,7 @@ impl Uses {
 
     pub(super) fn begin(&mut self, now: Instant, seat: usize, id: u64, holder: Holder) {
         self.flow(now);
-        self.seats[seat] = Some(Use { id, since: now, holder, warned: false, doomed: false });
+        self.seats[seat] = Some(Use { id, since: now, holder, warned: false, doomed: None });
         self.in_use += 1;
         self.peak = self.peak.max(self.in_use);
     }
@@ -65,6 +65,13 @@ impl Uses {
 
     pub(super) fn holder(&self, seat: usize) -> Option<Holder> {
         self.seats.get(seat)?.as_ref().map(|used| used.holder.clone())
+    }
+
+    /// The connection is closed when it comes back. Returns its use, if it is in use.
+    pub(super) fn doom(&mut self, seat: usize, cause: Cause) -> Option<&Use> {
+        let used = self.seats.get_mut(seat)?.as_mut()?;
+        used.doomed = Some(cause);
+        Some(used)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Use> {

@@ -35,6 +35,8 @@ pub(crate) struct SweepSituation {
     pub(crate) lifetime: Duration,
     /// Zero: no limit.
     pub(crate) idle_timeout: Duration,
+    /// How long a connection may be silent before it is probed; zero: for ever.
+    pub(crate) keepalive: Duration,
 }
 
 /// What a sweep does.
@@ -126,7 +128,16 @@ impl Sweep<'_> {
                     self.plan.replace.push(id);
                 }
             }
-            _ => {}
+            _ => self.keep_alive(&candidate.record, most_probes),
+        }
+    }
+
+    /// What the policy would leave alone is probed all the same when it has been silent for long.
+    fn keep_alive(&mut self, record: &Record, most_probes: usize) {
+        let due = record.shortened(self.at.keepalive);
+        let silent = !due.is_zero() && record.silent(self.at.now) >= due;
+        if silent && self.at.waiters == 0 && self.plan.probe.len() < most_probes {
+            self.plan.probe.push(record.id);
         }
     }
 
@@ -158,7 +169,15 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn at(now: Instant, size: u32, min: u32) -> SweepSituation {
-        SweepSituation { now, size, min, waiters: 0, lifetime: 3600 * SECOND, idle_timeout: 600 * SECOND }
+        SweepSituation {
+            now,
+            size,
+            min,
+            waiters: 0,
+            lifetime: 3600 * SECOND,
+            idle_timeout: 600 * SECOND,
+            keepalive: Duration::ZERO,
+        }
     }
 
     /// Idle connections made and returned so many seconds ago, the most recently used first, with a verdict each.
@@ -227,6 +246,34 @@ mod tests {
     fn probes_and_unknown_verdicts() {
         let plan = plan(10, 0, &[(10, 10, EvictionOutput::PROBE), (10, 10, EvictionOutput::PROBE), (10, 10, 77)]);
         assert_eq!((plan.probe, plan.close), (vec![1], vec![]));
+    }
+
+    #[test]
+    fn the_silent_are_probed_whatever_the_policy_says_a_tenth_at_a_time() {
+        let now = Instant::now() + 100_000 * SECOND;
+        let silent = |these: &[(u64, u64, u32)]| {
+            let mut idle = idle(now, these);
+            for candidate in &mut idle {
+                candidate.record.validated = candidate.record.created;
+            }
+            idle
+        };
+        let kept_alive = |waiters, these: &[(u64, u64, u32)]| {
+            let at = SweepSituation { keepalive: 60 * SECOND, waiters, ..at(now, 20, 0) };
+            plan_sweep(&silent(these), &at).probe
+        };
+        assert_eq!(kept_alive(0, &[(300, 59, 0), (300, 60, 0), (300, 61, 77)]), [2, 1]);
+        assert_eq!(kept_alive(0, &[(300, 70, 0); 9]).len(), 2, "a tenth");
+        assert_eq!(kept_alive(1, &[(300, 70, 0); 9]), [0_u64; 0], "somebody waits");
+        assert_eq!(kept_alive(0, &[(300, 70, EvictionOutput::CLOSE)]), [0_u64; 0], "it is closed");
+        let mut early = silent(&[(300, 55, 0)]);
+        early[0].record.jitter_permille = 1000;
+        let at = SweepSituation { keepalive: 60 * SECOND, ..at(now, 20, 0) };
+        assert_eq!(plan_sweep(&early, &at).probe, [0], "54 s are its due");
+        early[0].record.validated = now - 10 * SECOND;
+        assert_eq!(plan_sweep(&early, &at).probe, [0_u64; 0], "a probe was heard of");
+        let never = SweepSituation { keepalive: Duration::ZERO, ..at };
+        assert_eq!(plan_sweep(&silent(&[(300, 300, 0)]), &never).probe, [0_u64; 0]);
     }
 
     proptest! {

@@ -114,6 +114,18 @@ async fn an_idle_connection_can_be_kept_alive() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_silent_connection_is_kept_alive_by_itself() {
+    let (pool, server) = driven(PoolSettings { keepalive: MINUTE, ..settings(2) });
+    warm(&pool, 2).await;
+    sleep(MS(50_000)).await;
+    assert_eq!(server.seen().probes, 0, "not before its time, less a tenth");
+    sleep(MS(13_000)).await;
+    assert_eq!((server.seen().probes, pool.status().idle), (2, 2), "each once");
+    sleep(MINUTE * 3).await;
+    assert!((6..=9).contains(&server.seen().probes), "and again each minute: {}", server.seen().probes);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_sizing_policy_is_asked_early_when_callers_wait_long() {
     let (pool, _server) = driven(PoolSettings { sizing_interval: MINUTE, ..settings(1) });
     let held = take(&pool).await;

@@ -211,6 +211,22 @@ async fn what_was_never_sent_says_so() {
 }
 
 #[tokio::test]
+async fn a_server_that_takes_nothing_costs_its_connection_in_bounded_time() {
+    let cluster = Cluster::start();
+    let mut conn = create(&cluster.pool("sslmode=disable", &json!({ "tcp_user_timeout": "1s" }))).await.unwrap();
+    let frozen = rustix::process::Pid::from_raw(conn.process()).unwrap();
+    rustix::process::kill_process(frozen, rustix::process::Signal::STOP).unwrap();
+    // More than the buffers of both sides hold: the server's kernel answers, but takes no more.
+    let work = Work::Single(statement("select length($1::text)", json!(["x".repeat(64 << 20)])));
+    let mut outcome = timeout(Duration::from_secs(20), Running::begin(&mut conn, Arc::new(work), LIMITS)).await;
+    if let Ok(Ok(running)) = &mut outcome {
+        outcome = timeout(Duration::from_secs(20), running.next(&mut conn)).await.map(|step| Err(step.unwrap_err()));
+    }
+    rustix::process::kill_process(frozen, rustix::process::Signal::CONT).unwrap();
+    assert!(matches!(outcome, Ok(Err(BackendError::Lost { sent: true, .. }))), "{outcome:?}");
+}
+
+#[tokio::test]
 async fn a_connection_works_on_another_runtime() {
     let cluster = Cluster::start();
     let mut conn = create(&cluster.pool("sslmode=require", &json!({}))).await.unwrap();
