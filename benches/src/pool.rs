@@ -19,6 +19,7 @@ use tokio::{runtime::Builder, task::LocalSet};
 
 use crate::{
     peers::Workshop,
+    process::stay_on,
     server::{Bouncing, Postgres, bouncer},
 };
 
@@ -28,6 +29,14 @@ const BOUNCER: u16 = 18_475;
 /// All of them; `seconds` scales those that take a length of time.
 pub fn run(seconds: u32) -> Result<()> {
     println!("\n## The pool beside its peers\n");
+    // The database has the other core: where it is must not be chance.
+    stay_on(crate::MEASURED_CORE);
+    let done = all(seconds);
+    stay_on(crate::BOTH_CORES);
+    done
+}
+
+fn all(seconds: u32) -> Result<()> {
     on_a_thread(async {
         acquire::uncontended(seconds).await?;
         acquire::contended().await?;
@@ -39,13 +48,13 @@ pub fn run(seconds: u32) -> Result<()> {
     })?;
     let at = Workshop::new()?;
     let settings = ["max_connections=300", "log_connections=on"];
-    let Some(mut postgres) = Postgres::start(&at, POSTGRES, crate::BOTH_CORES, &settings)? else {
+    let Some(mut postgres) = Postgres::start(&at, POSTGRES, crate::LOAD_CORE, &settings)? else {
         println!("PostgreSQL is not installed: nothing that needs a database");
         return Ok(());
     };
     postgres.fill(10)?;
     let pooling = Bouncing { size: 5, reserve: 0, wait_s: 10 };
-    let bouncer = bouncer(&at, BOUNCER, crate::BOTH_CORES, &postgres, pooling)?;
+    let bouncer = bouncer(&at, BOUNCER, crate::LOAD_CORE, &postgres, pooling)?;
     if bouncer.is_none() {
         println!("PgBouncer is not installed: left out");
     }

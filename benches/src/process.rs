@@ -151,3 +151,9 @@ pub fn number_before(text: &str, word: &str) -> Option<f64> {
     let start = before.rfind(|c: char| !c.is_ascii_digit() && c != '.').map_or(0, |at| at + 1);
     before[start..].parse().ok()
 }
+
+/// Moves this process to `core`, all its threads. Where that cannot be, it stays where it is.
+pub fn stay_on(core: &str) {
+    let pid = std::process::id().to_string();
+    let _ = Command::new("taskset").args(["-acp", core, &pid]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+}

@@ -49,8 +49,8 @@ fn component(name: &'static str, file: &'static str, min: u32, config: Value) ->
 }
 
 /// Those that adapt. What counts minutes in a policy's defaults is seconds here, since a load lasts fifteen; `aimd` needs a
-/// bound on round trips, and has twice a statement's.
-pub fn adaptive() -> Vec<Contestant> {
+/// bound on round trips, twice a statement's. Three begin at `start` connections.
+pub fn adaptive(start: u32) -> Vec<Contestant> {
     vec![
         component(
             "utilisation",
@@ -59,9 +59,14 @@ pub fn adaptive() -> Vec<Contestant> {
             json!({ "calm_ticks": 8, "smoothing_ms": 1000, "step": 5, "wait_ms": 50 }),
         ),
         component("little", "little", 0, json!({ "smoothing_ms": 2000, "calm_ms": 5000 })),
-        component("aimd", "aimd", 0, json!({ "rtt_above_ms": 60, "cooldown_ms": 3000, "retry_ms": 15_000 })),
-        component("gradient2", "gradient2", 0, json!({})),
-        component("vegas", "vegas", 0, json!({})),
+        component(
+            "aimd",
+            "aimd",
+            0,
+            json!({ "rtt_above_ms": 60, "cooldown_ms": 3000, "retry_ms": 15_000, "start": start }),
+        ),
+        component("gradient2", "gradient2", 0, json!({ "start": start })),
+        component("vegas", "vegas", 0, json!({ "start": start })),
     ]
 }
 
@@ -70,7 +75,7 @@ pub fn adaptive() -> Vec<Contestant> {
 pub fn all() -> Vec<Contestant> {
     let reserve = json!({ "target": 15, "reserve": 5, "reserve_after_ms": 1000 });
     let mut all = vec![component("fixed", "fixed", 0, json!({}))];
-    all.extend(adaptive());
+    all.extend(adaptive(10));
     all.push(component("HikariCP's settings", "fixed", ROOM, json!({ "min_idle": ROOM })));
     all.push(component("PgBouncer's settings", "fixed", 0, reserve));
     let pooling = Bouncing { size: 15, reserve: 5, wait_s: 2 };

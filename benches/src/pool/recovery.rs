@@ -11,8 +11,8 @@ use sluicegate::backend::postgres::Postgres as Backend;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::NoTls;
 
-use super::wire::{Asker, Named, Ours, pools, through};
-use crate::{figures::verdict, pooled::Components, server::Postgres};
+use super::wire::{Asker, Named, Ours, others, through};
+use crate::{figures::verdict, server::Postgres};
 
 /// How long the database is away.
 const AWAY: Duration = Duration::from_secs(4);
@@ -23,9 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub async fn run(postgres: &mut Postgres, bouncer: Option<&str>) -> Result<()> {
     let url = postgres.url();
-    let ours = Components::none().await?.postgres(&url, serde_json::json!({ "size": { "min": 4, "max": 4 } })).await?;
+    let ours = Ours::connect(&url, 4).await?.0;
     let mut all: Vec<Named> = vec![("sluicegate", Rc::new(Ours(ours.clone())))];
-    all.extend(pools(&url, 4).await?.into_iter().skip(1));
+    all.extend(others(&url, 4).await?);
     all.extend(bouncer.map(through));
     for (name, pool) in &all {
         pool.ask(1).await.context(*name)?;

@@ -64,22 +64,28 @@ impl Bare {
     }
 }
 
-/// Pools of `size` connections, warm, ours the first.
-pub async fn pools(url: &str, size: u32) -> Result<Vec<Named>> {
-    let components = Components::none().await?;
-    let keys = json!({ "size": { "min": size, "max": size }, "checkout_timeout": "2s" });
-    let ours = Ours(components.postgres(url, keys).await?);
+impl Ours {
+    /// A pool of `size` connections.
+    pub async fn connect(url: &str, size: u32) -> Result<Self> {
+        let keys = json!({ "size": { "min": size, "max": size }, "checkout_timeout": "2s" });
+        Ok(Self(Components::none().await?.postgres(url, keys).await?))
+    }
+}
+
+/// Pools of `size` connections beside ours. Each has its name at the server.
+pub async fn others(url: &str, size: u32) -> Result<Vec<Named>> {
+    let named = |name: &str| format!("{url}?application_name={name}");
     Ok(vec![
-        ("sluicegate", Rc::new(ours)),
-        ("deadpool-postgres", Rc::new(Deadpool(deadpool(url, size)?))),
-        ("bb8-postgres", Rc::new(Bb8(bb8(url, size).await?))),
-        ("sqlx", Rc::new(Sqlx(sqlx(url, size).await?))),
+        ("deadpool-postgres", Rc::new(Deadpool(deadpool(&named("deadpool-postgres"), size)?))),
+        ("bb8-postgres", Rc::new(Bb8(bb8(&named("bb8-postgres"), size).await?))),
+        ("sqlx", Rc::new(Sqlx(sqlx(&named("sqlx"), size).await?))),
     ])
 }
 
 /// By way of a PgBouncer at `url`.
 pub fn through(url: &str) -> Named {
-    ("pgbouncer", Rc::new(Through { url: url.to_owned(), client: tokio::sync::Mutex::default() }))
+    let url = format!("{url}?application_name=pgbouncer");
+    ("pgbouncer", Rc::new(Through { url, client: tokio::sync::Mutex::default() }))
 }
 
 fn deadpool(url: &str, size: u32) -> Result<deadpool_postgres::Pool> {
@@ -104,7 +110,8 @@ async fn sqlx(url: &str, size: u32) -> Result<sqlx::PgPool> {
 pub async fn run(postgres: &Postgres, bouncer: Option<&str>, seconds: u32) -> Result<()> {
     let url = postgres.url();
     let mut all: Vec<Named> = vec![("tokio-postgres, alone", Rc::new(Bare::connect(&url).await?))];
-    all.extend(pools(&url, 1).await?);
+    all.push(("sluicegate", Rc::new(Ours::connect(&url, 1).await?)));
+    all.extend(others(&url, 1).await?);
     if let Some(bouncer) = bouncer {
         all.push(("pgbouncer", Rc::new(Bare::connect(bouncer).await?)));
     }
