@@ -5,7 +5,7 @@ use std::{rc::Rc, time::Duration};
 use anyhow::{Context, Result};
 use tokio_postgres::{Client, NoTls};
 
-use super::wire::{Asker, Named, Ours, others, through};
+use super::wire::{Asker, Named, Ours, TRUSTING, others, through};
 use crate::{figures::verdict, server::Postgres};
 
 const SIZE: u32 = 5;
@@ -15,7 +15,10 @@ pub async fn run(postgres: &Postgres, bouncer: Option<&str>) -> Result<()> {
     let (admin, connection) = tokio_postgres::connect(&postgres.url(), NoTls).await?;
     tokio::spawn(connection);
     let url = postgres.url();
-    let mut all: Vec<Named> = vec![("sluicegate", Rc::new(Ours::connect(&url, SIZE).await?))];
+    let mut all: Vec<Named> = vec![
+        ("sluicegate-bypass-window", Rc::new(Ours::connect(&url, SIZE, TRUSTING).await?)),
+        ("sluicegate-always", Rc::new(Ours::connect(&url, SIZE, "always").await?)),
+    ];
     all.extend(others(&url, SIZE).await?);
     all.extend(bouncer.map(through));
     let mut ours = 0.0;
@@ -28,9 +31,9 @@ pub async fn run(postgres: &Postgres, bouncer: Option<&str>) -> Result<()> {
         }
         let each = f64::from(failed) / f64::from(killed.max(1));
         println!(
-            "(i) idle connections killed, then as many queries at once: {name:17} {failed} failed of {killed} killed"
+            "(i) idle connections killed, then as many queries at once: {name:24} {failed} failed of {killed} killed"
         );
-        if *name == "sluicegate" {
+        if *name == "sluicegate-bypass-window" {
             ours = each;
         }
     }

@@ -11,7 +11,7 @@ use sluicegate::backend::postgres::Postgres as Backend;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::NoTls;
 
-use super::wire::{Asker, Named, Ours, others, through};
+use super::wire::{Asker, Named, Ours, TRUSTING, others, through};
 use crate::{figures::verdict, server::Postgres};
 
 /// How long the database is away.
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub async fn run(postgres: &mut Postgres, bouncer: Option<&str>) -> Result<()> {
     let url = postgres.url();
-    let ours = Ours::connect(&url, 4).await?.0;
+    let ours = Ours::connect(&url, 4, TRUSTING).await?.0;
     let mut all: Vec<Named> = vec![("sluicegate", Rc::new(Ours(ours.clone())))];
     all.extend(others(&url, 4).await?);
     all.extend(bouncer.map(through));

@@ -18,6 +18,9 @@ use crate::{
     server::Postgres,
 };
 
+/// What a pool has if nothing else is said.
+pub const TRUSTING: &str = "bypass-window";
+
 const LOOKUP: &str = "SELECT abalance FROM pgbench_accounts WHERE aid = $1";
 /// Lookups of one in its turn: what disturbs one disturbs all.
 const TURN: u32 = 250;
@@ -65,9 +68,10 @@ impl Bare {
 }
 
 impl Ours {
-    /// A pool of `size` connections.
-    pub async fn connect(url: &str, size: u32) -> Result<Self> {
-        let keys = json!({ "size": { "min": size, "max": size }, "checkout_timeout": "2s" });
+    /// A pool of `size` connections, with a native policy of validation.
+    pub async fn connect(url: &str, size: u32, validation: &str) -> Result<Self> {
+        let keys = json!({ "size": { "min": size, "max": size }, "checkout_timeout": "2s",
+            "application_name": format!("sluicegate-{validation}"), "validation": { "native": validation } });
         Ok(Self(Components::none().await?.postgres(url, keys).await?))
     }
 }
@@ -110,14 +114,17 @@ async fn sqlx(url: &str, size: u32) -> Result<sqlx::PgPool> {
 pub async fn run(postgres: &Postgres, bouncer: Option<&str>, seconds: u32) -> Result<()> {
     let url = postgres.url();
     let mut all: Vec<Named> = vec![("tokio-postgres, alone", Rc::new(Bare::connect(&url).await?))];
-    all.push(("sluicegate", Rc::new(Ours::connect(&url, 1).await?)));
+    all.push(("sluicegate", Rc::new(Ours::connect(&url, 1, TRUSTING).await?)));
     all.extend(others(&url, 1).await?);
     if let Some(bouncer) = bouncer {
         all.push(("pgbouncer", Rc::new(Bare::connect(bouncer).await?)));
     }
     let mut times = vec![Vec::new(); all.len()];
     for turn in 0..seconds * 12 {
-        for ((_, asker), times) in all.iter().zip(&mut times) {
+        for place in 0..all.len() {
+            // Not always behind the same one.
+            let at = (place + turn as usize) % all.len();
+            let (asker, times) = (&all[at].1, &mut times[at]);
             for lookup in 0..TURN {
                 let aid = (turn * TURN + lookup).wrapping_mul(7919) % 1_000_000 + 1;
                 let begun = std::time::Instant::now();
