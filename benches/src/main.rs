@@ -26,11 +26,21 @@ const MEASURED_CORE: &str = "1";
 /// Where what is measured shares the machine with its load.
 const BOTH_CORES: &str = "0,1";
 
+/// What may be named.
+const PARTS: [&str; 6] = ["pool", "http", "query", "memory", "policies", "loads"];
+
 fn main() -> anyhow::Result<()> {
     let words: Vec<String> = env::args().skip(1).collect();
     let value = |flag: &str| words.iter().position(|word| word == flag).and_then(|at| words.get(at + 1));
     let given: Option<u32> = value("--seconds").map(|text| text.parse()).transpose()?;
     let named = |name: &str| words.iter().any(|word| word == name);
+    let unknown = words.iter().enumerate().find(|(at, word)| {
+        let is_value = *at > 0 && words[at - 1].starts_with("--");
+        !is_value && !PARTS.contains(&word.as_str()) && !["--seconds", "--into"].contains(&word.as_str())
+    });
+    if let Some((_, word)) = unknown {
+        anyhow::bail!("there is no `{word}`; there is {}", PARTS.join(", "));
+    }
     if named("loads") {
         return policies::load::write_all();
     }
@@ -38,7 +48,7 @@ fn main() -> anyhow::Result<()> {
         return policies::run(given, value("--into").map(String::as_str));
     }
     let seconds = given.unwrap_or(5);
-    let all = !["http", "query", "memory", "pool"].into_iter().any(named);
+    let all = !PARTS.into_iter().any(named);
     if all || named("pool") {
         pool::run(seconds)?;
     }

@@ -50,7 +50,7 @@ pub fn run(seconds: Option<u32>, into: Option<&str>) -> Result<()> {
             load = load.first(length);
         }
         report.load(shape.words, &load);
-        for contestant in contestant::all() {
+        for contestant in contestant::all(load.knee) {
             match compete(&at, &postgres, &contestant, &load, ROOM)? {
                 Some(outcome) => report.row(contestant.name, &outcome),
                 None => eprintln!("PgBouncer is not installed: left out"),

@@ -70,11 +70,14 @@ pub fn adaptive(start: u32) -> Vec<Contestant> {
     ]
 }
 
-/// All of them. PgBouncer's settings are a pool of fifteen and a reserve of five after a second, HikariCP's a fixed pool, all of it
-/// open.
-pub fn all() -> Vec<Contestant> {
+/// All of them, for a database that bears `knee` statements at once (0: any number). PgBouncer's settings are a pool of fifteen and a
+/// reserve of five after a second, HikariCP's a fixed pool, all of it open. Where there is a knee, somebody knows it.
+pub fn all(knee: u32) -> Vec<Contestant> {
     let reserve = json!({ "target": 15, "reserve": 5, "reserve_after_ms": 1000 });
     let mut all = vec![component("fixed", "fixed", 0, json!({}))];
+    if knee > 0 {
+        all.push(component("fixed at the knee", "fixed", 0, json!({ "target": knee })));
+    }
     all.extend(adaptive(10));
     all.push(component("HikariCP's settings", "fixed", ROOM, json!({ "min_idle": ROOM })));
     all.push(component("PgBouncer's settings", "fixed", 0, reserve));
