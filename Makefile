@@ -2,14 +2,14 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test unit bench soak plugins plugins-testing plugins-c lint audit setup setup-test fmt loom
+.PHONY: help run test unit bench compare-policies soak plugins plugins-testing plugins-c lint audit setup setup-test fmt loom
 
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 RUN_ARGS ?= serve --config config/gateway.toml
 
 help: ## What there is to make.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: ## The toolchain's WebAssembly target, once.
 	@rustc --print target-libdir --target wasm32-unknown-unknown 2>/dev/null | xargs -I{} test -d {} \
@@ -63,9 +63,13 @@ lint: ## Formatting, clippy, documentation, licences and sources of dependencies
 audit: ## Known vulnerabilities in dependencies; needs the advisory database from the network.
 	cargo-deny check advisories
 
-bench: setup plugins-testing ## Micro and side-by-side benchmarks; peers that are not installed are left out.
+bench: setup plugins-testing ## Figures beside peers, those that are installed. (BENCH="pool --seconds 1": a part, and short)
 	$(CARGO) build --release --locked
 	cd benches && CARGO_TARGET_DIR=../target $(CARGO) run --release --locked --quiet -- $(BENCH)
+
+compare-policies: setup plugins ## Sizing policies on the same loads, 12 min. (INTO=docs/policies.md: puts the tables there)
+	cd benches && CARGO_TARGET_DIR=../target $(CARGO) run --release --locked --quiet -- \
+		policies $(if $(INTO),--into $(abspath $(INTO))) $(BENCH)
 
 soak: setup-test plugins-testing ## 1,000 plugin swaps and reloads under load; a million requests of 500 clients; memory flat. (SOAK_ROUNDS=100, SOAK_REQUESTS=100000: shorter)
 	$(CARGO) build --release --locked

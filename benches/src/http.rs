@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 
 use crate::{
+    figures::verdict,
     peers::{Peer, Workshop, words},
     process::{Server, load, number_after, number_before},
-    verdict,
 };
 
 const WORK: [(&str, &str); 4] = [

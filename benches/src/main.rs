@@ -4,45 +4,62 @@
 //! writes an access log and applies a limit that is never reached, as the gateway does. CPU is user and system time of all of
 //! a peer's processes, from `/proc`. Peers that are not installed are left out.
 //!
-//! `bench [http] [query] [memory] [micro] [--seconds N]`; no words: all of them.
+//! `bench [http] [query] [memory] [pool] [--seconds N]`; no words: all of them. `bench policies [--seconds N] [--into FILE]` compares
+//! sizing policies on recorded loads, `bench loads` records those anew.
 
+mod figures;
 mod http;
-mod latency;
 mod memory;
-mod micro;
 mod peers;
+mod policies;
+mod pool;
+mod pooled;
 mod process;
 mod query;
+mod server;
 
 use std::env;
 
 /// Where the load and the origin run; the measured process has the other core.
 const LOAD_CORE: &str = "0";
 const MEASURED_CORE: &str = "1";
+/// Where what is measured shares the machine with its load.
+const BOTH_CORES: &str = "0,1";
+
+/// What may be named.
+const PARTS: [&str; 6] = ["pool", "http", "query", "memory", "policies", "loads"];
 
 fn main() -> anyhow::Result<()> {
     let words: Vec<String> = env::args().skip(1).collect();
-    let seconds = words.iter().position(|word| word == "--seconds").and_then(|at| words.get(at + 1)?.parse().ok());
-    let seconds: u32 = seconds.unwrap_or(5);
-    let named: Vec<&String> =
-        words.iter().filter(|word| ["http", "query", "memory", "micro"].contains(&word.as_str())).collect();
-    let wanted = |name: &str| named.is_empty() || named.iter().any(|word| *word == name);
-    if wanted("micro") {
-        micro::run()?;
+    let value = |flag: &str| words.iter().position(|word| word == flag).and_then(|at| words.get(at + 1));
+    let given: Option<u32> = value("--seconds").map(|text| text.parse()).transpose()?;
+    let named = |name: &str| words.iter().any(|word| word == name);
+    let unknown = words.iter().enumerate().find(|(at, word)| {
+        let is_value = *at > 0 && words[at - 1].starts_with("--");
+        !is_value && !PARTS.contains(&word.as_str()) && !["--seconds", "--into"].contains(&word.as_str())
+    });
+    if let Some((_, word)) = unknown {
+        anyhow::bail!("there is no `{word}`; there is {}", PARTS.join(", "));
     }
-    if wanted("http") {
+    if named("loads") {
+        return policies::load::write_all();
+    }
+    if named("policies") {
+        return policies::run(given, value("--into").map(String::as_str));
+    }
+    let seconds = given.unwrap_or(5);
+    let all = !PARTS.into_iter().any(named);
+    if all || named("pool") {
+        pool::run(seconds)?;
+    }
+    if all || named("http") {
         http::run(seconds)?;
     }
-    if wanted("query") {
+    if all || named("query") {
         query::run(seconds)?;
     }
-    if wanted("memory") {
+    if all || named("memory") {
         memory::run()?;
     }
     Ok(())
-}
-
-/// `0.87 of nginx`, and whether a budget is met.
-fn verdict(ratio: f64, must: f64) -> String {
-    format!("{ratio:.2} (must be at most {must:.2}: {})", if ratio <= must { "met" } else { "NOT met" })
 }

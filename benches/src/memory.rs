@@ -10,8 +10,8 @@ use std::{
 use anyhow::Result;
 
 use crate::{
+    figures::verdict,
     peers::{Peer, Workshop},
-    verdict,
 };
 
 /// Idle connections, each of which made one request.

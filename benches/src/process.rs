@@ -1,7 +1,7 @@
 //! Processes under measurement: pinned to a core, their CPU and memory read from `/proc`.
 
 use std::{
-    fs::{self, File},
+    fs::{self, OpenOptions},
     net::TcpStream,
     path::Path,
     process::{Child, Command, Stdio},
@@ -11,6 +11,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+/// `setpriv`'s words for the user `postgres`.
+pub const AS_POSTGRES: [&str; 3] = ["--reuid=postgres", "--regid=postgres", "--clear-groups"];
+
 /// A server that ends with its owner.
 pub struct Server {
     child: Child,
@@ -19,17 +22,23 @@ pub struct Server {
 impl Server {
     /// Starts `command` on `core`, its output in `log`, and waits until `port` accepts.
     pub fn start(command: &[String], core: &str, log: &Path, port: u16, envs: &[(&str, String)]) -> Result<Self> {
-        let out = File::create(log)?;
-        let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "taskset", "-c", core])
-            .args(command)
-            .envs(envs.iter().map(|(key, value)| (*key, value)))
-            .stdin(Stdio::null())
-            .stdout(out.try_clone()?)
-            .stderr(out)
-            .spawn()
-            .with_context(|| format!("cannot start {command:?}"))?;
-        let server = Self { child };
+        Self::start_as(&[], command, core, log, port, envs)
+    }
+
+    /// The same as the user `postgres`, for what does not run as root.
+    pub fn start_as_postgres(command: &[String], core: &str, log: &Path, port: u16) -> Result<Self> {
+        Self::start_as(&AS_POSTGRES, command, core, log, port, &[])
+    }
+
+    fn start_as(
+        user: &[&str],
+        command: &[String],
+        core: &str,
+        log: &Path,
+        port: u16,
+        envs: &[(&str, String)],
+    ) -> Result<Self> {
+        let server = Self::begin(user, command, core, log, envs)?;
         let end = Instant::now() + Duration::from_secs(30);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             if Instant::now() > end {
@@ -38,6 +47,29 @@ impl Server {
             sleep(Duration::from_millis(50));
         }
         Ok(server)
+    }
+
+    /// Begins `command` as the user that `setpriv` is told, and does not wait for it.
+    pub fn begin(user: &[&str], command: &[String], core: &str, log: &Path, envs: &[(&str, String)]) -> Result<Self> {
+        let out = OpenOptions::new().create(true).append(true).open(log)?;
+        let child = Command::new("setpriv")
+            .args(user)
+            .args(["--pdeathsig", "KILL", "taskset", "-c", core])
+            .args(command)
+            .envs(envs.iter().map(|(key, value)| (*key, value)))
+            .stdin(Stdio::null())
+            .stdout(out.try_clone()?)
+            .stderr(out)
+            .spawn()
+            .with_context(|| format!("cannot start {command:?}"))?;
+        Ok(Self { child })
+    }
+
+    /// Sends a signal to its first process, and waits until that has ended.
+    pub fn end_by(&mut self, signal: &str) -> Result<()> {
+        Command::new("kill").arg(format!("-{signal}")).arg(self.child.id().to_string()).status()?;
+        self.child.wait()?;
+        Ok(())
     }
 
     /// CPU seconds so far, of all its processes.
@@ -58,6 +90,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
         for pid in tree(self.child.id()) {
             let _ = Command::new("kill").arg("-TERM").arg(pid.to_string()).stderr(Stdio::null()).status();
         }
@@ -115,4 +150,10 @@ pub fn number_before(text: &str, word: &str) -> Option<f64> {
     let before = text[..text.find(word)?].trim_end();
     let start = before.rfind(|c: char| !c.is_ascii_digit() && c != '.').map_or(0, |at| at + 1);
     before[start..].parse().ok()
+}
+
+/// Moves this process to `core`, all its threads. Where that cannot be, it stays where it is.
+pub fn stay_on(core: &str) {
+    let pid = std::process::id().to_string();
+    let _ = Command::new("taskset").args(["-acp", core, &pid]).stdout(Stdio::null()).stderr(Stdio::null()).status();
 }

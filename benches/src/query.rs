@@ -1,20 +1,15 @@
 //! A primary-key lookup over HTTPS: CPU of the gateway per query beside what people write today (Node, fastify, pg), on the
 //! same PostgreSQL with the same pool size.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    latency,
+    figures::verdict,
     peers::{Workshop, binary, words},
     process::{Server, installed, load, number_after, number_before},
-    verdict,
+    server::Postgres,
 };
 
 const POSTGRES: u16 = 18_470;
@@ -40,11 +35,12 @@ request = function() return wrk.format(nil, nil, nil, '{"sql":"SELECT abalance F
 
 pub fn run(seconds: u32) -> Result<()> {
     let at = Workshop::new()?;
-    let Some(_postgres) = postgres(&at)? else {
+    // Where the load is: the measured core is the gateway's alone.
+    let Some(postgres) = Postgres::start(&at, POSTGRES, crate::LOAD_CORE, &[])? else {
         println!("\nPostgreSQL is not installed: no query figures");
         return Ok(());
     };
-    latency::run(&format!("postgres://postgres@127.0.0.1:{POSTGRES}/postgres"))?;
+    postgres.fill(10)?;
     fs::write(at.path("lookup.lua"), LOOKUP)?;
     println!(
         "\n## Queries: CPU microseconds per primary-key lookup over HTTPS, 64 connections, {POOL} to the database\n"
@@ -140,40 +136,4 @@ fn node(at: &Workshop) -> Result<Option<Server>> {
     ];
     let command = words(&["node", &dir.join("application.mjs").display().to_string()]);
     Server::start(&command, crate::MEASURED_CORE, &at.path("node.log"), NODE, &envs).map(Some)
-}
-
-/// PostgreSQL with pgbench's tables at scale 10, trusting loopback; none if it is not installed.
-fn postgres(at: &Workshop) -> Result<Option<Server>> {
-    let Some(bin) = newest() else { return Ok(None) };
-    let data = at.path("postgres");
-    fs::create_dir(&data)?;
-    fs::set_permissions(&data, fs::Permissions::from_mode(0o700))?;
-    let tool = |name: &str| bin.join(name).display().to_string();
-    let as_user: &[&str] = &["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"];
-    let data_text = data.display().to_string();
-    run_quietly(&["chown", "postgres:postgres", &data_text])?;
-    let (initdb, program) = (tool("initdb"), tool("postgres"));
-    let initdb = [as_user, &[&initdb, "-N", "-U", "postgres", "-A", "trust", "-D", &data_text]].concat();
-    run_quietly(&initdb)?;
-    let port = POSTGRES.to_string();
-    let settings = ["-c", "fsync=off", "-c", "shared_buffers=256MB", "-c", "max_connections=100"];
-    let serve = [as_user, &[&program, "-D", &data_text, "-p", &port, "-h", "127.0.0.1", "-k", ""], &settings].concat();
-    // Where the load is: the measured core is the gateway's alone.
-    let server = Server::start(&words(&serve), crate::LOAD_CORE, &at.path("postgres.log"), POSTGRES, &[])?;
-    let pgbench = tool("pgbench");
-    run_quietly(&[&pgbench, "-i", "-q", "-s", "10", "-h", "127.0.0.1", "-p", &port, "-U", "postgres", "postgres"])?;
-    Ok(Some(server))
-}
-
-fn newest() -> Option<PathBuf> {
-    let dirs = fs::read_dir("/usr/lib/postgresql").ok()?.filter_map(Result::ok);
-    let versions =
-        dirs.filter_map(|dir| Some((dir.file_name().to_str()?.parse::<u32>().ok()?, dir.path().join("bin"))));
-    versions.max().map(|(_, bin)| bin).filter(|bin: &PathBuf| Path::new(bin).join("postgres").exists())
-}
-
-fn run_quietly(command: &[&str]) -> Result<()> {
-    let output = Command::new(command[0]).args(&command[1..]).output()?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
 }

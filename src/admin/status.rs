@@ -54,7 +54,7 @@ pub(super) fn status(shared: &Shared) -> Value {
         "edge": shared.edge.snapshot(),
         "requests": shared.requests(),
         "routes": routes(shared, &generation),
-        "pools": pools.iter().zip(generation.pools.values()).map(with_replicas).collect::<Map<_, _>>(),
+        "pools": pools.iter().zip(entries.values()).map(with_replicas).collect::<Map<_, _>>(),
         "retiring": shared.retiring_pools(),
         "alerts": shared.alerts.standing(),
         "overload": shared.overload.standing(),

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::hint::black_box;
 use std::process::abort;
 
-use crate::{Fault, Hook, Plan};
+use crate::{Fault, Hook, Plan, whim};
 
 use bindings::exports::sluicegate::policy::eviction::{EvictionInput, EvictionOutput, Guest as Eviction};
 use bindings::exports::sluicegate::policy::lifecycle::{Description, Guest as Lifecycle};
@@ -71,6 +71,18 @@ impl Sizing for Component {
             Some(Fault::Oscillate) => {
                 let target = if input.carry.first() == Some(&5.0) { 10 } else { 5 };
                 SizingOutput { target, carry: vec![f64::from(target)], ..well }
+            }
+            Some(Fault::Random) => {
+                let whim = whim(pool.now_ms.to_bits());
+                let upto = |shift: u32, most: u64| ((whim >> shift) % most) as u32;
+                SizingOutput {
+                    target: if upto(0, 31) == 0 { u32::MAX } else { upto(8, 16) },
+                    min_idle: upto(16, 8),
+                    reserve: upto(24, 8),
+                    parallel_creates: upto(32, 6),
+                    next_tick_ms: 100,
+                    ..well
+                }
             }
             other => {
                 misbehave(other);

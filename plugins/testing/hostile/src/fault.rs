@@ -36,6 +36,8 @@ pub enum Fault {
     Nan,
     /// Answers 5 and 10 in turn.
     Oscillate,
+    /// Answers whatever comes to its mind.
+    Random,
     /// Closes every connection.
     CloseAll,
     /// Discards every connection, and purges.
@@ -54,6 +56,7 @@ pub const MODES: &[&str] = &[
     "zero",
     "nan",
     "oscillate",
+    "random",
     "close-all",
     "discard",
     "refuse",
@@ -64,6 +67,7 @@ pub const MODES: &[&str] = &[
     "sizing.zero",
     "sizing.nan",
     "sizing.oscillate",
+    "sizing.random",
     "eviction.loop",
     "eviction.trap",
     "eviction.memory",
@@ -139,6 +143,7 @@ impl Fault {
             "zero" => Self::Zero,
             "nan" => Self::Nan,
             "oscillate" => Self::Oscillate,
+            "random" => Self::Random,
             "close-all" => Self::CloseAll,
             "discard" => Self::Discard,
             "refuse" => Self::Refuse,
@@ -147,9 +152,25 @@ impl Fault {
     }
 }
 
+/// A number that nobody foresees, and that is the same for the same `seed` (Steele, Lea, Flood 2014: SplitMix64).
+pub fn whim(seed: u64) -> u64 {
+    let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Fault, Hook, MODES, Plan};
+    use super::{Fault, Hook, MODES, Plan, whim};
+
+    #[test]
+    fn whims_are_many_and_each_can_be_had_again() {
+        let whims: Vec<u64> = (0..1_000_u32).map(|ms| whim((f64::from(ms) + 0.5).to_bits())).collect();
+        let targets = |n: u64| whims.iter().filter(|whim| *whim % 16 == n).count();
+        assert!((0..16).all(|n| (20..120).contains(&targets(n))), "targets come about equally often");
+        assert_eq!(whims[7], whim(7.5_f64.to_bits()));
+    }
 
     #[test]
     fn every_mode_is_a_fault_but_the_first() {

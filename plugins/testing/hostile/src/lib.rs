@@ -3,7 +3,7 @@
 //!
 //! | hook | faults |
 //! |---|---|
-//! | sizing | `loop`, `trap`, `memory` (grows until it may not), `max` (`u32::MAX` everywhere), `zero`, `nan` (NaN and far too many in `carry`), `oscillate` (5, 10, 5, …) |
+//! | sizing | `loop`, `trap`, `memory` (grows until it may not), `max` (`u32::MAX` everywhere), `zero`, `nan` (NaN and far too many in `carry`), `oscillate` (5, 10, 5, …), `random` (other numbers each time, now and then `u32::MAX`) |
 //! | eviction | `loop`, `trap`, `memory`, `nan` (as above, verdicts that do not exist, and far too many), `close-all` |
 //! | validation | `loop`, `trap`, `memory`, `nan`, `discard` (and purge) |
 //! | lifecycle | `refuse` (the self-check fails) |
@@ -16,4 +16,4 @@
 mod component;
 mod fault;
 
-pub use fault::{Fault, Hook, MODES, Plan};
+pub use fault::{Fault, Hook, MODES, Plan, whim};
