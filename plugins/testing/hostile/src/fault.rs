@@ -152,7 +152,7 @@ impl Fault {
     }
 }
 
-/// A number that nobody foresees, and that is the same for the same `seed` (Steele, Lea, Flood 2014: SplitMix64).
+/// A number that nobody foresees, and that is the same for the same `seed` (Steele, Lea, Flood 2014: `SplitMix64`).
 pub fn whim(seed: u64) -> u64 {
     let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
