@@ -22,8 +22,9 @@
 //! **How it is built.** `core` is the gate: a state machine without I/O or clock under the pool's one lock (`state`), which says
 //! what is left to do; `shell` does it. A caller's way is `checkout`, `vet`, `probe`, `lease`, and back through `mend`; `make` makes and
 //! closes. `drive` is the pool's own loop, with `steer` for the policies, `guards` for what holds whatever they say,
-//! `breaker` and `ceiling` for what failures lead to, `server` and `sister` for what it gives to others and takes from them. `view`, `explain`, `advice` and `status` tell of it; `operate` is the
-//! operator's hand: pause, drain, resume, reconnect, resize, evict.
+//! `breaker` and `ceiling` for what failures lead to, `server` and `sister` for what it gives to others and takes from them.
+//! `samples` and `ledger` keep its times, `decisions` who decided, `summary` a line for the log; `view`, `explain`, `advice`,
+//! `outlook` and `status` tell of it. `operate` is the operator's hand: pause, drain, resume, reconnect, resize, evict.
 //!
 //! Workers are threads with a runtime each. Idle connections lie on the stack of the worker they belong to; another worker takes
 //! one only when it has none, and re-homes it ([`Connection::rehome`]). So do the connections of a worker that has stopped.

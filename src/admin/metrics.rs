@@ -124,6 +124,15 @@ fn connections(out: &mut Exposition, pool: &str, status: &PoolStatus) {
     gauge("db_client_connection_health_ratio", "Good among creates and validations", status.health);
     gauge("db_client_connection_limit", "Connections that may exist now, after every bound", f64::from(status.limit));
     gauge("db_client_connection_failed_checks", "Validations that failed in a row", f64::from(status.failed_checks));
+    if let Some(server) = status.server {
+        gauge(
+            "sluicegate_database_server_connections",
+            "Of all pools on the same server",
+            f64::from(server.connections),
+        );
+        let cap = server.cap.map_or(f64::INFINITY, f64::from);
+        gauge("sluicegate_database_server_connections_max", "That all pools on the server may have together", cap);
+    }
     let open = f64::from(u8::from(status.breaker.state == "open"));
     gauge("db_client_connection_breaker_open", "Whether the breaker is open", open);
 }

@@ -189,8 +189,11 @@ async fn a_changed_password_is_told_and_the_new_one_works_after_a_reload() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_full_server_is_not_hammered_and_those_who_have_a_connection_go_on() {
     let postgres = Postgres::start(0, &["max_connections=8", "superuser_reserved_connections=3"]).await;
-    let gateway =
-        gateway(&postgres.url(), "size = { max = 12 }\nparallel_creates = 4\ncheckout_timeout = \"3s\"").await;
+    let gateway = gateway(
+        &postgres.url(),
+        "size = { max = 12 }\nserver = { connections = 12 }\nparallel_creates = 4\ncheckout_timeout = \"3s\"",
+    )
+    .await;
     works(&gateway).await;
     let mut asks = tokio::task::JoinSet::new();
     for _ in 0..40 {

@@ -127,7 +127,9 @@ async fn survive(mode: Mode) {
     assert!(report.failures.is_empty(), "{name}: {:#?}", report.failures);
     assert!(report.requests > 800);
     assert!((1..=mode.max).contains(&most), "{name}: {most} sessions at the server, {} allowed", mode.max);
-    assert_eq!(gateway.figure("/pools/main/counters/create_failures/server_full").await, 0, "{name}");
+    for full in ["server_full", "account_full"] {
+        assert_eq!(gateway.figure(&format!("/pools/main/counters/create_failures/{full}")).await, 0, "{name}");
+    }
     assert_eq!(postgres.logged(&REFUSED_AS_FULL), 0, "{name}: the server had to hold the cap:\n{}", postgres.log());
     let creates = gateway.figure("/pools/main/counters/creates").await;
     let sweeps = begun.elapsed().as_millis() as u64 / 100;

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use crate::support::{
-    component, eventually, gateway::Gateway, load::Load, nginx::Nginx, postgres::Postgres, testing_plugin,
+    component, eventually, gateway::Gateway, load::Load, nginx::Nginx, postgres::Postgres, standby::standby_of,
+    testing_plugin,
 };
 
 const DOCUMENT: &str = include_str!("../../docs/metrics.md");
@@ -150,10 +151,12 @@ fn with_files(nginx: &Nginx) -> String {
 }
 
 /// A gateway that has something to tell of everything.
-async fn eventful(postgres: &Postgres, nginx: &Nginx) -> Gateway {
+async fn eventful(postgres: &Postgres, standby: &Postgres, nginx: &Nginx) -> Gateway {
     let pool = format!(
-        "backend = \"postgres\"\nurl = \"{}\"\nsize = {{ max = 1 }}\nsizing = {{ plugin = \"hostile\", fallback = \"fixed\" }}",
-        postgres.url()
+        "backend = \"postgres\"\nurl = \"{}\"\nsize = {{ max = 1 }}\nsizing = {{ plugin = \"hostile\", fallback = \"fixed\" }}\n\
+         replicas = {{ pools = [\"standby\"] }}\n[pool.standby]\nbackend = \"postgres\"\nurl = \"{}\"",
+        postgres.url(),
+        standby.url()
     );
     let plugin = testing_plugin("hostile");
     let rest = format!(
@@ -161,7 +164,8 @@ async fn eventful(postgres: &Postgres, nginx: &Nginx) -> Gateway {
         with_files(nginx),
         plugin.display()
     );
-    let gateway = Gateway::start(&config(&pool, &rest)).await;
+    let text = config(&pool, &rest);
+    let gateway = Gateway::start(&text).await;
     let (mut one, mut other) = (gateway.h2().await, gateway.h1().await);
     // The one waits for the other.
     let sleep = "select 1::int from pg_sleep(0.3)";
@@ -169,13 +173,18 @@ async fn eventful(postgres: &Postgres, nginx: &Nginx) -> Gateway {
     assert_eq!((one.unwrap().status, other.unwrap().status), (200, 200));
     gateway.status_until("/alerts/0", |alert| !alert.is_null()).await;
     gateway.status_until("/plugins/hostile/faults/trap", |count| count.as_u64() >= Some(1)).await;
+    gateway.status_until("/pools/main/replicas/pools/0/lag_s", |lag| !lag.is_null()).await;
+    gateway.reconfigure(&format!("{text}\n[overload]\ncpu = 0\nmemory = 0.1\nmemory_limit = \"1MiB\"\n")).await;
+    let refused = || async { gateway.h1().await.query("select 1", json!([])).await.unwrap().status };
+    eventually("the gateway refuses for want of memory", refused, |status| *status == 503).await;
     gateway
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_document_lists_every_figure_and_no_other() {
     let (postgres, nginx) = (Postgres::start(0, &[]).await, Nginx::start("one").await);
-    let gateway = eventful(&postgres, &nginx).await;
+    let standby = standby_of(&postgres).await;
+    let gateway = eventful(&postgres, &standby, &nginx).await;
     let scrape = Scrape::of(&gateway).await;
     let told = scrape.figures();
     let mut documented = BTreeMap::new();
@@ -215,7 +224,8 @@ async fn the_document_lists_every_figure_and_no_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_rules_for_prometheus_and_the_documented_queries_name_figures_that_exist() {
     let (postgres, nginx) = (Postgres::start(0, &[]).await, Nginx::start("one").await);
-    let scrape = Scrape::of(&eventful(&postgres, &nginx).await).await;
+    let standby = standby_of(&postgres).await;
+    let scrape = Scrape::of(&eventful(&postgres, &standby, &nginx).await).await;
     let queries = table_of_queries() + include_str!("../../config/alerts.rules.yml");
     let words = queries.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
     let names: BTreeSet<_> = words
@@ -230,9 +240,9 @@ async fn the_rules_for_prometheus_and_the_documented_queries_name_figures_that_e
     let bound = |(labels, _): (BTreeMap<&str, &str>, f64)| labels["le"].parse::<f64>() == Ok(0.1);
     assert!(scrape.all("db_client_connection_wait_time_seconds_bucket").any(bound));
     for event in ["errors", "timeouts", "refused", "acquired"] {
-        scrape.event(event);
+        scrape.one("db_client_connection_events_total", &[(POOL, "main"), ("event", event)]);
     }
-    scrape.one("db_client_connection_count", &[("state", "used")]);
+    scrape.one("db_client_connection_count", &[(POOL, "main"), ("state", "used")]);
 }
 
 fn table_of_queries() -> String {

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use crate::support::{
     component, eventually,
     faults::{Fault, FaultProxy},
-    front::{SERVER_FULL, ask, config, gateway, works},
+    front::{ROLE_FULL, ask, config, gateway, works},
     gateway::Gateway,
     postgres::{Postgres, REFUSED_AS_FULL},
 };
@@ -215,10 +215,10 @@ async fn two_gateways_on_a_server_that_has_not_room_for_both_share_it_without_a_
         assert!(failures.is_empty(), "{failures:#?}");
     }
     let (counted, logged) =
-        (one.figure(SERVER_FULL).await + other.figure(SERVER_FULL).await, postgres.logged(&REFUSED_AS_FULL));
+        (one.figure(ROLE_FULL).await + other.figure(ROLE_FULL).await, postgres.logged(&REFUSED_AS_FULL));
     assert!(
         (1..40).contains(&counted) && (1..40).contains(&logged),
-        "{counted} attempts on a full server, {logged} in its log"
+        "{counted} attempts beyond the room, {logged} in its log"
     );
     for gateway in [&one, &other] {
         assert_eq!(gateway.status().await["pools"]["main"]["breaker"]["state"], "closed");

@@ -7,6 +7,9 @@ use super::{eventually, gateway::Gateway, postgres::Postgres, postgres::REFUSED_
 /// Connections that the pool was refused because the server was full.
 pub const SERVER_FULL: &str = "/pools/main/counters/create_failures/server_full";
 
+/// Connections that it was refused because the role had all it may.
+pub const ROLE_FULL: &str = "/pools/main/counters/create_failures/account_full";
+
 /// Longest a request may take there.
 pub const DEADLINE: std::time::Duration = std::time::Duration::from_secs(4);
 
@@ -64,6 +67,6 @@ pub async fn works(gateway: &Gateway) {
 
 /// The server never had to refuse a session beyond what it grants.
 pub async fn never_asked_for_more(gateway: &Gateway, postgres: &Postgres) {
-    assert_eq!(gateway.figure(SERVER_FULL).await, 0);
+    assert_eq!((gateway.figure(SERVER_FULL).await, gateway.figure(ROLE_FULL).await), (0, 0));
     assert_eq!(postgres.logged(&REFUSED_AS_FULL), 0, "{}", postgres.log());
 }
