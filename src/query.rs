@@ -55,6 +55,7 @@ pub use cors::{allow_origin, preflight};
 
 /// Answers a query in the `json` dialect. Dropping the future, or the answer's body, stops the statement.
 ///
+/// `find` gives the database; it is asked when all that can be wrong with the request itself has been found to be right.
 /// `deadline` covers everything to the last byte of the answer. The request body's limit is set by the caller; so are the
 /// answer's CORS headers ([`allow_origin`]).
 pub async fn json(
@@ -62,12 +63,12 @@ pub async fn json(
     settings: &Query,
     cors: Option<&Cors>,
     context: &Context,
-    database: &Database,
+    find: impl FnOnce() -> Result<Database, BackendError>,
     deadline: Instant,
     holder: Holder,
 ) -> Response {
     let row = settings.max_response.as_usize();
-    let start = |work| database.start(work, deadline, holder, Limits { row });
+    let start = |work| async move { find()?.start(work, deadline, holder, Limits { row }).await };
     let checked = cors::check(request.headers(), &context.authority, context.peer.tls.is_some(), cors);
     let answered = match checked {
         Ok(()) => answer(request, settings, deadline, start).await,

@@ -20,6 +20,9 @@ pub enum BackendError {
     /// The caller named a database that there is not.
     #[error("there is no such database")]
     NoSuchDatabase,
+    /// No pool is to be had for the database just now; nothing was done.
+    #[error("{0}")]
+    Unavailable(String),
     /// No replica can serve, and reads do not go to the primary.
     #[error("no replica of pool {0} can serve, and it takes no reads itself")]
     NoReplica(std::sync::Arc<str>),

@@ -110,6 +110,11 @@ impl Postgres {
         Self { settings: Arc::new(self.settings.of_database(name)), shared: Arc::new(shared) }
     }
 
+    /// Bytes of the database's name beside the `*`.
+    pub fn around_name(&self) -> usize {
+        self.settings.startup.get_dbname().map_or(0, |name| name.len().saturating_sub(1))
+    }
+
     /// Every session is reset before its next caller, whatever the settings say.
     pub fn reset_always(&self) {
         self.shared.always_reset.store(true, Ordering::Relaxed);

@@ -18,11 +18,11 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use super::{
     pools::{Changes, Plan, PoolEntry},
     shared::Shared,
-    template::{Template, TemplateError},
+    template::Template,
 };
 use crate::{
     access::{Admission, Consumers},
-    backend::Database,
+    backend::{BackendError, Database},
     config::{
         Finding, Loaded,
         model::{Config, Cors, NamedBy, Priority, Query, Redirect, Respond, Route},
@@ -333,17 +333,26 @@ impl Parts<'_> {
 }
 
 impl Source {
-    /// The database that a request is for.
-    pub(super) fn database(&self, request: &Request) -> Result<Database, TemplateError> {
-        let (template, by, path) = match self {
-            Self::One(database) => return Ok(database.clone()),
-            Self::Each { template, by, path } => (template, by, *path),
-        };
+    /// The name of the database that a request is for, where it has to name one; of a field that comes twice none, as others may
+    /// have read the other.
+    pub(super) fn name(&self, request: &Request) -> Option<String> {
+        let Self::Each { by, path, .. } = self else { return None };
         let name = match by {
-            NamedBy::Path => request.uri().path().get(path..).and_then(|rest| rest.strip_prefix('/')),
-            NamedBy::Header(name) => request.headers().get(name.as_str()).and_then(|value| value.to_str().ok()),
+            NamedBy::Path => request.uri().path().get(*path..)?.strip_prefix('/')?,
+            NamedBy::Header(name) => {
+                let mut values = request.headers().get_all(name.as_str()).iter();
+                values.next().filter(|_| values.next().is_none())?.to_str().ok()?
+            }
         };
-        template.database(name.ok_or(TemplateError::Name)?)
+        Some(name.to_owned())
+    }
+
+    /// The database of that name. A pool is made for it if there is none: only for a request that is sound otherwise.
+    pub(super) fn find(&self, name: Option<&str>) -> Result<Database, BackendError> {
+        match self {
+            Self::One(database) => Ok(database.clone()),
+            Self::Each { template, .. } => Ok(template.database(name.ok_or(BackendError::NoSuchDatabase)?)?),
+        }
     }
 }
 

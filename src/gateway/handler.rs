@@ -10,7 +10,6 @@ use super::{
     generation::{Fixed, Generation, Moved, RouteEntry, Target},
     listeners::Listening,
     shared::Shared,
-    template::TemplateError,
 };
 use crate::{
     access::{ConsumerHandle, Denied},
@@ -218,14 +217,12 @@ impl Walk {
         }
         match &route.target {
             Target::Query { source, settings } => {
-                let database = match source.database(request) {
-                    Ok(database) => database,
-                    Err(error) => return no_database(error, entry),
-                };
+                let name = source.name(request);
+                let find = || source.find(name.as_deref());
                 let holder = Holder { route: route.name.clone(), request: entry.id, statement: None };
                 let deadline = asked.started + route.deadline;
                 let cors = route.cors.as_ref();
-                Box::pin(query::json(take(request), settings, cors, asked.context, &database, deadline, holder)).await
+                Box::pin(query::json(take(request), settings, cors, asked.context, find, deadline, holder)).await
             }
             Target::Proxy { upstream, strip } => {
                 request.headers_mut().insert(TRACEPARENT, entry.trace.header());
@@ -269,22 +266,6 @@ fn bad_path(
     } else {
         None
     }
-}
-
-/// A request for one database of many that names none, or one too many.
-fn no_database(error: TemplateError, entry: &mut Entry) -> Response {
-    entry.reason = Some("database");
-    let (status, title) = match error {
-        TemplateError::Name => (StatusCode::NOT_FOUND, "No such database"),
-        TemplateError::TooMany | TemplateError::Retired => {
-            (StatusCode::SERVICE_UNAVAILABLE, "No connection to the database")
-        }
-    };
-    let mut response = answer::problem(status, title, &error.to_string());
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    }
-    response
 }
 
 fn respond(fixed: &Fixed) -> Response {

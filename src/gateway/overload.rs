@@ -75,7 +75,8 @@ pub(super) async fn watch(shared: Arc<Shared>) {
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         look.tick().await;
-        let generation = shared.generation();
+        // At the end there is none.
+        let Some(generation) = shared.current.load_full() else { return };
         watch.look(Instant::now(), Own::now(), &generation.config().overload, &shared.overload);
     }
 }

@@ -19,7 +19,7 @@ use super::{
     replicas::{self, Turnover},
     servers::Terms,
     shared::Shared,
-    template::{Pattern, Template},
+    template::{LONGEST_NAME, Pattern, Template},
 };
 use crate::{
     backend::{Database, Kind, ReplicasStatus, postgres::Postgres, sqlite::Sqlite},
@@ -364,6 +364,14 @@ pub(super) fn reconfigure(kind: &Kind, settings: PoolSettings, policies: PolicyC
     }
 }
 
+/// Whether connections made now would be other sessions than those that the pool has: a secret was changed, say.
+pub(super) fn is_outdated(kind: &Kind, settings: &PoolSettings) -> bool {
+    match kind {
+        Kind::Postgres(pool) => pool.is_outdated_by(settings),
+        Kind::Sqlite(pool) => pool.is_outdated_by(settings),
+    }
+}
+
 /// Policies that take the place of those in force: only where another one is named.
 pub(super) fn policy_change(
     plugins: &Plugins,
@@ -382,8 +390,10 @@ pub(super) async fn close_all(shared: &Arc<Shared>) {
     let generation = shared.current.swap(None);
     let pools = generation.iter().flat_map(|generation| generation.pools.values());
     pools.filter_map(|entry| entry.database.replicas()).for_each(|replicas| replicas.stop());
-    let serving = generation.iter().flat_map(|generation| generation.all_pools());
-    let mut kinds: Vec<Kind> = serving.map(|(_, entry)| entry.database.kind().clone()).collect();
+    let serving = generation.iter().flat_map(|generation| generation.pools.values());
+    let mut kinds: Vec<Kind> = serving.map(|entry| entry.database.kind().clone()).collect();
+    let templates = generation.iter().flat_map(|generation| generation.templates.values());
+    kinds.extend(templates.flat_map(|template| template.kinds()));
     kinds.extend(shared.retiring_pools().into_iter().map(|retiring| retiring.kind));
     let goodbyes = kinds.iter().map(|kind| async move {
         match kind {
@@ -409,6 +419,14 @@ impl Retiring {
 }
 
 impl Ready {
+    /// The longest name that can stand where a template has its `*`.
+    pub(super) fn longest_name(&self) -> usize {
+        match self {
+            Self::Postgres(backend) => LONGEST_NAME.saturating_sub(backend.around_name()),
+            Self::Sqlite(_) => LONGEST_NAME,
+        }
+    }
+
     /// The same for the database that `name` stands for in a template.
     pub(super) fn of_database(&self, name: &str) -> Self {
         match self {

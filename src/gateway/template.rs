@@ -4,12 +4,14 @@
 //! A name is letters, digits, `-` and `_`, at most 63 of them: it cannot leave a directory, nor the database part of a URL.
 //!
 //! **When things go wrong.** A name that no database has costs one connection attempt; its pool fails at once, is the first to
-//! go, and the caller gets 404. Where all `max_pools` are in use, a further name gets 503. A pool that is dropped drains as one
-//! that a reload takes away: who still holds it is served.
+//! go, and the caller gets 404. Until a pool has had a connection it is not shown, and where there is room for no more, such
+//! pools drive out a quarter of the others at most. Where all `max_pools` are in use, a further name gets 503. A pool that is
+//! dropped drains as one that a reload takes away: who still holds it is served, and one that is made anew for its name shares
+//! its budget.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -18,16 +20,18 @@ use tokio::{runtime::Handle, time::Instant};
 
 use super::pools::{self, Identity, PoolEntry, Ready, Retiring};
 use crate::{
-    backend::{Database, Kind},
+    backend::{BackendError, Database, Kind},
     config::model,
     policy::{Plugins, PolicyError},
-    pool::{Budget, Policies, Pool, PoolSettings, ServerBudget},
+    pool::{Budget, Policies, PolicyChange, Pool, PoolSettings, ServerBudget, Standing},
 };
 
-/// PostgreSQL cuts longer names off, and would take one for another.
-const LONGEST_NAME: usize = 63;
+/// PostgreSQL cuts longer names off, and would take one for another; what stands around the `*` counts too.
+pub(super) const LONGEST_NAME: usize = 63;
 /// A pool that was asked for a shorter while ago is not dropped for another.
 const FRESH: Duration = Duration::from_secs(1);
+/// One in so many may be there in the place of another though nobody has been connected to its database yet.
+const STRANGERS: usize = 4;
 
 /// The pools of one `[pool.NAME]` with `per`.
 pub struct Template {
@@ -42,7 +46,9 @@ pub struct Template {
 struct Many {
     pattern: Pattern,
     pools: BTreeMap<Box<str>, Member>,
-    /// Nothing is made any more.
+    /// Of pools that were dropped, and may not be drained yet.
+    budgets: BTreeMap<Box<str>, Weak<Budget>>,
+    /// It serves only requests that came before the generation without it.
     retired: bool,
 }
 
@@ -68,9 +74,18 @@ pub(super) enum TemplateError {
     /// As many are in use as there may be.
     #[error("too many databases are in use at a time")]
     TooMany,
-    /// The template's configuration is gone, or a policy of it.
+    /// A policy is gone.
     #[error("the pool is being taken away")]
-    Retired,
+    Policy,
+}
+
+impl From<TemplateError> for BackendError {
+    fn from(error: TemplateError) -> Self {
+        match error {
+            TemplateError::Name => Self::NoSuchDatabase,
+            TemplateError::TooMany | TemplateError::Policy => Self::Unavailable(error.to_string()),
+        }
+    }
 }
 
 impl Template {
@@ -82,7 +97,8 @@ impl Template {
         plugins: Arc<Plugins>,
         background: Handle,
     ) -> Arc<Self> {
-        let many = Mutex::new(Many { pattern, pools: BTreeMap::new(), retired: false });
+        let many = Many { pattern, pools: BTreeMap::new(), budgets: BTreeMap::new(), retired: false };
+        let many = Mutex::new(many);
         Arc::new(Self { name: name.to_owned(), identity, plugins, background, server, many })
     }
 
@@ -97,36 +113,40 @@ impl Template {
             member.asked = now;
             return Ok(member.entry.database.clone());
         }
-        if !is_name(name) {
+        if !is_name(name) || name.len() > many.pattern.ready.longest_name() {
             return Err(TemplateError::Name);
         }
-        if many.retired {
-            return Err(TemplateError::Retired);
-        }
         let dropped = many.make_room(now)?;
-        let entry = self.make(&many.pattern, name).map_err(|_policy| TemplateError::Retired)?;
+        let budget = many.budgets.remove(name).and_then(|budget| budget.upgrade());
+        let entry = self.make(&many.pattern, name, budget).map_err(|_policy| TemplateError::Policy)?;
         let database = entry.database.clone();
+        let last = many.retired.then(|| database.kind().clone());
         many.pools.insert(name.into(), Member { entry, asked: now });
         drop(many);
-        if let Some(dropped) = dropped {
-            // Nobody uses it: there is nothing to wait for.
-            pools::retire_unseen(dropped.entry.database.kind());
+        // Nobody uses it, or only who came before the reload: there is nothing to wait for.
+        for gone in dropped.into_iter().chain(last) {
+            pools::retire_unseen(&gone);
         }
         tracing::debug!(pool = self.name, database = name, "pool made");
         Ok(database)
     }
 
-    fn make(&self, pattern: &Pattern, name: &str) -> Result<PoolEntry, PolicyError> {
+    fn make(
+        &self,
+        pattern: &Pattern,
+        name: &str,
+        budget: Option<Arc<Budget>>,
+    ) -> Result<PoolEntry, PolicyError> {
         let Pattern { effective, settings, ready, served } = pattern;
         let policies = Policies {
             sizing: self.plugins.sizing(&effective.sizing)?,
             eviction: self.plugins.eviction(&effective.eviction)?,
             validation: self.plugins.validation(&effective.validation)?,
         };
-        let budget = match &self.server {
+        let budget = budget.unwrap_or_else(|| match &self.server {
             Some(server) => Budget::within(Arc::clone(server), settings.max),
             None => Budget::new(settings.max),
-        };
+        });
         let pool_name = format!("{}:{name}", self.name);
         let (settings, background) = (settings.clone(), self.background.clone());
         let kind = match ready {
@@ -151,10 +171,16 @@ impl Template {
         })
     }
 
-    /// The pools there are, by the names that logs and figures have for them: `TEMPLATE:DATABASE`.
+    /// The pools that have had a connection, by the names that logs and figures have for them: `TEMPLATE:DATABASE`.
     pub fn pools(&self) -> Vec<(String, PoolEntry)> {
         let many = self.many.lock();
-        many.pools.iter().map(|(name, member)| (format!("{}:{name}", self.name), member.entry.clone())).collect()
+        let proven = many.pools.iter().filter(|(_, member)| member.standing().proven);
+        proven.map(|(name, member)| (format!("{}:{name}", self.name), member.entry.clone())).collect()
+    }
+
+    /// All of them.
+    pub(super) fn kinds(&self) -> Vec<Kind> {
+        self.many.lock().pools.values().map(|member| member.entry.database.kind().clone()).collect()
     }
 
     /// Whose statements its pools have run.
@@ -165,80 +191,90 @@ impl Template {
     /// Drops the pools that nobody has asked for and nobody uses. Called now and then.
     pub(super) fn sweep(&self, now: Instant) {
         let mut many = self.many.lock();
+        many.budgets.retain(|_, budget| budget.strong_count() > 0);
         let patience = many.pattern.effective.pool_idle_timeout.0;
-        let unused = |member: &Member| {
-            let since = now.saturating_duration_since(member.asked);
-            let limit = if member.is_barren() { FRESH.min(patience) } else { patience };
-            since >= limit && member.is_unused()
+        let is_over = |member: &Member| {
+            let standing = member.standing();
+            let limit = if standing.proven { patience } else { FRESH.min(patience) };
+            standing.callers == 0 && now.saturating_duration_since(member.asked) >= limit
         };
-        let (gone, kept) = std::mem::take(&mut many.pools).into_iter().partition(|(_, member)| unused(member));
-        many.pools = kept;
+        let over: Vec<Box<str>> =
+            many.pools.iter().filter(|(_, member)| is_over(member)).map(|(name, _)| name.clone()).collect();
+        let gone: Vec<Kind> = over.iter().filter_map(|name| many.take(name)).collect();
         drop(many);
-        for (name, member) in gone as BTreeMap<Box<str>, Member> {
-            tracing::debug!(pool = self.name, database = &*name, "pool dropped: nobody uses it");
-            pools::retire_unseen(member.entry.database.kind());
+        for (name, kind) in over.iter().zip(&gone) {
+            tracing::debug!(pool = self.name, database = &**name, "pool dropped: nobody uses it");
+            pools::retire_unseen(kind);
         }
     }
 
     /// Goes on with another configuration, in what there is and what will be.
     pub(super) fn reconfigure(&self, pattern: Pattern) {
         let mut many = self.many.lock();
-        for (name, member) in &mut many.pools {
-            match pools::policy_change(&self.plugins, &member.entry.effective, &pattern.effective) {
-                Ok(policies) => {
-                    let kind = member.entry.database.kind().clone();
-                    let backend = pattern.ready.of_database(name);
-                    pools::reconfigure(&kind, pattern.settings.clone(), policies, backend);
-                    member.entry.database = Database::one_of_many(kind, pattern.effective.slow_query.0);
-                    member.entry.effective = pattern.effective.clone();
-                }
-                // The draft was checked: a plugin that changed since will be told of by itself.
-                Err(error) => {
-                    tracing::error!(pool = self.name, database = &**name, %error, "policies stay as they are");
-                }
-            }
+        let is_new = |member: &Member| {
+            member.entry.effective != pattern.effective
+                || pools::is_outdated(member.entry.database.kind(), &pattern.settings)
+        };
+        for (name, member) in many.pools.iter_mut().filter(|(_, member)| is_new(member)) {
+            let policies = pools::policy_change(&self.plugins, &member.entry.effective, &pattern.effective);
+            // The draft was checked: a plugin that changed since will be told of by itself.
+            let policies = policies.unwrap_or_else(|error| {
+                tracing::error!(pool = self.name, database = &**name, %error, "policies stay as they are");
+                PolicyChange::default()
+            });
+            let kind = member.entry.database.kind().clone();
+            pools::reconfigure(&kind, pattern.settings.clone(), policies, pattern.ready.of_database(name));
+            member.entry.database = Database::one_of_many(kind, pattern.effective.slow_query.0);
+            member.entry.effective = pattern.effective.clone();
         }
         many.pattern = pattern;
     }
 
-    /// Nothing is made from now on. Returns the pools there are, to be drained.
+    /// Another generation has none of it. Returns the pools there are, to be drained; whoever came before still finds them.
     pub(super) fn retire(&self) -> Vec<Retiring> {
         let mut many = self.many.lock();
         many.retired = true;
-        let pools = std::mem::take(&mut many.pools).into_iter();
-        let retiring = |(name, member): (Box<str>, Member)| {
+        let retiring = |(name, member): (&Box<str>, &Member)| {
             let kind = member.entry.database.kind().clone();
             Retiring::new(format!("{}:{name}", self.name), kind, self.identity.clone())
         };
-        pools.map(retiring).collect()
+        many.pools.iter().map(retiring).collect()
     }
 }
 
 impl Many {
-    /// Room for one more: where there is none, the pool goes that is missed least. Returns it.
-    fn make_room(&mut self, now: Instant) -> Result<Option<Member>, TemplateError> {
-        if self.pools.len() < self.pattern.effective.max_pools as usize {
+    /// Room for one more: where there is none, the pool goes that is missed least, those first that have never had a connection.
+    /// Returns it.
+    fn make_room(&mut self, now: Instant) -> Result<Option<Kind>, TemplateError> {
+        let most = self.pattern.effective.max_pools as usize;
+        if self.pools.len() < most {
             return Ok(None);
         }
-        let droppable = self.pools.iter().filter(|(_, member)| {
-            member.is_unused() && (member.is_barren() || now.saturating_duration_since(member.asked) >= FRESH)
+        let standings: Vec<(&Box<str>, Instant, Standing)> =
+            self.pools.iter().map(|(name, member)| (name, member.asked, member.standing())).collect();
+        let strangers = standings.iter().filter(|(_, _, standing)| !standing.proven).count();
+        let crowded = strangers >= (most / STRANGERS).max(1);
+        let droppable = standings.iter().filter(|(_, asked, standing)| {
+            let fresh = now.saturating_duration_since(*asked) < FRESH;
+            standing.callers == 0 && if standing.proven { !fresh && !crowded } else { standing.size == 0 }
         });
-        let least = droppable.min_by_key(|(_, member)| (!member.is_barren(), member.asked));
-        let name = least.map(|(name, _)| name.clone()).ok_or(TemplateError::TooMany)?;
-        Ok(self.pools.remove(&name))
+        let least = droppable.min_by_key(|(_, asked, standing)| (standing.proven, *asked));
+        let name = least.map(|(name, ..)| (*name).clone()).ok_or(TemplateError::TooMany)?;
+        Ok(self.take(&name))
+    }
+
+    /// Takes a pool out; one that is made anew for its name shares its budget.
+    fn take(&mut self, name: &str) -> Option<Kind> {
+        let member = self.pools.remove(name)?;
+        let kind = member.entry.database.kind().clone();
+        self.budgets.insert(name.into(), Arc::downgrade(&pools::budgets::budget_of(&kind)));
+        Some(kind)
     }
 }
 
 impl Member {
-    /// Nobody holds a connection or waits for one.
-    fn is_unused(&self) -> bool {
-        self.entry.database.kind().standing().callers == 0
-    }
-
-    /// It has no connection, and none can be made.
-    fn is_barren(&self) -> bool {
-        let standing = self.entry.database.kind().standing();
-        standing.size == 0 && standing.barred
+    fn standing(&self) -> Standing {
+        self.entry.database.kind().standing()
     }
 }
 

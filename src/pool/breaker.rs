@@ -1,10 +1,10 @@
 //! What failing attempts to connect lead to: pauses, then an open breaker.
 //!
 //! Every failed attempt brings a pause, doubled each time, so that nothing is tried hot. After `failures` in a row the
-//! breaker opens (refused credentials open it at once, lest the account be locked, and so does a database that there is not): callers for whom no connection is left
-//! fail at once with the reason, and one background probe, at the pauses' cadence, finds out whether the database is back.
-//! Its longest pause is the longest wait of those who come next, never the least. Callers who waited in vain for a busy
-//! pool are no failure of the database and do not count.
+//! breaker opens (refused credentials open it at once, lest the account be locked, and so does a database that there is not):
+//! callers for whom no connection is left fail at once with the reason, and one background probe, at the pauses' cadence, finds
+//! out whether the database is back. Its longest pause is the longest wait of those who come next, never the least. Callers who
+//! waited in vain for a busy pool are no failure of the database and do not count.
 
 use std::time::Duration;
 

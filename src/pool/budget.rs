@@ -86,9 +86,9 @@ impl Budget {
         }
     }
 
-    /// Whether the pools on the server have all they may together.
-    pub(crate) fn is_server_full(&self) -> bool {
-        self.within.as_ref().is_some_and(|(server, _)| server.has_no_room())
+    /// Whether the pools on the server have all they may together, or nothing is left but what this one has claimed.
+    pub(crate) fn is_server_pressed(&self) -> bool {
+        self.within.as_ref().is_some_and(|(server, id)| server.is_pressed(*id))
     }
 
     fn try_take_own(&self) -> bool {

@@ -166,6 +166,8 @@ pub(crate) struct Core<C> {
     budget: Arc<Budget>,
     /// Callers wait, and the pools on the server have all that it grants.
     short: bool,
+    /// Nothing may be made just now because the server was full: sisters can make room meanwhile.
+    crowded: bool,
     /// Connections that are closed as they come back: a sister pool needs them more.
     owed: u32,
     closes: Closes,
@@ -193,6 +195,7 @@ impl<C> Core<C> {
             next_id: 0,
             budget,
             short: false,
+            crowded: false,
             owed: 0,
             closes: Closes::default(),
             handoffs: 0,
@@ -244,7 +247,10 @@ impl<C> Core<C> {
     pub(crate) fn give_back(&mut self, now: Instant, held: Box<Held<C>>, todo: &mut Actions<C>) -> Option<Use> {
         let used = self.uses.end(now, held.record.seat);
         match used.as_ref().and_then(|used| used.doomed) {
-            Some(cause) => self.send_off(held, cause, todo),
+            Some(cause) => {
+                self.owed = self.owed.saturating_sub(1);
+                self.send_off(held, cause, todo);
+            }
             None => self.place(now, held, todo),
         }
         self.settle(now, todo);
@@ -265,6 +271,8 @@ impl<C> Core<C> {
         todo: &mut Actions<C>,
     ) -> Option<Use> {
         let used = self.uses.end(now, held.record.seat);
+        // Its permit comes free all the same.
+        self.owed = self.owed.saturating_sub(1);
         self.send_off(held, cause, todo);
         self.settle(now, todo);
         used
@@ -288,6 +296,11 @@ impl<C> Core<C> {
     pub(crate) fn note(&mut self, creation: Creation, ceiling: Option<u32>) {
         self.creation = creation;
         self.gate.ceiling = ceiling.unwrap_or(u32::MAX);
+    }
+
+    /// Whether it is a full server that keeps connections from being made.
+    pub(crate) fn note_crowded(&mut self, crowded: bool) {
+        self.crowded = crowded;
     }
 
     /// Whether connections may be made from now on.

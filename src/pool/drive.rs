@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
-use super::{backend::Backend, guards::SHORTEST_TICK, server::Offer, shell::Pool};
+use super::{backend::Backend, guards::SHORTEST_TICK, shell::Pool};
 use crate::policy::SizingInput;
 
 /// No matter what is due: the loop never turns more often.
@@ -20,6 +20,8 @@ struct Diary {
     sized_at: Option<Instant>,
     sweep_at: Instant,
     summary_at: Option<Instant>,
+    /// When sisters may be asked next; none, if they have not been since callers last had what they need.
+    relief_at: Option<Instant>,
 }
 
 impl<B: Backend> Pool<B> {
@@ -30,14 +32,16 @@ impl<B: Backend> Pool<B> {
         // Not before: a pool of a configuration that is refused in the end must leave no trace.
         self.budget.set_cap(self.settings.load().max);
         let now = Instant::now();
-        let mut diary = Diary { size_at: now, sized_at: None, sweep_at: now, summary_at: None };
+        let mut diary = Diary { size_at: now, sized_at: None, sweep_at: now, summary_at: None, relief_at: None };
         loop {
             self.turn(&mut diary);
             if Arc::strong_count(&self) == 1 && self.state.lock().core.is_drained() {
                 if let Some(summary) = self.last_summary() {
                     summary.say(&self.name);
                 }
-                info!(pool = %self.name, "drained");
+                if self.state.lock().counters.creates > 0 {
+                    info!(pool = %self.name, "drained");
+                }
                 return;
             }
             let next = self.next_turn(&diary).max(Instant::now() + SHORTEST_SLEEP);
@@ -51,7 +55,7 @@ impl<B: Backend> Pool<B> {
 
     fn turn(self: &Arc<Self>, diary: &mut Diary) {
         let early = self.upkeep();
-        self.seek_relief();
+        self.seek_relief(diary);
         let now = Instant::now();
         if early.is_some() {
             // Soon, but no more often than the shortest tick.
@@ -104,16 +108,21 @@ impl<B: Backend> Pool<B> {
     }
 
     /// Where callers wait and the server's budget has no room, sisters are asked to make some.
-    fn seek_relief(&self) {
+    fn seek_relief(&self, diary: &mut Diary) {
         let Some((server, me)) = self.budget.server() else { return };
         let state = self.state.lock();
-        let (counts, short) = (state.core.counts(), state.core.short());
+        let (size, short) = (state.core.counts().size(), state.core.short());
         drop(state);
+        let now = Instant::now();
         if short == 0 {
-            return server.calm(me);
+            // Only what was asked for here: a pool that takes this one's place may be in need.
+            if diary.relief_at.take().is_some() {
+                server.calm(me);
+            }
+        } else if diary.relief_at.is_none_or(|at| at <= now) {
+            let given = server.relieve(me, size, short);
+            diary.relief_at = Some(if given { now } else { now + RELIEF_EVERY });
         }
-        let own = Offer { size: counts.size(), active: true, ..Offer::default() };
-        server.relieve(me, own, short);
     }
 
     fn next_turn(&self, diary: &Diary) -> Instant {
@@ -128,7 +137,7 @@ impl<B: Backend> Pool<B> {
             reserve.map(|since| since + gate.reserve_after).filter(|at| *at > now),
             state.core.next_start(now),
             state.core.server().and_then(|(server, _)| server.next_change()),
-            (state.core.short() > 0).then(|| now + RELIEF_EVERY),
+            (state.core.short() > 0).then(|| diary.relief_at.unwrap_or(now).max(now + RELIEF_EVERY)),
         ];
         let usual = diary.size_at.min(diary.sweep_at);
         due.into_iter().chain([diary.summary_at]).flatten().fold(usual, Instant::min)

@@ -45,10 +45,10 @@ pub(super) fn load<C>(core: &Core<C>) -> Load {
     Load { in_use: counts.in_use, limit: limit(core), waiters: counts.waiters }
 }
 
-/// Connections that may exist, after every bound.
+/// Connections that may exist, after every bound: what sisters on the same server have is not for this pool.
 pub(super) fn limit<C>(core: &Core<C>) -> u32 {
     let gate = core.gate();
-    let server = core.server().and_then(|(server, _)| server.cap()).unwrap_or(u32::MAX);
+    let server = core.server().and_then(|(server, _)| server.left_for(core.counts().live())).unwrap_or(u32::MAX);
     gate.target.min(gate.max).min(gate.ceiling).min(server)
 }
 

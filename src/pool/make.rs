@@ -173,7 +173,12 @@ impl<B: Backend> CreateTicket<B> {
             (opened, state.breaker.retry_after(now))
         });
         let next_ms = u64::try_from(next.as_millis()).unwrap_or(u64::MAX);
-        warn!(pool = %pool.name, %class, sqlstate, error = %text, next_ms, "connection failed");
+        // A database that there is not may be a slip of any caller's: the breaker's line below will do.
+        if class == FailureClass::Missing {
+            debug!(pool = %pool.name, %class, sqlstate, error = %text, next_ms, "connection failed");
+        } else {
+            warn!(pool = %pool.name, %class, sqlstate, error = %text, next_ms, "connection failed");
+        }
         if opened {
             warn!(pool = %pool.name, %class, next_ms, "breaker opened: probing in the background");
         }

@@ -6,8 +6,14 @@
 //!
 //! A pool whose callers wait, and for which there is no room, *claims* a permit: one that comes free is kept for it. Then a
 //! sister gives one up: of those with idle connections the one whom its eviction policy says it hurts least (`yield-cost`);
-//! where nobody has one idle and the pool has less than its fair share, the largest sister owes the next that comes back. So
-//! nobody starves while others are served, and nothing in use is closed.
+//! where nobody has one idle and the pool has less than its fair share, the largest sister owes the next that comes back; to a
+//! pool that has none at all, even one that has no more than its share, but not twice in a second. So nobody starves while others
+//! are served, and nothing in use is closed. What is owed and not yet given is taken back whenever the pool asks anew: by then
+//! something may lie idle elsewhere.
+//!
+//! While nothing is known of a server a few connections are begun at a time, until one of them has come to an end: many pools
+//! that start at once would else open more than their share before they hear of it. Pools that have never had a connection (a caller
+//! may have named a database that there is not) count in nobody's share, and ask one at a time.
 //!
 //! **Left out.** Two names of one server are two servers. What others than this gateway have open is known by refusals only.
 
@@ -48,14 +54,16 @@ pub struct ServerStatus {
 
 /// A pool, as its sisters see it.
 pub(super) trait Sister: Send + Sync {
-    /// What it has. Its eviction policy is asked what giving would hurt.
+    /// What it has, without its [`Offer::cost`].
     fn offer(&self) -> Offer;
+    /// What giving one up would hurt, 0 to 1000: its eviction policy is asked.
+    fn cost(&self) -> u32;
     /// Closes the connection that has been idle longest. Returns whether there was one.
     fn give(self: Arc<Self>) -> bool;
     /// The next connection that comes back is closed.
     fn owe(&self);
-    /// Nothing is owed any more.
-    fn forgive(&self);
+    /// It owes one less. Returns whether it still did.
+    fn forgive(&self) -> bool;
     /// There may be room.
     fn ring(&self);
 }
@@ -66,14 +74,28 @@ pub(super) struct Offer {
     /// Connections that serve, now or soon, less those it owes already.
     pub(super) size: u32,
     pub(super) min: u32,
+    pub(super) idle: u32,
     /// Idle ones above the minimum.
     pub(super) spare: u32,
     /// Those of them that have been idle for a while.
     pub(super) rested: u32,
     /// What giving one up would hurt, 0 to 1000.
     pub(super) cost: u32,
-    /// Whether it has, or wants, anything.
+    /// Whether it has, or wants, anything, and has ever had a connection.
     pub(super) active: bool,
+    /// Whether its last connection was made a while ago.
+    pub(super) settled: bool,
+}
+
+/// How much a pool that asks lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Need {
+    /// It has its fair share.
+    More,
+    /// It has less.
+    Hungry,
+    /// It has nothing.
+    Starving,
 }
 
 /// A member of the server's pools.
@@ -85,18 +107,27 @@ struct Books {
     grants: Option<u32>,
     ceiling: Ceiling,
     live: u32,
+    /// An attempt to connect has come to an end.
+    tried: bool,
     members: Vec<Member>,
     joined: u64,
 }
+
+/// Connections begun on a server of which nothing is known yet.
+const FEW: u32 = 4;
 
 struct Member {
     id: MemberId,
     /// One, and those whose place it takes and that still drain.
     pools: Vec<Weak<dyn Sister>>,
+    /// It has had a connection.
+    proven: bool,
     /// Callers of it wait for want of a permit.
     wants: bool,
     /// Permits that are kept for it as they come free.
     claims: u32,
+    /// Who owes it one of them, and has not given it yet as far as is known.
+    debtors: Vec<Weak<dyn Sister>>,
 }
 
 /// Who gives, by its place among the offers, and how.
@@ -122,7 +153,15 @@ impl ServerBudget {
     /// A server of which nothing is known but what the operator says.
     pub fn new(terms: ServerTerms) -> Arc<Self> {
         let (grants, ceiling) = (None, Ceiling::default());
-        Arc::new(Self(Mutex::new(Books { terms, grants, ceiling, live: 0, members: Vec::new(), joined: 0 })))
+        Arc::new(Self(Mutex::new(Books {
+            terms,
+            grants,
+            ceiling,
+            live: 0,
+            tried: false,
+            members: Vec::new(),
+            joined: 0,
+        })))
     }
 
     /// Changes what the operator says. Connections above a lower cap stay until they are given back.
@@ -161,7 +200,14 @@ impl ServerBudget {
         let mut books = self.0.lock();
         books.joined += 1;
         let id = MemberId(books.joined);
-        books.members.push(Member { id, pools: Vec::new(), wants: false, claims: 0 });
+        books.members.push(Member {
+            id,
+            pools: Vec::new(),
+            proven: false,
+            wants: false,
+            claims: 0,
+            debtors: Vec::new(),
+        });
         id
     }
 
@@ -181,7 +227,7 @@ impl ServerBudget {
     /// Counts one more connection, if there is room beside what others have claimed.
     pub(super) fn try_take(&self, id: MemberId) -> bool {
         let mut books = self.0.lock();
-        let cap = books.cap().unwrap_or(u32::MAX);
+        let cap = books.cap().unwrap_or(if books.tried { u32::MAX } else { FEW });
         let others: u32 = books.members.iter().filter(|member| member.id != id).map(|member| member.claims).sum();
         let claimed = books.member(id).is_some_and(|member| member.claims > 0);
         let kept = if claimed { 0 } else { others };
@@ -195,10 +241,11 @@ impl ServerBudget {
         go
     }
 
-    /// Whether there is no room, claims left aside.
-    pub(super) fn has_no_room(&self) -> bool {
-        let books = self.0.lock();
-        books.cap().is_some_and(|cap| books.live >= cap)
+    /// Whether there is no room for `id`, or only what it has claimed.
+    pub(super) fn is_pressed(&self, id: MemberId) -> bool {
+        let mut books = self.0.lock();
+        let full = books.cap().is_some_and(|cap| books.live >= cap);
+        full || books.member(id).is_some_and(|member| member.claims > 0)
     }
 
     /// Counts `n` connections less. Who waits for them is told by [`Self::ring`], outside locks.
@@ -224,11 +271,28 @@ impl ServerBudget {
         self.0.lock().grants = Some(connections);
     }
 
-    /// The server granted one more.
-    pub(super) fn made(&self) {
+    /// The server granted one more, to `id`. What is open and being made beside it proves no more than that.
+    pub(super) fn made(&self, id: MemberId) {
+        self.hear();
         let mut books = self.0.lock();
-        let live = books.live;
+        let proved = books.ceiling.seen().map_or(u32::MAX, |seen| seen.saturating_add(1));
+        let live = books.live.min(proved);
         books.ceiling.granted(live);
+        if let Some(member) = books.member(id) {
+            member.proven = true;
+        }
+    }
+
+    /// An attempt to connect has come to an end. Whoever held back until then goes on.
+    pub(super) fn hear(&self) {
+        let mut books = self.0.lock();
+        if std::mem::replace(&mut books.tried, true) {
+            return;
+        }
+        drop(books);
+        for pool in self.pools(|_| true) {
+            pool.ring();
+        }
     }
 
     /// The server was full; the connection that it refused is still counted. `roll`: -1 to 1, at random.
@@ -241,7 +305,8 @@ impl ServerBudget {
     /// Raises the ceiling by one, if its time has come.
     pub(super) fn raise(&self, now: Instant, backoff: &Backoff) {
         let mut books = self.0.lock();
-        let most = books.most().unwrap_or(u32::MAX);
+        // Where nobody has said a number, it is forgotten when it is far above what is open.
+        let most = books.most().unwrap_or(books.live.saturating_mul(2).saturating_add(8));
         books.ceiling.raise(now, most, backoff);
     }
 
@@ -255,46 +320,66 @@ impl ServerBudget {
 
     // === giving ===
 
-    /// Has sisters give up what `asker`, who has and wants what `own` says, needs: `need` permits in all. Never called with a
-    /// lock of a pool held.
-    pub(super) fn relieve(&self, asker: MemberId, own: Offer, need: u32) {
-        let Some((cap, claims)) = self.0.lock().want(asker) else { return };
+    /// Has sisters give up what `asker`, who has `own`, needs: `need` permits in all. Returns whether anybody gave what lay idle.
+    /// Never called with a lock of a pool held.
+    pub(super) fn relieve(&self, asker: MemberId, own: u32, need: u32) -> bool {
+        self.take_back(asker);
+        let Some((cap, claims)) = self.0.lock().want(asker) else { return false };
+        let mut given = false;
         for claimed in claims..need {
             let sisters = self.sisters(asker);
-            let offers: Vec<Offer> = sisters.iter().map(|sister| sister.offer()).collect();
+            let mut offers: Vec<Offer> = sisters.iter().map(|sister| sister.offer()).collect();
             let active = offers.iter().filter(|offer| offer.active).count() as u32 + 1;
             let fair = (cap / active).max(1);
-            let Some(gift) = choose(&offers, fair, own.size + claimed < fair) else { return };
+            let wants = match own + claimed {
+                0 => Need::Starving,
+                few if few < fair => Need::Hungry,
+                _ => Need::More,
+            };
+            for (offer, sister) in offers.iter_mut().zip(&sisters).filter(|(offer, _)| offer.lends_to(wants)) {
+                offer.cost = sister.cost();
+            }
+            let Some(gift) = choose(&offers, fair, wants) else { return given };
             // First the claim: what comes free is no longer for everybody.
             self.claim(asker, claimed + 1);
-            let given = match gift {
-                Gift::Idle(at) => Arc::clone(&sisters[at]).give(),
+            match gift {
+                Gift::Idle(at) if Arc::clone(&sisters[at]).give() => given = true,
+                Gift::Idle(_) => {
+                    self.claim(asker, claimed);
+                    return given;
+                }
                 Gift::NextReturned(at) => {
                     sisters[at].owe();
-                    true
+                    if let Some(member) = self.0.lock().member(asker) {
+                        member.debtors.push(Arc::downgrade(&sisters[at]));
+                    }
                 }
-            };
-            if !given {
-                return self.claim(asker, claimed);
             }
+        }
+        given
+    }
+
+    /// `asker` needs nothing any more.
+    pub(super) fn calm(&self, asker: MemberId) {
+        self.take_back(asker);
+        let mut books = self.0.lock();
+        let Some(member) = books.member(asker) else { return };
+        let claimed = std::mem::take(&mut member.claims) > 0;
+        member.wants = false;
+        drop(books);
+        if claimed {
+            self.ring();
         }
     }
 
-    /// `asker` needs nothing any more. Whoever owed something for it owes it no longer, if nobody else is in need.
-    pub(super) fn calm(&self, asker: MemberId) {
-        let mut books = self.0.lock();
-        let Some(member) = books.member(asker).filter(|member| member.wants) else { return };
-        let claimed = std::mem::take(&mut member.claims) > 0;
-        member.wants = false;
-        let in_need = books.members.iter().any(|member| member.claims > 0);
-        drop(books);
-        if !in_need {
-            for sister in self.sisters(asker) {
-                sister.forgive();
-            }
-        }
-        if claimed {
-            self.ring();
+    /// What is owed to `asker` and not yet given is owed no longer, and claimed no longer.
+    fn take_back(&self, asker: MemberId) {
+        let debtors = self.0.lock().member(asker).map(|member| std::mem::take(&mut member.debtors)).unwrap_or_default();
+        let open = debtors.iter().filter_map(Weak::upgrade).filter(|debtor| debtor.forgive()).count() as u32;
+        // Of one that is gone nothing comes.
+        let lost = debtors.iter().filter(|debtor| debtor.strong_count() == 0).count() as u32;
+        if let Some(member) = self.0.lock().member(asker) {
+            member.claims = member.claims.saturating_sub(open + lost);
         }
     }
 
@@ -302,11 +387,15 @@ impl ServerBudget {
     pub(super) fn settle(&self) {
         let Some(cap) = self.0.lock().overdrawn() else { return };
         let pools = self.pools(|_| true);
-        let offers: Vec<Offer> = pools.iter().map(|pool| pool.offer()).collect();
+        let mut offers: Vec<Offer> = pools.iter().map(|pool| pool.offer()).collect();
         // Those on their way out count no more.
-        if offers.iter().map(|offer| offer.size).sum::<u32>() > cap
-            && let Some(Gift::Idle(at)) = choose(&offers, 0, false)
-        {
+        if offers.iter().map(|offer| offer.size).sum::<u32>() <= cap {
+            return;
+        }
+        for (offer, pool) in offers.iter_mut().zip(&pools).filter(|(offer, _)| offer.lends_to(Need::More)) {
+            offer.cost = pool.cost();
+        }
+        if let Some(Gift::Idle(at)) = choose(&offers, 0, Need::More) {
             Arc::clone(&pools[at]).give();
         }
     }
@@ -346,10 +435,12 @@ impl Books {
         self.members.iter_mut().find(|member| member.id == id)
     }
 
-    /// The cap, and what the member has claimed, where there is a cap to press against.
+    /// The cap, and what the member has claimed, where there is a cap to press against. Of those that have never had a
+    /// connection one claims at a time.
     fn want(&mut self, id: MemberId) -> Option<(u32, u32)> {
         let cap = self.cap()?;
-        let member = self.member(id)?;
+        let strangers = self.members.iter().any(|member| member.id != id && !member.proven && member.claims > 0);
+        let member = self.member(id).filter(|member| member.proven || !strangers)?;
         member.wants = true;
         Some((cap, member.claims))
     }
@@ -360,17 +451,34 @@ impl Books {
     }
 }
 
-/// Who gives to a pool in need. `hungry`: it has less than `fair`, the share of each.
-fn choose(offers: &[Offer], fair: u32, hungry: bool) -> Option<Gift> {
-    let calm = |offer: &Offer| offer.rested > 0 && offer.cost < EvictionOutput::YIELD_COST_MAX;
-    let willing = |offer: &Offer| if hungry { offer.spare > 0 } else { calm(offer) };
+impl Offer {
+    /// Whether an idle connection could go to one in need.
+    fn lends_to(&self, need: Need) -> bool {
+        let idle = match need {
+            Need::More => self.rested,
+            Need::Hungry => self.spare,
+            Need::Starving => self.idle,
+        };
+        idle > 0
+    }
+}
+
+/// Who gives to a pool in need, where `fair` is the share of each.
+fn choose(offers: &[Offer], fair: u32, need: Need) -> Option<Gift> {
+    let willing =
+        |offer: &Offer| offer.lends_to(need) && (need > Need::More || offer.cost < EvictionOutput::YIELD_COST_MAX);
     let of_idle = offers.iter().enumerate().filter(|(_, offer)| willing(offer));
     if let Some((at, _)) = of_idle.min_by_key(|(_, offer)| (offer.cost, std::cmp::Reverse(offer.spare))) {
         return Some(Gift::Idle(at));
     }
-    let of_used = offers.iter().enumerate().filter(|(_, offer)| offer.size > fair.max(offer.min));
-    let largest = of_used.max_by_key(|(_, offer)| offer.size).map(|(at, _)| Gift::NextReturned(at));
-    largest.filter(|_| hungry)
+    // A pool at its share gives its last to one that has none, in turns.
+    let gives = |offer: &Offer| match need {
+        Need::More => false,
+        Need::Hungry => offer.size > fair.max(offer.min),
+        Need::Starving => offer.size > fair.max(offer.min) || (offer.size > 0 && offer.size >= fair && offer.settled),
+    };
+    let of_used = offers.iter().enumerate().filter(|(_, offer)| gives(offer));
+    of_used.max_by_key(|(_, offer)| offer.size).map(|(at, _)| Gift::NextReturned(at))
 }
 
 #[cfg(test)]
@@ -384,7 +492,7 @@ mod tests {
     const BACKOFF: Backoff = Backoff { initial: Duration::from_millis(200), max: Duration::from_secs(10), jitter: 0.0 };
 
     fn offer(size: u32, spare: u32, cost: u32) -> Offer {
-        Offer { size, spare, rested: spare, cost, min: 0, active: true }
+        Offer { size, spare, idle: spare, rested: spare, cost, min: 0, active: true, settled: true }
     }
 
     #[test]
@@ -420,6 +528,32 @@ mod tests {
     }
 
     #[test]
+    fn of_a_server_that_nothing_is_known_of_a_few_are_begun_until_one_has_ended() {
+        let server = ServerBudget::new(TERMS);
+        let id = server.join();
+        assert_eq!((0..9).filter(|_| server.try_take(id)).count() as u32, FEW);
+        server.hear();
+        assert!(server.try_take(id), "it says nothing: then nothing holds");
+    }
+
+    #[test]
+    fn a_ceiling_is_forgotten_though_nobody_said_a_number() {
+        let (server, now) = (ServerBudget::new(TERMS), Instant::now());
+        let id = server.join();
+        server.hear();
+        while server.status().connections < 5 {
+            assert!(server.try_take(id));
+        }
+        server.refused(now, &BACKOFF, 0.0);
+        server.give_back(1);
+        assert!(server.is_full());
+        for step in 1..=30_u32 {
+            server.raise(now + BACKOFF.max * step, &BACKOFF);
+        }
+        assert!(!server.is_full(), "{:?}", server.status());
+    }
+
+    #[test]
     fn what_is_left_for_one_is_what_the_others_do_not_have() {
         let server = ServerBudget::new(ServerTerms { connections: Some(5), ..TERMS });
         let (one, other) = (server.join(), server.join());
@@ -448,22 +582,27 @@ mod tests {
 
     #[test]
     fn the_sister_gives_whom_it_hurts_least() {
-        assert_eq!(choose(&[offer(5, 1, 300), offer(5, 2, 100), offer(9, 5, 900)], 3, false), Some(Gift::Idle(1)));
-        assert_eq!(choose(&[offer(5, 1, 100), offer(5, 2, 100)], 3, false), Some(Gift::Idle(1)), "it has more");
-        assert_eq!(choose(&[offer(5, 1, 1000), offer(5, 0, 0)], 9, false), None, "nobody can do without");
-        assert_eq!(choose(&[offer(5, 1, 1000)], 9, true), Some(Gift::Idle(0)), "but one who has little comes first");
+        assert_eq!(choose(&[offer(5, 1, 300), offer(5, 2, 100), offer(9, 5, 900)], 3, Need::More), Some(Gift::Idle(1)));
+        assert_eq!(choose(&[offer(5, 1, 100), offer(5, 2, 100)], 3, Need::More), Some(Gift::Idle(1)), "it has more");
+        assert_eq!(choose(&[offer(5, 1, 1000), offer(5, 0, 0)], 9, Need::More), None, "nobody can do without");
+        assert_eq!(choose(&[offer(5, 1, 1000)], 9, Need::Hungry), Some(Gift::Idle(0)), "but one who has little comes first");
         let busy = [Offer { rested: 0, ..offer(5, 1, 100) }];
-        assert_eq!(choose(&busy, 9, false), None, "what was in use a moment ago will be again");
-        assert_eq!(choose(&busy, 9, true), Some(Gift::Idle(0)));
+        assert_eq!(choose(&busy, 9, Need::More), None, "what was in use a moment ago will be again");
+        assert_eq!(choose(&busy, 9, Need::Hungry), Some(Gift::Idle(0)));
     }
 
     #[test]
     fn where_nothing_is_idle_the_largest_owes_to_one_below_its_share() {
         let busy = [offer(4, 0, 1000), offer(6, 0, 1000), offer(3, 0, 1000)];
-        assert_eq!(choose(&busy, 3, true), Some(Gift::NextReturned(1)));
-        assert_eq!(choose(&busy, 3, false), None, "a fair share is enough");
-        assert_eq!(choose(&busy, 6, true), None, "nobody has more than its own");
+        assert_eq!(choose(&busy, 3, Need::Hungry), Some(Gift::NextReturned(1)));
+        assert_eq!(choose(&busy, 3, Need::More), None, "a fair share is enough");
+        assert_eq!(choose(&busy, 6, Need::Hungry), None, "nobody has more than its own");
         let kept = [Offer { min: 6, ..offer(6, 0, 1000) }, offer(4, 0, 1000)];
-        assert_eq!(choose(&kept, 3, true), Some(Gift::NextReturned(1)), "a minimum is kept");
+        assert_eq!(choose(&kept, 3, Need::Hungry), Some(Gift::NextReturned(1)), "a minimum is kept");
+        let ones = [offer(1, 0, 1000), Offer { settled: false, ..offer(1, 0, 1000) }];
+        assert_eq!((choose(&ones, 1, Need::Hungry), choose(&ones[1..], 1, Need::Starving)), (None, None), "not at once");
+        assert_eq!(choose(&ones, 1, Need::Starving), Some(Gift::NextReturned(0)), "its last, to one that has none");
+        let at_minimum = [Offer { spare: 0, rested: 0, min: 1, idle: 1, ..offer(1, 0, 1000) }];
+        assert_eq!(choose(&at_minimum, 1, Need::Starving), Some(Gift::Idle(0)), "nor is a minimum kept from it");
     }
 }

@@ -43,6 +43,8 @@ pub(super) struct State<C> {
     purges: Allowance,
     pub(super) slow_log: Allowance,
     born: Instant,
+    /// When a connection was made last.
+    pub(super) made_at: Option<Instant>,
 }
 
 impl<C> State<C> {
@@ -64,6 +66,7 @@ impl<C> State<C> {
             purges: Allowance::default(),
             slow_log: Allowance::default(),
             born: now,
+            made_at: None,
         }
     }
 
@@ -98,8 +101,9 @@ impl<C> State<C> {
         self.samples.create.record(took);
         self.attempts.beat(now - self.born, true);
         self.ceiling.granted(self.core.counts().live());
-        if let Some((server, _)) = self.core.server() {
-            server.made();
+        self.made_at = Some(now);
+        if let Some((server, me)) = self.core.server() {
+            server.made(me);
         }
         let closed = self.breaker.succeeded(now);
         self.tell_core(now);
@@ -111,6 +115,9 @@ impl<C> State<C> {
         self.counters.create_failures.count(reason.class);
         self.attempts.beat(now - self.born, false);
         let counts = self.core.counts();
+        if let Some((server, _)) = self.core.server() {
+            server.hear();
+        }
         let full = matches!(reason.class, FailureClass::ServerFull | FailureClass::AccountFull);
         if full {
             self.note_full(now, reason.class, settings, roll);
@@ -139,6 +146,7 @@ impl<C> State<C> {
     /// Hands on what breaker and ceiling allow.
     pub(super) fn tell_core(&mut self, now: Instant) {
         self.core.note(self.breaker.creation(now), self.ceiling.seen());
+        self.core.note_crowded(self.breaker.reason().is_some_and(|reason| reason.class == FailureClass::ServerFull));
     }
 
     /// Connections that the server grants, to this pool or to all pools on it; none, if nothing is known.

@@ -210,8 +210,8 @@ pub struct Standing {
     pub size: u32,
     /// Callers with a connection or waiting for one.
     pub callers: u32,
-    /// Whether the breaker is open.
-    pub barred: bool,
+    /// Whether it has ever had a connection.
+    pub proven: bool,
 }
 
 impl<B: Backend> Pool<B> {
@@ -219,8 +219,8 @@ impl<B: Backend> Pool<B> {
     pub fn standing(&self) -> Standing {
         let state = self.state.lock();
         let counts = state.core.counts();
-        let barred = state.breaker.position() == Position::Open;
-        Standing { size: counts.size(), callers: counts.in_use + counts.waiters, barred }
+        let proven = state.counters.creates > 0;
+        Standing { size: counts.size(), callers: counts.in_use + counts.waiters, proven }
     }
 
     /// The pool as it is now. Takes the pool's lock for some microseconds.

@@ -88,7 +88,36 @@ async fn each_database_that_is_named_gets_a_pool_of_its_own_and_no_other_can_be_
         assert_eq!(ask(&gateway, "/query", &[("x-tenant", name)], WHERE_AM_I).await.0, 404, "{name}");
     }
     assert_eq!(ask(&gateway, "/query", &[], WHERE_AM_I).await.0, 404, "no name at all");
+    let (status, _) = ask(&gateway, "/query", &[("x-tenant", "a"), ("x-tenant", "b")], WHERE_AM_I).await;
+    assert_eq!(status, 404, "whoever stands before us may have read the other");
     assert_eq!(pools(&gateway).await, ["tenants:a", "tenants:b"], "none of them made a pool");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_request_that_is_none_makes_no_pool_and_drives_nobody_out() {
+    let postgres = three_tenants().await;
+    let gateway = Gateway::start(&config(&url(&postgres), "max_pools = 4")).await;
+    for name in ["a", "b", "c"] {
+        assert_eq!(ask(&gateway, &format!("/t/{name}"), &[], WHERE_AM_I).await.0, 200);
+    }
+    // Until what there is has not been asked for in a while, and could be dropped.
+    eventually("a second has passed", || async { gateway.status().await["uptime_s"].as_u64() }, |up| *up >= Some(4)).await;
+    let mut client = gateway.h1().await;
+    for _ in 0..20 {
+        assert_eq!(client.get("/t/d").await.unwrap().status, 405);
+        assert_eq!(client.send("POST", "/t/d", &[("content-type", "text/plain")], "{}").await.unwrap().status, 415);
+        assert_eq!(client.send("POST", "/t/d", &[JSON], "{").await.unwrap().status, 400);
+    }
+    // Nor do names that no database has, many at a time.
+    let made_up = (0..30).map(|n| {
+        let gateway = &gateway;
+        async move { ask(gateway, &format!("/t/nobody{n}"), &[], WHERE_AM_I).await.0 }
+    });
+    let answers = futures_util::future::join_all(made_up).await;
+    assert!(answers.iter().all(|status| matches!(status, 404 | 503)), "{answers:?}");
+    assert_eq!(pools(&gateway).await, ["tenants:a", "tenants:b", "tenants:c"]);
+    let creates = gateway.figure("/pools/tenants:a/counters/creates").await;
+    assert_eq!(creates, 1, "it has kept its connection");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -116,7 +145,7 @@ async fn a_name_that_no_database_has_is_not_found_and_leaves_nothing_behind() {
 async fn there_are_no_more_pools_than_there_may_be_and_those_nobody_uses_go() {
     let postgres = three_tenants().await;
     let admin = postgres.admin().await;
-    let keys = "max_pools = 2\npool_idle_timeout = \"2s\"";
+    let keys = "max_pools = 2\npool_idle_timeout = \"3s\"";
     let gateway = Gateway::start(&config(&url(&postgres), keys)).await;
     let slow = "select pg_sleep(1.5), current_database()::text";
     let (a, b, c) = tokio::join!(ask(&gateway, "/t/a", &[], slow), ask(&gateway, "/t/b", &[], slow), async {

@@ -73,7 +73,12 @@ impl Check<'_> {
         let stars = url.split('?').next().unwrap_or_default().matches('*').count();
         let in_place =
             url.split('?').next().and_then(|url| url.rsplit('/').next()).is_some_and(|last| last.contains('*'));
+        let path = url.split('?').next().unwrap_or_default();
+        let open_ended = pool.backend == BackendKind::Sqlite && path.rsplit_once('*').is_some_and(|(_, end)| !end.starts_with('.'));
         let message = match pool.per {
+            Some(_) if stars == 1 && in_place && open_ended => {
+                "with `per`, a file has an ending behind the `*`, as in `data/*.db`: a name could else be that of another's log"
+            }
             Some(_) if stars != 1 || !in_place => {
                 "with `per`, the database (the file) has one `*` where the name goes, as in `tenant_*`"
             }

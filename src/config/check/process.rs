@@ -63,7 +63,10 @@ impl Check<'_> {
         let config = self.config;
         let Some(admin) = &config.admin else { return };
         for (index, pool) in admin.ready_requires.iter().enumerate() {
-            self.refer(format!("admin.ready_requires[{index}]"), "pool", pool, config.pool.keys());
+            let at = format!("admin.ready_requires[{index}]");
+            let one = config.pool.get(pool).is_none_or(|pool| pool.per.is_none());
+            self.unless(one, &at, format!("`{pool}` is one for each database (`per`): there may be none yet"));
+            self.refer(at, "pool", pool, config.pool.keys());
         }
         for (index, host) in admin.hosts.iter().enumerate() {
             self.parsed(syntax::host_pattern(host), format!("admin.hosts[{index}]"));

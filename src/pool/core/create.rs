@@ -156,8 +156,11 @@ impl<C> Core<C> {
         let parallel = match self.creation {
             Creation::Free => self.gate.parallel.max(1),
             Creation::Single => 1,
-            // Sisters can make room meanwhile.
-            Creation::Paused | Creation::Barred => return self.note_short(was_short, todo),
+            Creation::Paused if self.crowded => {
+                let wanted = self.queue.len() > self.creating && self.has_room(self.allowance_to_create(now));
+                return self.note_short(wanted && self.budget.is_server_pressed(), was_short, todo);
+            }
+            Creation::Paused | Creation::Barred => return,
         };
         while self.creating < parallel {
             let for_waiter = self.queue.len() > self.creating;
@@ -178,7 +181,7 @@ impl<C> Core<C> {
             match self.budget.try_take() {
                 Room::Taken => {}
                 Room::Full => return,
-                Room::ServerFull => return self.note_short(was_short, todo),
+                Room::ServerFull => return self.note_short(for_waiter, was_short, todo),
             }
             self.next_create = self.next_create.max(now) + self.gate.pace;
             self.fill = self.fill.saturating_sub(u32::from(!for_waiter));
@@ -187,8 +190,8 @@ impl<C> Core<C> {
         }
     }
 
-    fn note_short(&mut self, was_short: bool, todo: &mut Actions<C>) {
-        self.short = self.queue.len() > self.creating && self.budget.is_server_full();
+    fn note_short(&mut self, short: bool, was_short: bool, todo: &mut Actions<C>) {
+        self.short = short;
         if self.short && !was_short {
             todo.push(Action::Later);
         }

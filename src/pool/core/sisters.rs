@@ -21,16 +21,15 @@ impl<C> Core<C> {
         self.owed += 1;
     }
 
-    /// Nothing is owed any more.
-    pub(crate) fn forgive(&mut self) {
-        self.owed = 0;
+    /// It owes one less. Returns whether it still did.
+    pub(crate) fn forgive(&mut self) -> bool {
+        let owed = self.owed > 0;
+        self.owed = self.owed.saturating_sub(1);
+        owed
     }
 
-    /// Closes the connection that has been idle longest, if there are more than `min` in all. Returns whether it did.
-    pub(crate) fn give(&mut self, now: Instant, min: u32, todo: &mut Actions<C>) -> bool {
-        if self.counts().size() <= min {
-            return false;
-        }
+    /// Closes the connection that has been idle longest. Returns whether there was one.
+    pub(crate) fn give(&mut self, now: Instant, todo: &mut Actions<C>) -> bool {
         let given = self.idle.take_oldest(1);
         let gave = !given.is_empty();
         for held in given {

@@ -127,6 +127,107 @@ async fn a_full_role_is_its_pools_own_matter() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_owes_and_does_not_give_is_not_waited_for_when_another_has_some_idle() {
+    let (server, budget) = (Server::new(), at_most(8));
+    let [slow, brisk, poor] = [(); 3].map(|()| sister(&server, &budget, settings(9)));
+    let reports = [take(&slow).await, take(&slow).await, take(&slow).await, take(&slow).await, take(&slow).await];
+    let busy = [take(&brisk).await, take(&brisk).await, take(&brisk).await];
+    let waiter = tokio::spawn({
+        let poor = Arc::clone(&poor);
+        async move { poor.checkout(in_ms(5_000), who(1)).await.map(drop) }
+    });
+    until(|| poor.status().waiters == 1).await;
+    sleep(MS(200)).await;
+    // The one that owes goes on for minutes; the other's come back.
+    drop(busy);
+    let begun = Instant::now();
+    waiter.await.unwrap().unwrap();
+    assert!(begun.elapsed() < MS(300), "{:?}", begun.elapsed());
+    assert_eq!((slow.status().size, brisk.status().counters.closes.yielded), (5, 1));
+    drop(reports);
+    sleep(MS(100)).await;
+    assert_eq!(slow.status().counters.closes.yielded, 0, "nothing is owed any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_cannot_connect_takes_nothing_from_its_sisters() {
+    let (server, budget) = (Server::new(), at_most(4));
+    let (rich, poor) = (sister(&server, &budget, settings(9)), sister(&server, &budget, settings(9)));
+    let held = take(&poor).await;
+    warm(&rich, 3).await;
+    let refused = Server::new();
+    refused.script.lock().refuses = Some(FailureClass::Authentication);
+    poor.reconfigure(settings(9), crate::pool::PolicyChange::default(), super::scripted::Database(refused));
+    // Its one connection serves, so that its callers queue.
+    let queue: Vec<_> = (0..3)
+        .map(|n| {
+            let poor = Arc::clone(&poor);
+            tokio::spawn(async move { poor.checkout(in_ms(20_000), who(n)).await.map(drop) })
+        })
+        .collect();
+    sleep(MS(10_000)).await;
+    let closes = rich.status().counters.closes;
+    assert!(closes.yielded <= 2, "what the first attempts were begun for: {closes:?}");
+    drop(held);
+    for caller in queue {
+        let _ = caller.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_drains_leaves_its_heirs_claims_alone() {
+    let (server, budget) = (Server::new(), at_most(4));
+    let greedy = sister(&server, &budget, settings(9));
+    let old = sister(&server, &budget, settings(9));
+    let report = take(&old).await;
+    old.retire();
+    let heir = pool_on(&server, settings(9), Some(old.budget()));
+    drop(tokio::spawn(Arc::clone(&heir).drive()));
+    let end = in_ms(5_000);
+    for n in 0..20 {
+        let greedy = Arc::clone(&greedy);
+        drop(tokio::spawn(async move {
+            while Instant::now() < end {
+                let lease = greedy.checkout(end, who(n)).await;
+                sleep(MS(20)).await;
+                drop(lease);
+            }
+        }));
+    }
+    until(|| greedy.status().in_use == 3 && greedy.status().waiters > 10).await;
+    let begun = Instant::now();
+    let held = take(&heir).await;
+    assert!(begun.elapsed() < MS(300), "{:?}", begun.elapsed());
+    assert_eq!(server.seen().peak, 4);
+    drop((report, held));
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_busy_pools_than_connections_take_turns() {
+    let (server, budget) = (Server::new(), at_most(2));
+    let pools = [(); 4].map(|()| sister(&server, &budget, settings(9)));
+    let served = Arc::new(parking_lot::Mutex::new([0_u32; 4]));
+    let end = in_ms(30_000);
+    let callers = pools.iter().enumerate().flat_map(|(at, pool)| (0..4).map(move |n| (at, n, Arc::clone(pool))));
+    let callers = callers.map(|(at, n, pool)| {
+        let served = Arc::clone(&served);
+        tokio::spawn(async move {
+            while Instant::now() < end {
+                if let Ok(lease) = pool.checkout(end, who(n)).await {
+                    sleep(MS(10)).await;
+                    served.lock()[at] += 1;
+                    drop(lease);
+                }
+            }
+        })
+    });
+    futures_util::future::join_all(callers).await;
+    assert!(served.lock().iter().all(|count| *count > 100), "{:?}", served.lock());
+    assert!(server.seen().created < 120, "a turn lasts a second: {:?}", server.seen());
+    assert_eq!(server.seen().peak, 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_promised_to_a_pool_that_goes_away_is_for_everybody() {
     let (server, budget) = (Server::new(), at_most(2));
     let (rich, poor) = (sister(&server, &budget, settings(2)), sister(&server, &budget, settings(2)));
