@@ -131,12 +131,7 @@ impl Template {
         Ok(database)
     }
 
-    fn make(
-        &self,
-        pattern: &Pattern,
-        name: &str,
-        budget: Option<Arc<Budget>>,
-    ) -> Result<PoolEntry, PolicyError> {
+    fn make(&self, pattern: &Pattern, name: &str, budget: Option<Arc<Budget>>) -> Result<PoolEntry, PolicyError> {
         let Pattern { effective, settings, ready, served } = pattern;
         let policies = Policies {
             sizing: self.plugins.sizing(&effective.sizing)?,
@@ -234,11 +229,11 @@ impl Template {
     pub(super) fn retire(&self) -> Vec<Retiring> {
         let mut many = self.many.lock();
         many.retired = true;
-        let retiring = |(name, member): (&Box<str>, &Member)| {
+        let retiring = |(name, member): (&str, &Member)| {
             let kind = member.entry.database.kind().clone();
             Retiring::new(format!("{}:{name}", self.name), kind, self.identity.clone())
         };
-        many.pools.iter().map(retiring).collect()
+        many.pools.iter().map(|(name, member)| retiring((name, member))).collect()
     }
 }
 

@@ -585,7 +585,11 @@ mod tests {
         assert_eq!(choose(&[offer(5, 1, 300), offer(5, 2, 100), offer(9, 5, 900)], 3, Need::More), Some(Gift::Idle(1)));
         assert_eq!(choose(&[offer(5, 1, 100), offer(5, 2, 100)], 3, Need::More), Some(Gift::Idle(1)), "it has more");
         assert_eq!(choose(&[offer(5, 1, 1000), offer(5, 0, 0)], 9, Need::More), None, "nobody can do without");
-        assert_eq!(choose(&[offer(5, 1, 1000)], 9, Need::Hungry), Some(Gift::Idle(0)), "but one who has little comes first");
+        assert_eq!(
+            choose(&[offer(5, 1, 1000)], 9, Need::Hungry),
+            Some(Gift::Idle(0)),
+            "but one who has little comes first"
+        );
         let busy = [Offer { rested: 0, ..offer(5, 1, 100) }];
         assert_eq!(choose(&busy, 9, Need::More), None, "what was in use a moment ago will be again");
         assert_eq!(choose(&busy, 9, Need::Hungry), Some(Gift::Idle(0)));
@@ -600,7 +604,11 @@ mod tests {
         let kept = [Offer { min: 6, ..offer(6, 0, 1000) }, offer(4, 0, 1000)];
         assert_eq!(choose(&kept, 3, Need::Hungry), Some(Gift::NextReturned(1)), "a minimum is kept");
         let ones = [offer(1, 0, 1000), Offer { settled: false, ..offer(1, 0, 1000) }];
-        assert_eq!((choose(&ones, 1, Need::Hungry), choose(&ones[1..], 1, Need::Starving)), (None, None), "not at once");
+        assert_eq!(
+            (choose(&ones, 1, Need::Hungry), choose(&ones[1..], 1, Need::Starving)),
+            (None, None),
+            "not at once"
+        );
         assert_eq!(choose(&ones, 1, Need::Starving), Some(Gift::NextReturned(0)), "its last, to one that has none");
         let at_minimum = [Offer { spare: 0, rested: 0, min: 1, idle: 1, ..offer(1, 0, 1000) }];
         assert_eq!(choose(&at_minimum, 1, Need::Starving), Some(Gift::Idle(0)), "nor is a minimum kept from it");

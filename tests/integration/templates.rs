@@ -101,7 +101,8 @@ async fn a_request_that_is_none_makes_no_pool_and_drives_nobody_out() {
         assert_eq!(ask(&gateway, &format!("/t/{name}"), &[], WHERE_AM_I).await.0, 200);
     }
     // Until what there is has not been asked for in a while, and could be dropped.
-    eventually("a second has passed", || async { gateway.status().await["uptime_s"].as_u64() }, |up| *up >= Some(4)).await;
+    eventually("a second has passed", || async { gateway.status().await["uptime_s"].as_u64() }, |up| *up >= Some(4))
+        .await;
     let mut client = gateway.h1().await;
     for _ in 0..20 {
         assert_eq!(client.get("/t/d").await.unwrap().status, 405);

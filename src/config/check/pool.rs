@@ -74,7 +74,8 @@ impl Check<'_> {
         let in_place =
             url.split('?').next().and_then(|url| url.rsplit('/').next()).is_some_and(|last| last.contains('*'));
         let path = url.split('?').next().unwrap_or_default();
-        let open_ended = pool.backend == BackendKind::Sqlite && path.rsplit_once('*').is_some_and(|(_, end)| !end.starts_with('.'));
+        let open_ended =
+            pool.backend == BackendKind::Sqlite && path.rsplit_once('*').is_some_and(|(_, end)| !end.starts_with('.'));
         let message = match pool.per {
             Some(_) if stars == 1 && in_place && open_ended => {
                 "with `per`, a file has an ending behind the `*`, as in `data/*.db`: a name could else be that of another's log"
