@@ -154,22 +154,23 @@ async fn a_pool_that_cannot_connect_takes_nothing_from_its_sisters() {
     let (server, budget) = (Server::new(), at_most(4));
     let (rich, poor) = (sister(&server, &budget, settings(9)), sister(&server, &budget, settings(9)));
     let held = take(&poor).await;
-    warm(&rich, 3).await;
     let refused = Server::new();
     refused.script.lock().refuses = Some(FailureClass::Authentication);
     poor.reconfigure(settings(9), crate::pool::PolicyChange::default(), super::scripted::Database(refused));
-    // Its one connection serves, so that its callers queue.
-    let queue: Vec<_> = (0..3)
-        .map(|n| {
-            let poor = Arc::clone(&poor);
-            tokio::spawn(async move { poor.checkout(in_ms(20_000), who(n)).await.map(drop) })
-        })
-        .collect();
+    // Its one connection serves, so that its callers queue though the breaker is open.
+    let caller = |n| {
+        let poor = Arc::clone(&poor);
+        tokio::spawn(async move { poor.checkout(in_ms(20_000), who(n)).await.map(drop) })
+    };
+    let first = caller(0);
+    until(|| poor.status().breaker.state == "open").await;
+    warm(&rich, 3).await;
+    let queue = [caller(1), caller(2), caller(3)];
     sleep(MS(10_000)).await;
     let closes = rich.status().counters.closes;
-    assert!(closes.yielded <= 2, "what the first attempts were begun for: {closes:?}");
+    assert_eq!((closes.yielded, rich.status().size), (0, 3), "{closes:?}");
     drop(held);
-    for caller in queue {
+    for caller in queue.into_iter().chain([first]) {
         let _ = caller.await.unwrap();
     }
 }
@@ -195,8 +196,18 @@ async fn a_pool_that_drains_leaves_its_heirs_claims_alone() {
         }));
     }
     until(|| greedy.status().in_use == 3 && greedy.status().waiters > 10).await;
+    let drains = tokio::spawn({
+        let old = Arc::clone(&old);
+        async move {
+            loop {
+                old.bell.notify_one();
+                sleep(MS(1)).await;
+            }
+        }
+    });
     let begun = Instant::now();
     let held = take(&heir).await;
+    drains.abort();
     assert!(begun.elapsed() < MS(300), "{:?}", begun.elapsed());
     assert_eq!(server.seen().peak, 4);
     drop((report, held));
