@@ -40,7 +40,7 @@ impl Servers {
     }
 }
 
-/// Where several pools on one server say something, all of it holds.
+/// Where several pools on one server say something, the least holds: of numbers, else of shares.
 pub(super) fn terms<'a>(said: impl Iterator<Item = (&'a str, ServerTerms)>) -> Terms {
     said.fold(Terms::new(), |mut all, (name, said)| {
         all.entry(name.to_owned()).and_modify(|terms| *terms = terms.and(said)).or_insert(said);

@@ -193,7 +193,7 @@ pub(crate) struct Meter {
 
 impl Meter {
     pub(crate) fn new(now: Instant) -> Self {
-        let (counters, samples) = (Counters::default(), Samples::new());
+        let (counters, samples) = (Counters::default(), Samples::default());
         Self { at: now, counters, samples, area: 0.0, peaks: Peaks::default() }
     }
 

@@ -39,7 +39,7 @@ pub(super) struct Drawn(Peaks);
 
 impl Ledger {
     pub(super) fn new(now: Instant) -> Self {
-        let window = || Window { samples: Samples::new(), peaks: Peaks::default() };
+        let window = || Window { samples: Samples::default(), peaks: Peaks::default() };
         Self {
             sizing: Meter::new(now),
             eviction: Meter::new(now),
@@ -47,7 +47,7 @@ impl Ledger {
             windows: [window(), window()],
             window_began: now,
             totals: Totals::default(),
-            spare: Samples::new(),
+            spare: Samples::default(),
         }
     }
 

@@ -24,7 +24,7 @@ use crate::policy::{SizingInput, ValidationInput};
 /// The right to make one connection, and the duty to say what came of it.
 pub(super) struct CreateTicket<B: Backend> {
     pool: Arc<Pool<B>>,
-    begun: bool,
+    began: Option<Instant>,
     settled: bool,
 }
 
@@ -70,13 +70,13 @@ impl Failed {
 
 /// Makes a connection.
 pub(super) async fn create<B: Backend>(mut ticket: CreateTicket<B>) {
-    ticket.begun = true;
+    let begun = Instant::now();
+    ticket.began = Some(begun);
     let pool = Arc::clone(&ticket.pool);
     // The epoch before the backend: see `reconfigure`.
     let epoch = pool.state.lock().core.epoch();
     let backend = pool.backend.load_full();
     let limit = pool.settings.load().connect_timeout;
-    let begun = Instant::now();
     match timeout(limit, backend.create()).await {
         Err(_) => ticket.fail(Failed::too_slow(limit)),
         Ok(Err(failure)) => ticket.fail(Failed::of(&failure)),
@@ -139,7 +139,7 @@ pub(super) async fn close<B: Backend>(mut ticket: CloseTicket<B>) {
 
 impl<B: Backend> CreateTicket<B> {
     pub(super) fn new(pool: &Arc<Pool<B>>) -> Self {
-        Self { pool: Arc::clone(pool), begun: false, settled: false }
+        Self { pool: Arc::clone(pool), began: None, settled: false }
     }
 
     fn succeed(mut self, conn: B::Conn, epoch: u32, valid_for: Duration, took: Duration) {
@@ -167,7 +167,7 @@ impl<B: Backend> CreateTicket<B> {
         let sqlstate = reason.sqlstate.clone();
         let roll = rand::random_range(-1.0..=1.0);
         let (opened, next) = pool.change(|state, now, todo| {
-            let opened = state.not_made(now, reason, &settings, roll);
+            let opened = state.not_made(now, self.began, reason, &settings, roll);
             state.core.create_failed(now, lingers.then(|| now + settings.linger), todo);
             state.early = Some(if opened { SizingInput::BREAKER_MOVED } else { SizingInput::CREATE_FAILED });
             (opened, state.breaker.retry_after(now))
@@ -195,7 +195,7 @@ impl<B: Backend> Drop for CreateTicket<B> {
         let until = Instant::now() + self.pool.settings.load().linger;
         {
             let mut state = self.pool.state.lock();
-            if self.begun {
+            if self.began.is_some() {
                 state.core.create_lost(until);
             } else {
                 state.core.create_unbegun(&mut todo);

@@ -143,7 +143,7 @@ impl<B: Backend> Pool<B> {
         let public = "the database closed a new connection".to_owned();
         let reason = Reason { class: FailureClass::Broken, sqlstate: None, public, at: now };
         let settings = self.settings.load();
-        let opened = self.state.lock().not_made(now, reason, &settings, rand::random_range(-1.0..=1.0));
+        let opened = self.state.lock().not_made(now, Some(now), reason, &settings, rand::random_range(-1.0..=1.0));
         warn!(pool = %self.name, connection = record.id, opened, "the database closed a new connection");
         self.bell.notify_one();
     }

@@ -19,14 +19,14 @@ const BOUNDS_US: [u64; 21] = [
 ];
 
 /// Times up to an hour, to two digits; their sum is exact.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Timer {
-    times: Histogram<u32>,
+    times: Option<Histogram<u32>>,
     sum_ns: u64,
 }
 
 /// The times of a pool.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Samples {
     /// From asking for a connection to having one, or giving up.
     pub(crate) wait: Timer,
@@ -87,71 +87,78 @@ struct Buckets {
 }
 
 impl Timer {
-    fn new() -> Self {
-        const LONGEST_US: u64 = 3_600_000_000;
-        let times = Histogram::new_with_bounds(1, LONGEST_US, 2).expect("one microsecond to an hour is a range");
-        Self { times, sum_ns: 0 }
-    }
-
     pub(crate) fn record(&mut self, time: Duration) {
-        self.times.saturating_record(u64::from(micros(time)).max(1));
+        self.room().saturating_record(u64::from(micros(time)).max(1));
         self.sum_ns = self.sum_ns.saturating_add(nanos(time));
     }
 
     fn add(&mut self, other: &Self) {
-        if other.times.is_empty() {
-            return;
+        if let Some(times) = other.measured() {
+            self.room().add(times).expect("all timers have the same range");
+            self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
         }
-        self.times.add(&other.times).expect("all timers have the same range");
-        self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
     }
 
     fn clear(&mut self) {
-        if !self.times.is_empty() {
-            self.times.reset();
+        if let Some(times) = self.times.as_mut().filter(|times| !times.is_empty()) {
+            times.reset();
             self.sum_ns = 0;
         }
     }
 
     pub(crate) fn samples(&self) -> u32 {
-        u32::try_from(self.times.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.len()).unwrap_or(u32::MAX)
     }
 
+    /// 0 when nothing was measured.
     pub(crate) fn at(&self, quantile: f64) -> u32 {
-        u32::try_from(self.times.value_at_quantile(quantile)).unwrap_or(u32::MAX)
+        self.measured().map_or(0, |times| u32::try_from(times.value_at_quantile(quantile)).unwrap_or(u32::MAX))
     }
 
     /// 0 when nothing was measured, else 1 at least.
     pub(crate) fn mean(&self) -> u32 {
-        if self.times.is_empty() { 0 } else { u32::try_from(self.mean_us()).unwrap_or(u32::MAX).max(1) }
+        self.measured().map_or(0, |_| u32::try_from(self.mean_us()).unwrap_or(u32::MAX).max(1))
     }
 
     /// 0 when nothing was measured.
     pub(crate) fn min(&self) -> u32 {
-        if self.times.is_empty() { 0 } else { u32::try_from(self.times.min()).unwrap_or(u32::MAX) }
-    }
-
-    fn mean_us(&self) -> u64 {
-        self.sum_ns.checked_div(self.times.len()).unwrap_or(0) / 1000
+        self.measured().map_or(0, |times| u32::try_from(times.min()).unwrap_or(u32::MAX))
     }
 
     pub(crate) fn quantiles(&self) -> Quantiles {
+        let Some(times) = self.measured() else { return Quantiles::default() };
         Quantiles {
-            samples: self.times.len(),
+            samples: times.len(),
             mean_us: self.mean_us(),
-            p50_us: self.times.value_at_quantile(0.5),
-            p95_us: self.times.value_at_quantile(0.95),
-            p99_us: self.times.value_at_quantile(0.99),
-            max_us: self.times.max(),
+            p50_us: times.value_at_quantile(0.5),
+            p95_us: times.value_at_quantile(0.95),
+            p99_us: times.value_at_quantile(0.99),
+            max_us: times.max(),
         }
+    }
+
+    fn mean_us(&self) -> u64 {
+        self.sum_ns.checked_div(self.len()).unwrap_or(0) / 1000
+    }
+
+    fn len(&self) -> u64 {
+        self.times.as_ref().map_or(0, Histogram::len)
+    }
+
+    /// What was measured, if anything was.
+    fn measured(&self) -> Option<&Histogram<u32>> {
+        self.times.as_ref().filter(|times| !times.is_empty())
+    }
+
+    /// 13 KiB, from the first time that is measured on: a gateway may have a pool for each of many databases.
+    fn room(&mut self) -> &mut Histogram<u32> {
+        const LONGEST_US: u64 = 3_600_000_000;
+        let range = || Histogram::new_with_bounds(1, LONGEST_US, 2).expect("one microsecond to an hour is a range");
+        self.times.get_or_insert_with(range)
     }
 }
 
 impl Samples {
-    pub(crate) fn new() -> Self {
-        Self { wait: Timer::new(), hold: Timer::new(), rtt: Timer::new(), create: Timer::new(), validate: Timer::new() }
-    }
-
     pub(crate) fn add(&mut self, other: &Self) {
         self.wait.add(&other.wait);
         self.hold.add(&other.hold);
@@ -191,8 +198,9 @@ impl Buckets {
     /// A time is taken for the shortest that its cell of the timer stands for: one that is a bound counts as within it, one that is
     /// less than 1 % beyond may.
     fn add(&mut self, timer: &Timer) {
-        for cell in timer.times.iter_recorded() {
-            let least = timer.times.lowest_equivalent(cell.value_iterated_to());
+        let Some(times) = timer.measured() else { return };
+        for cell in times.iter_recorded() {
+            let least = times.lowest_equivalent(cell.value_iterated_to());
             self.counts[BOUNDS_US.partition_point(|bound| *bound < least)] += cell.count_since_last_iteration();
         }
         self.sum_ns = self.sum_ns.saturating_add(timer.sum_ns);
@@ -215,7 +223,7 @@ mod tests {
     use super::*;
 
     fn timer(times: impl IntoIterator<Item = Duration>) -> Timer {
-        let mut timer = Timer::new();
+        let mut timer = Timer::default();
         times.into_iter().for_each(|time| timer.record(time));
         timer
     }
@@ -262,7 +270,7 @@ mod tests {
     fn what_is_added_up_in_pieces_is_what_was_measured() {
         let mut totals = Totals::default();
         assert_eq!((totals.now().wait.count, totals.now().wait.sum), (0, 0.0), "nothing, and no NaN");
-        let mut samples = Samples::new();
+        let mut samples = Samples::default();
         for round in 1..=10_u64 {
             for piece in 0..100 {
                 samples.wait.record(Duration::from_nanos(round * 10_007 * piece));

@@ -138,7 +138,7 @@ enum Gift {
 }
 
 impl ServerTerms {
-    /// Both hold.
+    /// The least of both. A number comes before a share.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         let connections = match (self.connections, other.connections) {

@@ -54,7 +54,7 @@ impl<C> State<C> {
             breaker: Breaker::new(settings.thresholds),
             ceiling: Ceiling::default(),
             counters: Counters::default(),
-            samples: Samples::new(),
+            samples: Samples::default(),
             proofs: Pulse::default(),
             attempts: Pulse::default(),
             decisions: Decisions::default(),
@@ -110,8 +110,15 @@ impl<C> State<C> {
         closed
     }
 
-    /// A connection could not be made; the core is told next. Returns whether that opened the breaker.
-    pub(super) fn not_made(&mut self, now: Instant, reason: Reason, settings: &PoolSettings, roll: f64) -> bool {
+    /// A connection could not be made that was begun at `began`; the core is told next. Returns whether that opened the breaker.
+    pub(super) fn not_made(
+        &mut self,
+        now: Instant,
+        began: Option<Instant>,
+        reason: Reason,
+        settings: &PoolSettings,
+        roll: f64,
+    ) -> bool {
         self.counters.create_failures.count(reason.class);
         self.attempts.beat(now - self.born, false);
         let counts = self.core.counts();
@@ -125,6 +132,9 @@ impl<C> State<C> {
         // A full server that serves us is no outage: what there is goes on, and the ceiling keeps us from asking again.
         let opened = if full && counts.idle + counts.in_use > 0 {
             self.breaker.full(now, reason, roll);
+            false
+        } else if began < self.made_at {
+            // One was made since it was begun: what a server that restarts does to the last that came before is old news.
             false
         } else {
             self.breaker.failed(now, reason, roll)

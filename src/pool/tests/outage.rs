@@ -201,6 +201,38 @@ async fn service_is_back_within_a_second_or_a_backoff_step() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_failed_late_after_others_have_come_through_is_no_sign_of_an_outage() {
+    let (pool, server) = driven(settings(9));
+    for round in 0..8 {
+        // One attempt is still on its way to the server that stops, the next meets the one that has come.
+        server.script.lock().connect = MS(500);
+        let callers = [0, 1].map(|n| {
+            let pool = Arc::clone(&pool);
+            async move {
+                sleep(MS(n)).await;
+                pool.checkout(in_ms(60_000), who(n)).await.map(drop)
+            }
+        });
+        let quick = async {
+            sleep(MS(0)).await;
+            server.script.lock().connect = MS(5);
+            Ok(())
+        };
+        let [one, other] = callers;
+        assert!(matches!(tokio::join!(one, quick, other), (Ok(()), Ok::<(), ()>(()), Ok(()))));
+        assert_eq!(pool.status().creating, 1, "the slow one is still under way");
+        server.script.lock().refuses = Some(FailureClass::Broken);
+        sleep(MS(600)).await;
+        server.script.lock().refuses = None;
+        assert_eq!(pool.status().breaker.state, "closed", "round {round}");
+        pool.reconnect();
+        until(|| pool.status().size == 0).await;
+    }
+    let failures = pool.status().counters.create_failures;
+    assert!(failures.broken >= 5, "as many as would have opened it: {failures:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_server_is_a_ceiling_not_an_outage() {
     let (pool, server) = driven(settings(10));
     server.script.lock().capacity = 3;
