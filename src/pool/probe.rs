@@ -134,7 +134,7 @@ impl<B: Backend> Pool<B> {
     }
 
     /// A connection that breaks before its first use, and soon, counts as one that could not be made: a server that accepts
-    /// and hangs up would else be asked again and again without a pause.
+    /// and hangs up would else be asked again and again without a pause. Several that end together are one sign of it.
     pub(super) fn mourn(&self, held: &Held<B::Conn>, now: Instant) {
         let record = &held.record;
         if record.uses > 0 || now.saturating_duration_since(record.created) > INFANCY {
@@ -143,7 +143,12 @@ impl<B: Backend> Pool<B> {
         let public = "the database closed a new connection".to_owned();
         let reason = Reason { class: FailureClass::Broken, sqlstate: None, public, at: now };
         let settings = self.settings.load();
-        let opened = self.state.lock().not_made(now, Some(now), reason, &settings, rand::random_range(-1.0..=1.0));
+        let mut state = self.state.lock();
+        if state.mourned_at.replace(now).is_some_and(|at| record.created <= at) {
+            return;
+        }
+        let opened = state.not_made(now, Some(now), reason, &settings, rand::random_range(-1.0..=1.0));
+        drop(state);
         warn!(pool = %self.name, connection = record.id, opened, "the database closed a new connection");
         self.bell.notify_one();
     }

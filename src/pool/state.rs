@@ -45,6 +45,8 @@ pub(super) struct State<C> {
     born: Instant,
     /// When a connection was made last.
     pub(super) made_at: Option<Instant>,
+    /// When a new connection was last found closed before its first use.
+    pub(super) mourned_at: Option<Instant>,
 }
 
 impl<C> State<C> {
@@ -67,6 +69,7 @@ impl<C> State<C> {
             slow_log: Allowance::default(),
             born: now,
             made_at: None,
+            mourned_at: None,
         }
     }
 

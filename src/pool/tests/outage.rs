@@ -202,34 +202,44 @@ async fn service_is_back_within_a_second_or_a_backoff_step() {
 
 #[tokio::test(start_paused = true)]
 async fn what_failed_late_after_others_have_come_through_is_no_sign_of_an_outage() {
-    let (pool, server) = driven(settings(9));
-    for round in 0..8 {
-        // One attempt is still on its way to the server that stops, the next meets the one that has come.
-        server.script.lock().connect = MS(500);
-        let callers = [0, 1].map(|n| {
-            let pool = Arc::clone(&pool);
-            async move {
-                sleep(MS(n)).await;
-                pool.checkout(in_ms(60_000), who(n)).await.map(drop)
-            }
-        });
-        let quick = async {
-            sleep(MS(0)).await;
-            server.script.lock().connect = MS(5);
-            Ok(())
-        };
-        let [one, other] = callers;
-        assert!(matches!(tokio::join!(one, quick, other), (Ok(()), Ok::<(), ()>(()), Ok(()))));
-        assert_eq!(pool.status().creating, 1, "the slow one is still under way");
-        server.script.lock().refuses = Some(FailureClass::Broken);
-        sleep(MS(600)).await;
-        server.script.lock().refuses = None;
-        assert_eq!(pool.status().breaker.state, "closed", "round {round}");
-        pool.reconnect();
-        until(|| pool.status().size == 0).await;
+    let (pool, server) = driven(PoolSettings { parallel_creates: 9, ..settings(9) });
+    server.script.lock().connect = MS(500);
+    let caller = |n| {
+        let pool = Arc::clone(&pool);
+        tokio::spawn(async move { pool.checkout(in_ms(60_000), who(n)).await.map(drop) })
+    };
+    // Eight are on their way to the server that stops, the ninth meets the one that has come, and serves all.
+    let mut callers: Vec<_> = (0..8).map(caller).collect();
+    until(|| pool.status().creating == 8).await;
+    server.script.lock().connect = MS(5);
+    callers.push(caller(8));
+    for served in callers {
+        served.await.unwrap().unwrap();
     }
-    let failures = pool.status().counters.create_failures;
-    assert!(failures.broken >= 5, "as many as would have opened it: {failures:?}");
+    assert_eq!(pool.status().creating, 8);
+    server.script.lock().refuses = Some(FailureClass::Broken);
+    until(|| pool.status().creating == 0).await;
+    let status = pool.status();
+    assert_eq!((status.counters.create_failures.broken, status.breaker.state), (8, "closed"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_connections_that_end_together_are_one_failure_and_one_after_the_other_as_many() {
+    let (pool, server) = driven(PoolSettings { min: 6, ..settings(9) });
+    until(|| pool.status().idle == 6).await;
+    server.kill_all();
+    drop(take(&pool).await);
+    let together = pool.status();
+    assert_eq!(
+        (together.counters.create_failures.broken, together.breaker.state),
+        (1, "closed"),
+        "{:?}",
+        together.counters
+    );
+    server.script.lock().hangs_up = true;
+    pool.reconnect();
+    let error = pool.checkout(in_ms(60_000), who(1)).await.err().unwrap();
+    assert!(pool.status().counters.create_failures.broken >= 5, "{error}");
 }
 
 #[tokio::test(start_paused = true)]
