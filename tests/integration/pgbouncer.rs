@@ -27,8 +27,10 @@ const SERVERS: u32 = 4;
 const CONNECTIONS: usize = 12;
 
 async fn behind(bouncer: &PgBouncer) -> Gateway {
+    // Restarts a second apart, each with some attempts that fail side by side: the breaker has tests of its own.
     let keys = format!(
-        "behind_pgbouncer = true\nsize = {{ min = {CONNECTIONS}, max = {CONNECTIONS} }}\nbackoff = {{ max = \"1s\" }}"
+        "behind_pgbouncer = true\nsize = {{ min = {CONNECTIONS}, max = {CONNECTIONS} }}\nbackoff = {{ max = \"1s\" }}\n\
+         breaker = {{ failures = 20 }}"
     );
     let gateway = gateway(&Postgres::url_at(bouncer.port), &keys).await;
     gateway.status_until("/pools/main/idle", |idle| *idle == CONNECTIONS).await;
