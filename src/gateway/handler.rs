@@ -217,7 +217,7 @@ impl Walk {
         }
         match &route.target {
             Target::Query { source, settings } => {
-                let name = source.name(request);
+                let name = source.name(request, consumer.as_deref());
                 let find = || source.find(name.as_deref());
                 let holder = Holder { route: route.name.clone(), request: entry.id, statement: None };
                 let deadline = asked.started + route.deadline;
