@@ -32,6 +32,7 @@ use crate::{
     observe::figures::RouteFigures,
     policy,
     proxy::Upstream,
+    query::Wanted,
     route::{RouteTable, describe},
 };
 
@@ -363,11 +364,15 @@ impl Source {
         Some(name.to_owned())
     }
 
-    /// The database of that name. A pool is made for it if there is none: only for a request that is sound otherwise.
-    pub(super) fn find(&self, name: Option<&str>) -> Result<Database, BackendError> {
+    /// The database that a request is for, which it may name in its head (`name`) or within its dialect. A pool is made for it
+    /// if there is none: only for a request that is sound otherwise.
+    pub(super) fn find(&self, wanted: &Wanted, name: Option<&str>) -> Result<Database, BackendError> {
         match self {
             Self::One(database) => Ok(database.clone()),
-            Self::Each { template, .. } => Ok(template.database(name.ok_or(BackendError::NoSuchDatabase)?)?),
+            Self::Each { template, .. } => {
+                let name = wanted.database.as_deref().or(name);
+                Ok(template.database(name.ok_or(BackendError::NoSuchDatabase)?)?)
+            }
             Self::Role { template, .. } => Ok(template.database(name.ok_or(BackendError::NoRole)?)?),
         }
     }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::backend::{
     error::BackendError,
-    work::{Batch, Column, Isolation, Statement, Work},
+    work::{Batch, Columns, Isolation, Statement, Work},
 };
 
 /// Something that the server executes, in the order of the pipeline.
@@ -53,7 +53,7 @@ pub(super) enum Source {
     /// The server describes them.
     Described,
     /// They are known.
-    Known(Arc<[Column]>),
+    Known(Arc<Columns>),
     /// From an earlier part of the pipeline with the same text.
     Like(usize),
 }
@@ -184,7 +184,7 @@ fn frame(sql: &str, role: Role, out: &mut BytesMut, parts: &mut Vec<Part>) -> Re
     wire(frontend::parse("", sql, [], out))?;
     params::bind("", &[], out).map_err(|text| BackendError::Unsupported(text.to_owned()))?;
     wire(frontend::execute("", 0, out))?;
-    let columns = Source::Known(Arc::from([]));
+    let columns = Source::Known(Arc::default());
     parts.push(Part { role, naming: Naming::Unnamed, columns, traits: Traits::default() });
     Ok(())
 }
@@ -197,7 +197,9 @@ fn begin(batch: &Batch) -> String {
         Some(Isolation::RepeatableRead) => " ISOLATION LEVEL REPEATABLE READ",
         Some(Isolation::Serializable) => " ISOLATION LEVEL SERIALIZABLE",
     };
-    format!("BEGIN{isolation}{}", if batch.read_only { " READ ONLY" } else { "" })
+    let read_only = if batch.read_only { " READ ONLY" } else { "" };
+    let deferrable = if batch.deferrable { " DEFERRABLE" } else { "" };
+    format!("BEGIN{isolation}{read_only}{deferrable}")
 }
 
 /// Writing to memory fails for a text of more than 2 GiB.
