@@ -50,6 +50,14 @@ impl Work {
         }
     }
 
+    /// Whether its caller knows of one statement only.
+    pub fn is_single(&self) -> bool {
+        match self {
+            Self::Single(_) | Self::Read(_) => true,
+            Self::Batch(batch) => batch.single,
+        }
+    }
+
     /// In order.
     pub fn statements(&self) -> &[Statement] {
         match self {
@@ -60,7 +68,7 @@ impl Work {
 }
 
 /// Statements in one transaction.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     /// In order.
     pub statements: Vec<Statement>,
@@ -68,6 +76,11 @@ pub struct Batch {
     pub isolation: Option<Isolation>,
     /// Refuse writes.
     pub read_only: bool,
+    /// Settings and their values, for this transaction only, made before its first statement and in the same round trip
+    /// (PostgreSQL). They are no boundary for a statement whose text a caller chose: that can set them anew.
+    pub settings: Vec<(Cow<'static, str>, String)>,
+    /// It is one statement, with settings, and to its caller nothing else: it is answered, and fails, as a single one.
+    pub single: bool,
 }
 
 /// Isolation of a transaction.
