@@ -123,8 +123,8 @@ async fn json<S: Steps, F: Future<Output = Result<S, BackendError>>>(
     }
     let form = match &work {
         _ if lines => Form::Lines,
-        Work::Single(_) | Work::Read(_) => Form::Single,
-        Work::Batch(_) => Form::Batch,
+        work if work.is_single() => Form::Single,
+        _ => Form::Batch,
     };
     let steps = start(work).await?;
     stream::respond(steps, form, Bounds { rows: settings.max_rows, bytes: settings.max_response.0, deadline }).await
