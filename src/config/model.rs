@@ -3,6 +3,7 @@
 //! Only shapes and defaults live here. What a value may be next to another (a route's pool exists, two routes do not
 //! collide) is decided in [`super::check()`].
 
+mod consumer;
 mod edge;
 mod pool;
 mod route;
@@ -12,14 +13,15 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use consumer::{Consumer, Queries, TunnelMode};
 pub use edge::{Http2, HttpsRedirect, Listener, SelfSigned, Tls, TlsPair, TlsVersion, UnknownSni};
 pub use pool::{
     BackendKind, Backoff, Breaker, IdleOrder, NativeOnly, Per, Plugin, PluginPolicy, PolicyRef, Pool, PoolSize,
     Replicas, Reset, SqliteTuning, Synchronous,
 };
 pub use route::{
-    Access, Consumer, Cors, Dialect, HostHeader, Limit, LimitKey, NamedBy, Open, Priority, Proxy, Query, Redirect,
-    Respond, Route, Upstream, UpstreamTls,
+    Access, Cors, Dialect, HostHeader, Limit, LimitKey, NamedBy, Open, Priority, Proxy, Query, Redirect, Respond,
+    Route, Upstream, UpstreamTls,
 };
 
 use super::value::{Secret, Size, Span, address, networks, word};
