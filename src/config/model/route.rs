@@ -121,6 +121,9 @@ pub struct Query {
     /// Every request of the route is read only, whatever it says. Default false.
     #[serde(default)]
     pub read_only: bool,
+    /// Answers over 4 KiB go out in gzip or zstd to clients who ask for it. Default true.
+    #[serde(default = "yes")]
+    pub compress: bool,
 }
 
 /// Where a request names its database.
