@@ -56,41 +56,73 @@ use self::{
 };
 use crate::{
     backend::{BackendError, Database, Limits, Work},
-    config::model::{Cors, Query},
-    edge::{Context, Request, RequestBody, Response},
+    config::model::{Cors, Dialect, Query},
+    edge::{Context, Request, RequestBody, Response, answer},
     pool::Holder,
 };
 
 pub use cors::{allow_origin, preflight};
 
-/// Answers a query in the `json` dialect. Dropping the future, or the answer's body, stops the statement.
-///
-/// `find` gives the database; it is asked when all that can be wrong with the request itself has been found to be right.
-/// `deadline` covers everything to the last byte of the answer. The request body's limit is set by the caller; so are the
-/// answer's CORS headers ([`allow_origin`]).
-pub async fn json(
-    request: Request,
-    settings: &Query,
-    cors: Option<&Cors>,
-    context: &Context,
-    find: impl FnOnce() -> Result<Database, BackendError>,
-    deadline: Instant,
-    holder: Holder,
-) -> Response {
-    let row = settings.max_response.as_usize();
-    let start = |work| async move { find()?.start(work, deadline, holder, Limits { row }).await };
-    let checked = cors::check(request.headers(), &context.authority, context.peer.tls.is_some(), cors);
-    let codings = Codings::of(request.headers(), settings.compress);
-    let answered = match (checked, codings) {
-        (Ok(()), Some(_)) => answer(request, settings, deadline, start).await,
-        (Ok(()), None) => Err(Problem::not_acceptable("send Accept-Encoding with gzip, zstd or identity")),
-        (Err(foreign), _) => Err(foreign),
-    };
-    let response = answered.unwrap_or_else(Problem::into_response);
-    if settings.compress { compress::respond(response, codings.unwrap_or_default()).await } else { response }
+/// What surrounds a query.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// The route's `query`.
+    pub settings: &'a Query,
+    /// The route's `cors`.
+    pub cors: Option<&'a Cors>,
+    /// The connection that it came on.
+    pub context: &'a Context,
+    /// When the last byte of the answer must have been taken.
+    pub deadline: Instant,
+    /// For whom a connection is held.
+    pub holder: Holder,
 }
 
-async fn answer<S: Steps, F: Future<Output = Result<S, BackendError>>>(
+/// Which database a request is for, beyond what its route says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The first label of the host in its connection string.
+    pub endpoint: Option<String>,
+    /// The database in its connection string.
+    pub database: Option<String>,
+    /// The login role, of a pool that is one for each.
+    pub role: Option<String>,
+}
+
+/// Answers a query in its route's dialect. Dropping the future, or the answer's body, stops the statement.
+///
+/// `find` gives the database; it is asked when all that can be wrong with the request itself has been found to be right.
+/// The request body's limit is set by the caller; so are the answer's CORS headers ([`allow_origin`]).
+pub async fn answer(
+    request: Request,
+    asked: Asked<'_>,
+    find: impl FnOnce(&Wanted) -> Result<Database, BackendError>,
+) -> Response {
+    let Asked { settings, cors, context, deadline, holder } = asked;
+    let row = settings.max_response.as_usize();
+    let Some(codings) = Codings::of(request.headers(), settings.compress) else {
+        let detail = "send Accept-Encoding with gzip, zstd or identity";
+        return refused(settings.dialect, StatusCode::NOT_ACCEPTABLE, "Not acceptable", detail);
+    };
+    let start = |work| async move { find(&Wanted::default())?.start(work, deadline, holder, Limits { row }).await };
+    let answered = match cors::check(request.headers(), &context.authority, context.peer.tls.is_some(), cors) {
+        Ok(()) => match settings.dialect {
+            Dialect::Json => json(request, settings, deadline, start).await,
+        },
+        Err(foreign) => Err(foreign),
+    };
+    let response = answered.unwrap_or_else(Problem::into_response);
+    if settings.compress { compress::respond(response, codings).await } else { response }
+}
+
+/// A refusal that comes before the dialect (no access, too many requests, overload), in the dialect's own shape.
+pub fn refused(dialect: Dialect, status: StatusCode, title: &str, detail: &str) -> Response {
+    match dialect {
+        Dialect::Json => answer::problem(status, title, detail),
+    }
+}
+
+async fn json<S: Steps, F: Future<Output = Result<S, BackendError>>>(
     request: Request,
     settings: &Query,
     deadline: Instant,
@@ -107,15 +139,15 @@ async fn answer<S: Steps, F: Future<Output = Result<S, BackendError>>>(
     if settings.read_only {
         work = work.read_only();
     }
-    let batch = matches!(work, Work::Batch(_));
-    let Some(shape) = shapes.best(batch) else {
+    let single = work.is_single();
+    let Some(shape) = shapes.best(!single) else {
         return Err(Problem::not_acceptable("the answer to a batch is application/json or application/x-ndjson"));
     };
     let steps = start(work).await?;
     let bounds = Bounds { rows: settings.max_rows, bytes: settings.max_response.0, deadline };
     let mut response = match shape {
-        Shape::Document if batch => respond(steps, Document::batch(), bounds).await,
-        Shape::Document => respond(steps, Document::single(), bounds).await,
+        Shape::Document if single => respond(steps, Document::single(), bounds).await,
+        Shape::Document => respond(steps, Document::batch(), bounds).await,
         Shape::Lines => respond(steps, Lines::new(), bounds).await,
         Shape::Csv => respond(steps, Csv::new(), bounds).await,
     }?;

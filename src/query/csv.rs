@@ -13,7 +13,7 @@ use super::{
     value,
     writer::{Sheet, Writer},
 };
-use crate::backend::{Cell, Column, Row};
+use crate::backend::{Cell, Columns, Row};
 
 /// One result. Its command and count have no place in it.
 pub(super) struct Csv {
@@ -31,7 +31,7 @@ impl Writer for Csv {
         HeaderValue::from_static("text/csv; charset=utf-8; header=present")
     }
 
-    fn columns(&mut self, columns: &[Column]) {
+    fn columns(&mut self, columns: &Columns) {
         let out = &mut self.sheet.out;
         for (index, column) in columns.iter().enumerate() {
             if index > 0 {

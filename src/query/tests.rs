@@ -16,7 +16,6 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
-    answer,
     document::Document,
     lines::Lines,
     problem::Problem,
@@ -24,7 +23,7 @@ use super::{
 };
 use crate::{
     backend::{
-        BackendError, Cell, Column, DatabaseError, Event, Limits, Row, Shape, Work,
+        BackendError, Cell, Column, Columns, DatabaseError, Event, Limits, Origin, Row, Shape, Work,
         sqlite::{self, Sqlite, SqliteConn},
     },
     config::model::{Dialect, Query, SqliteTuning},
@@ -34,7 +33,7 @@ use crate::{
 
 /// A scripted step.
 enum Step {
-    Columns(Vec<Column>),
+    Columns(Columns),
     Row(Texts),
     /// So many more of the row before.
     Repeat(usize),
@@ -118,6 +117,7 @@ fn columns(columns: &[(&str, Option<&'static str>, Shape)]) -> Step {
         name: (*name).to_owned(),
         type_name: type_name.map(Into::into),
         shape: shape.clone(),
+        origin: Origin::default(),
     };
     Step::Columns(columns.iter().map(column).collect())
 }
@@ -337,7 +337,7 @@ impl Gateway {
             let conn = self.backend.create().await.unwrap();
             Ok(sqlite::Execution::start(Box::new(conn), work, deadline, Limits { row: 64 << 20 }))
         };
-        let answered = answer(request, &self.settings, deadline, start).await;
+        let answered = super::json(request, &self.settings, deadline, start).await;
         answered.unwrap_or_else(Problem::into_response)
     }
 
