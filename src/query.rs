@@ -58,6 +58,7 @@ use crate::{
     backend::{BackendError, Database, Limits, Work},
     config::model::{Cors, Dialect, Query},
     edge::{Context, Request, RequestBody, Response, answer},
+    observe::trace::Trace,
     pool::Holder,
 };
 
@@ -76,6 +77,8 @@ pub struct Asked<'a> {
     pub deadline: Instant,
     /// For whom a connection is held.
     pub holder: Holder,
+    /// The trace that the request belongs to.
+    pub trace: Trace,
 }
 
 /// Which database a request is for, beyond what its route says.
@@ -98,13 +101,14 @@ pub async fn answer(
     asked: Asked<'_>,
     find: impl FnOnce(&Wanted) -> Result<Database, BackendError>,
 ) -> Response {
-    let Asked { settings, cors, context, deadline, holder } = asked;
-    let row = settings.max_response.as_usize();
+    let Asked { settings, cors, context, deadline, holder, trace } = asked;
+    let trace = settings.trace_comment.then_some(trace);
+    let limits = Limits { row: settings.max_response.as_usize(), trace };
     let Some(codings) = Codings::of(request.headers(), settings.compress) else {
         let detail = "send Accept-Encoding with gzip, zstd or identity";
         return refused(settings.dialect, StatusCode::NOT_ACCEPTABLE, "Not acceptable", detail);
     };
-    let start = |work| async move { find(&Wanted::default())?.start(work, deadline, holder, Limits { row }).await };
+    let start = |work| async move { find(&Wanted::default())?.start(work, deadline, holder, limits).await };
     let answered = match cors::check(request.headers(), &context.authority, context.peer.tls.is_some(), cors) {
         Ok(()) => match settings.dialect {
             Dialect::Json => json(request, settings, deadline, start).await,

@@ -224,7 +224,13 @@ impl Walk {
                     cors: route.cors.as_ref(),
                     context: asked.context,
                     deadline: asked.started + route.deadline,
-                    holder: Holder { route: route.name.clone(), request: entry.id, statement: None },
+                    holder: Holder {
+                        route: route.name.clone(),
+                        request: entry.id,
+                        consumer: consumer.as_ref().map(|consumer| consumer.name().clone()),
+                        statement: None,
+                    },
+                    trace: entry.trace,
                 };
                 Box::pin(query::answer(take(request), asked, find)).await
             }
