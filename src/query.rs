@@ -62,6 +62,8 @@ pub struct Asked<'a> {
     pub cors: Option<&'a Cors>,
     /// The connection that it came on.
     pub context: &'a Context,
+    /// Which database it is for, as far as its head says in any dialect.
+    pub wanted: Wanted,
     /// When the last byte of the answer must have been taken.
     pub deadline: Instant,
     /// For whom a connection is held.
@@ -88,9 +90,9 @@ pub async fn answer(
     asked: Asked<'_>,
     find: impl FnOnce(&Wanted) -> Result<Database, BackendError>,
 ) -> Response {
-    let Asked { settings, cors, context, deadline, holder } = asked;
+    let Asked { settings, cors, context, wanted, deadline, holder } = asked;
     let row = settings.max_response.as_usize();
-    let start = |work| async move { find(&Wanted::default())?.start(work, deadline, holder, Limits { row }).await };
+    let start = |work| async move { find(&wanted)?.start(work, deadline, holder, Limits { row }).await };
     let answered = match cors::check(request.headers(), &context.authority, context.peer.tls.is_some(), cors) {
         Ok(()) => match settings.dialect {
             Dialect::Json => json(request, settings, deadline, start).await,

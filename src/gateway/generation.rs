@@ -18,21 +18,19 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use super::{
     pools::{Changes, Plan, PoolEntry},
     shared::Shared,
+    source::{Place, Source},
     template::Template,
 };
 use crate::{
     access::{Admission, Consumers},
-    backend::{BackendError, Database},
     config::{
         Finding, Loaded,
-        model::{Config, Cors, NamedBy, Priority, Query, Redirect, Respond, Route},
+        model::{Config, Cors, Priority, Query, Redirect, Respond, Route},
     },
-    edge::Request,
     limit::{Limiter, RouteLimits},
     observe::figures::RouteFigures,
     policy,
     proxy::Upstream,
-    query::Wanted,
     route::{RouteTable, describe},
 };
 
@@ -76,17 +74,6 @@ pub(super) enum Target {
     Proxy { upstream: Arc<Upstream>, strip: Option<Box<str>> },
     Respond(Fixed),
     Redirect(Moved),
-}
-
-/// Where a query's database comes from.
-pub(super) enum Source {
-    One(Database),
-    /// The request names it: behind the first `path` bytes of its own path, or in a header.
-    Each {
-        template: Arc<Template>,
-        by: NamedBy,
-        path: usize,
-    },
 }
 
 /// A fixed answer.
@@ -323,41 +310,22 @@ impl Parts<'_> {
 
 impl Parts<'_> {
     fn source(&self, route: &Route, query: &Query) -> Result<Source, String> {
-        if let Some(template) = self.pools.templates().get(&query.pool) {
-            let by = query.database.clone().ok_or("the pool is one for each database: say where a request names it")?;
-            let path = route.path.as_deref().unwrap_or_default().trim_end_matches('/').len();
-            return Ok(Source::Each { template: template.clone(), by, path });
-        }
-        let pool = self.pools.entries().get(&query.pool).ok_or_else(|| unknown("pool", &query.pool))?;
-        Ok(Source::One(pool.database.clone()))
-    }
-}
-
-impl Source {
-    /// The name of the database that a request is for, where it has to name one; of a field that comes twice none, as others may
-    /// have read the other.
-    pub(super) fn name(&self, request: &Request) -> Option<String> {
-        let Self::Each { by, path, .. } = self else { return None };
-        let name = match by {
-            NamedBy::Path => request.uri().path().get(*path..)?.strip_prefix('/')?,
-            NamedBy::Header(name) => {
-                let mut values = request.headers().get_all(name.as_str()).iter();
-                values.next().filter(|_| values.next().is_none())?.to_str().ok()?
-            }
-        };
-        Some(name.to_owned())
+        let path = route.path.as_deref().unwrap_or_default().trim_end_matches('/').len();
+        let endpoint = |(label, pool): (&String, &String)| Ok((label.clone(), self.place(pool)?));
+        let role = |name: &String| (name.clone(), self.config.role_of(name).to_owned());
+        let pool = self.place(&query.pool)?;
+        let endpoints: BTreeMap<String, Place> = query.endpoints.iter().map(endpoint).collect::<Result<_, String>>()?;
+        let of_roles = pool.is_of_roles() || endpoints.values().any(Place::is_of_roles);
+        let roles = self.config.consumer.keys().filter(|_| of_roles).map(role).collect();
+        Ok(Source { pool, endpoints, named_by: query.database.clone().map(|by| (by, path)), roles })
     }
 
-    /// The database that a request is for, which it may name in its head (`name`) or within its dialect. A pool is made for it
-    /// if there is none: only for a request that is sound otherwise.
-    pub(super) fn find(&self, wanted: &Wanted, name: Option<&str>) -> Result<Database, BackendError> {
-        match self {
-            Self::One(database) => Ok(database.clone()),
-            Self::Each { template, .. } => {
-                let name = wanted.database.as_deref().or(name);
-                Ok(template.database(name.ok_or(BackendError::NoSuchDatabase)?)?)
-            }
+    fn place(&self, name: &str) -> Result<Place, String> {
+        let per = self.config.pool.get(name).and_then(|pool| pool.per);
+        if let (Some(template), Some(per)) = (self.pools.templates().get(name), per) {
+            return Ok(Place::many(name, per, template.clone()));
         }
+        self.pools.entries().get(name).map(|pool| Place::one(name, pool)).ok_or_else(|| unknown("pool", name))
     }
 }
 

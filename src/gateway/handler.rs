@@ -217,12 +217,12 @@ impl Walk {
         }
         match &route.target {
             Target::Query { source, settings } => {
-                let name = source.name(request);
-                let find = |wanted: &query::Wanted| source.find(wanted, name.as_deref());
+                let find = |wanted: &query::Wanted| source.find(wanted, None);
                 let asked = query::Asked {
                     settings,
                     cors: route.cors.as_ref(),
                     context: asked.context,
+                    wanted: source.wanted(request, consumer.as_deref().map(|consumer| &**consumer.name())),
                     deadline: asked.started + route.deadline,
                     holder: Holder { route: route.name.clone(), request: entry.id, statement: None },
                 };

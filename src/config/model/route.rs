@@ -1,6 +1,6 @@
 //! Routes and what they lead to: upstreams, limits, consumers.
 
-use std::{fmt, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use serde::{
     Deserialize, Deserializer, Serialize,
@@ -100,11 +100,15 @@ pub enum Open {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Query {
-    /// The HTTP shape. Only `json` so far.
+    /// The HTTP shape: `json`, or `neon`.
     #[serde(deserialize_with = "word")]
     pub dialect: Dialect,
     /// The pool.
     pub pool: String,
+    /// Pools by what a connection string calls them: the first label of its host (dialect `neon`). Where there are any, no other
+    /// label will do. Default none: `pool`, whatever the host is.
+    #[serde(default)]
+    pub endpoints: BTreeMap<String, String>,
     /// Where a request names its database, if the pool is one for each: `path`, the one segment behind the route's `path`; or
     /// `header:NAME`.
     #[serde(default)]
@@ -139,6 +143,8 @@ pub enum NamedBy {
 pub enum Dialect {
     /// Sluicegate's own.
     Json,
+    /// That of the drivers for Neon's databases, of PostgreSQL.
+    Neon,
 }
 
 /// Target of a proxy route.
@@ -290,6 +296,9 @@ pub enum LimitKey {
 pub struct Consumer {
     /// SHA-256 of each API key, 64 hex digits, as printed by `sluicegate key new`.
     pub key_sha256: Vec<String>,
+    /// Login role, for pools with `per = "role"`. Default: the consumer's name.
+    #[serde(default)]
+    pub role: Option<String>,
 }
 
 // Written out, not `untagged`: that forgets where in the list the mistake was, and what it was.
