@@ -24,30 +24,37 @@
 
 mod array;
 mod cors;
+mod document;
 mod escape;
+mod lines;
+mod neon;
 mod problem;
 mod request;
 mod stream;
+mod table;
 mod value;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
+use std::{borrow::Cow, sync::LazyLock};
+
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
 use self::{
+    document::Document,
+    lines::Lines,
     problem::Problem,
-    stream::{Bounds, Steps},
-    writer::Form,
+    stream::{Bounds, Steps, respond},
 };
 use crate::{
     backend::{BackendError, Database, Limits, Work},
     config::model::{Cors, Dialect, Query},
-    edge::{Context, Request, RequestBody, Response, answer},
+    edge::{Context, Request, RequestBody, Response},
     pool::Holder,
 };
 
@@ -62,6 +69,8 @@ pub struct Asked<'a> {
     pub cors: Option<&'a Cors>,
     /// The connection that it came on.
     pub context: &'a Context,
+    /// The length of the route's own path, without a slash at its end.
+    pub below: usize,
     /// Which database it is for, as far as its head says in any dialect.
     pub wanted: Wanted,
     /// When the last byte of the answer must have been taken.
@@ -90,46 +99,79 @@ pub async fn answer(
     asked: Asked<'_>,
     find: impl FnOnce(&Wanted) -> Result<Database, BackendError>,
 ) -> Response {
-    let Asked { settings, cors, context, wanted, deadline, holder } = asked;
+    let Asked { settings, cors, context, below, wanted, deadline, holder } = asked;
     let row = settings.max_response.as_usize();
-    let start = |work| async move { find(&wanted)?.start(work, deadline, holder, Limits { row }).await };
-    let answered = match cors::check(request.headers(), &context.authority, context.peer.tls.is_some(), cors) {
-        Ok(()) => match settings.dialect {
-            Dialect::Json => json(request, settings, deadline, start).await,
-        },
-        Err(foreign) => Err(foreign),
+    let start = |work, wanted: &Wanted| {
+        let found = find(wanted);
+        async move { found?.start(work, deadline, holder, Limits { row }).await }
     };
-    answered.unwrap_or_else(Problem::into_response)
+    let from = cors::check(request.headers(), &context.authority, context.peer.tls.is_some(), cors);
+    let bounds = Bounds { rows: settings.max_rows, bytes: settings.max_response.0, deadline };
+    match (settings.dialect, from) {
+        (Dialect::Json, Ok(())) => {
+            let start = |work| start(work, &wanted);
+            json(request, settings, bounds, start).await.unwrap_or_else(Problem::into_response)
+        }
+        (Dialect::Json, Err(foreign)) => foreign.into_response(),
+        (Dialect::Neon, from) => neon::answer(request, settings, below, from, bounds, wanted, start).await,
+    }
 }
 
-/// A refusal that comes before the dialect (no access, too many requests, overload), in the dialect's own shape.
-pub fn refused(dialect: Dialect, status: StatusCode, title: &str, detail: &str) -> Response {
+/// What a request carries within its dialect to say who calls: a key or a token, as one in `Authorization: Bearer` would be.
+pub fn secret(dialect: Dialect, headers: &HeaderMap) -> Option<Cow<'_, [u8]>> {
     match dialect {
-        Dialect::Json => answer::problem(status, title, detail),
+        Dialect::Json => None,
+        Dialect::Neon => neon::secret(headers),
+    }
+}
+
+/// The answer to a request that needs neither database nor caller. `below` is as in [`Asked`].
+pub fn options(dialect: Dialect, request: &Request, below: usize) -> Option<Response> {
+    match dialect {
+        Dialect::Json => None,
+        Dialect::Neon => neon::options(request, below),
+    }
+}
+
+/// Gives an answer the request's number, where the dialect has a place for it.
+pub fn number(dialect: Dialect, request: u64, headers: &mut HeaderMap) {
+    /// So that numbers of two processes are not one.
+    static PROCESS: LazyLock<u64> = LazyLock::new(rand::random);
+    if dialect == Dialect::Neon {
+        neon::number(*PROCESS, request, headers);
+    }
+}
+
+/// A refusal that comes before the dialect (no access, too many requests, overload), in the dialect's own shape. `below` is as in
+/// [`Asked`].
+pub fn refused(dialect: Dialect, request: &Request, below: usize, refusal: Response) -> Response {
+    match dialect {
+        Dialect::Json => refusal,
+        Dialect::Neon => neon::refused(request, below, refusal),
     }
 }
 
 async fn json<S: Steps, F: Future<Output = Result<S, BackendError>>>(
     request: Request,
     settings: &Query,
-    deadline: Instant,
+    bounds: Bounds,
     start: impl FnOnce(Work) -> F,
 ) -> Result<Response, Problem> {
     request::check_head(request.method(), request.headers())?;
     let lines = request::wants_lines(request.headers());
-    let body = read(request.into_body(), deadline).await?;
+    let body = read(request.into_body(), bounds.deadline).await?;
     let mut work = request::parse(&body, settings.max_batch)?;
     drop(body);
     if settings.read_only {
         work = work.read_only();
     }
-    let form = match &work {
-        _ if lines => Form::Lines,
-        Work::Single(_) | Work::Read(_) => Form::Single,
-        Work::Batch(_) => Form::Batch,
-    };
+    let batch = matches!(work, Work::Batch(_));
     let steps = start(work).await?;
-    stream::respond(steps, form, Bounds { rows: settings.max_rows, bytes: settings.max_response.0, deadline }).await
+    if lines {
+        Ok(respond(steps, Lines::new(), bounds).await?)
+    } else {
+        Ok(respond(steps, if batch { Document::batch() } else { Document::single() }, bounds).await?)
+    }
 }
 
 async fn read(body: RequestBody, deadline: Instant) -> Result<Bytes, Problem> {

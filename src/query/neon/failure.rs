@@ -9,7 +9,10 @@ use serde::Serialize;
 use crate::{
     backend::{BackendError, DatabaseError},
     edge::{Body, Response},
-    query::problem::{Problem, Trouble},
+    query::{
+        Wanted,
+        problem::{Problem, Trouble},
+    },
 };
 
 /// An error on its way to the driver.
@@ -32,14 +35,30 @@ impl Failure {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
-    /// What PostgreSQL says to who comes for a database that it does not have.
-    pub(super) fn no_such_database(name: &str) -> Self {
-        Self::fatal("3D000", format!("database \"{name}\" does not exist"))
+    /// Credentials that nobody has.
+    pub(super) fn no_such_user(name: &str) -> Self {
+        Self::bad_request(format!("password authentication failed for user '{name}'"))
     }
 
-    /// What PostgreSQL would say in refusing a connection.
-    pub(super) fn fatal(sqlstate: &str, message: String) -> Self {
-        Self::said(DatabaseError { sqlstate: Some(sqlstate.into()), severity: Some("FATAL".into()), message, ..Default::default() })
+    /// Why the work was not begun. What PostgreSQL says to who asks for what it does not have is said as it would.
+    pub(super) fn of(error: BackendError, wanted: &Wanted) -> Self {
+        let database = wanted.database.as_deref().unwrap_or_default();
+        match error {
+            BackendError::NoSuchDatabase => Self::fatal("3D000", format!("database \"{database}\" does not exist")),
+            BackendError::NoSuchEndpoint => {
+                let endpoint = wanted.endpoint.as_deref().unwrap_or_default();
+                Self::fatal("08004", format!("endpoint \"{endpoint}\" does not exist"))
+            }
+            BackendError::Forbidden => Self::fatal("42501", format!("permission denied for database \"{database}\"")),
+            BackendError::NoRole => Self::fatal("28000", error.to_string()),
+            other => other.into(),
+        }
+    }
+
+    /// As PostgreSQL refuses a connection.
+    fn fatal(sqlstate: &str, message: String) -> Self {
+        let (sqlstate, severity) = (Some(sqlstate.to_owned()), Some("FATAL".to_owned()));
+        Self::said(DatabaseError { sqlstate, severity, message, ..Default::default() })
     }
 
     fn said(error: DatabaseError) -> Self {
@@ -48,8 +67,13 @@ impl Failure {
 
     /// The answer that tells of it.
     pub(super) fn into_response(self) -> Response {
+        self.instead_of(Response::new(Body::empty()))
+    }
+
+    /// The same, with the headers of an answer that tells of it in another shape.
+    pub(super) fn instead_of(self, other: Response) -> Response {
         let body = serde_json::to_vec(&Told::from(&*self.error)).unwrap_or_default();
-        let mut response = Response::new(Body::full(body));
+        let mut response = other.map(|_| Body::full(body));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
