@@ -165,12 +165,12 @@ async fn json<S: Steps, F: Future<Output = Result<S, BackendError>>>(
     if settings.read_only {
         work = work.read_only();
     }
-    let batch = matches!(work, Work::Batch(_));
+    let single = work.is_single();
     let steps = start(work).await?;
     if lines {
         Ok(respond(steps, Lines::new(), bounds).await?)
     } else {
-        Ok(respond(steps, if batch { Document::batch() } else { Document::single() }, bounds).await?)
+        Ok(respond(steps, if single { Document::single() } else { Document::batch() }, bounds).await?)
     }
 }
 

@@ -25,7 +25,7 @@ use crate::{
     access::{Admission, Consumers},
     config::{
         Finding, Loaded,
-        model::{Config, Cors, Priority, Query, Redirect, Respond, Route},
+        model::{Config, Cors, Dialect, Priority, Query, Redirect, Respond, Route},
     },
     limit::{Limiter, RouteLimits},
     observe::figures::RouteFigures,
@@ -194,6 +194,16 @@ impl Draft {
     }
 }
 
+impl RouteEntry {
+    /// The dialect of a query route.
+    pub(super) fn dialect(&self) -> Option<Dialect> {
+        match &self.target {
+            Target::Query { settings, .. } => Some(settings.dialect),
+            _ => None,
+        }
+    }
+}
+
 impl Prepared {
     /// Puts the generation in the place of the one that serves.
     pub(super) fn commit(self, shared: &Arc<Shared>) -> Arc<Generation> {
@@ -310,14 +320,13 @@ impl Parts<'_> {
 
 impl Parts<'_> {
     fn source(&self, route: &Route, query: &Query) -> Result<Source, String> {
-        let path = route.path.as_deref().unwrap_or_default().trim_end_matches('/').len();
         let endpoint = |(label, pool): (&String, &String)| Ok((label.clone(), self.place(pool)?));
         let role = |name: &String| (name.clone(), self.config.role_of(name).to_owned());
         let pool = self.place(&query.pool)?;
         let endpoints: BTreeMap<String, Place> = query.endpoints.iter().map(endpoint).collect::<Result<_, String>>()?;
         let of_roles = pool.is_of_roles() || endpoints.values().any(Place::is_of_roles);
         let roles = self.config.consumer.keys().filter(|_| of_roles).map(role).collect();
-        Ok(Source { pool, endpoints, named_by: query.database.clone().map(|by| (by, path)), roles })
+        Ok(Source { pool, endpoints, below: below(route), named_by: query.database.clone(), roles })
     }
 
     fn place(&self, name: &str) -> Result<Place, String> {
@@ -326,6 +335,14 @@ impl Parts<'_> {
             return Ok(Place::many(name, per, template.clone()));
         }
         self.pools.entries().get(name).map(|pool| Place::one(name, pool)).ok_or_else(|| unknown("pool", name))
+    }
+}
+
+/// The length of a route's path, without a slash at its end; of a whole one, up to its last segment.
+fn below(route: &Route) -> usize {
+    match (&route.path, &route.exact) {
+        (Some(path), _) => path.trim_end_matches('/').len(),
+        (None, exact) => exact.as_deref().and_then(|path| path.rfind('/')).unwrap_or_default(),
     }
 }
 

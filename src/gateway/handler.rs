@@ -108,13 +108,16 @@ impl Walk {
         let mut tally = Tally::default();
         let mut response = match self.admit(generation, route, request, asked, entry, &mut tally) {
             Ok(consumer) => self.reach(route, request, asked, consumer, entry).await,
-            Err(refusal) => *refusal,
+            Err(refusal) => route.retell(request, *refusal),
         };
         if !route.limits.is_empty() {
             route.limits.render(tally, response.headers_mut());
         }
         if let Some(cors) = &route.cors {
-            query::allow_origin(cors, origin.as_ref(), response.headers_mut());
+            query::allow_origin(cors, route.dialect(), origin.as_ref(), response.headers_mut());
+        }
+        if let Some(dialect) = route.dialect() {
+            query::number(dialect, entry.id, response.headers_mut());
         }
         response
     }
@@ -146,8 +149,8 @@ impl Walk {
             entry.reason = Some(reason);
             return Err(answer::problem(StatusCode::BAD_REQUEST, "Bad path", detail).into());
         }
-        match route.cors.as_ref().and_then(|cors| query::preflight(cors, request)) {
-            Some(preflight) => Err(preflight.into()),
+        match route.preflight(request).or_else(|| route.options(request)) {
+            Some(answer) => Err(answer.into()),
             None => Ok(route),
         }
     }
@@ -222,6 +225,7 @@ impl Walk {
                     settings,
                     cors: route.cors.as_ref(),
                     context: asked.context,
+                    below: source.below,
                     wanted: source.wanted(request, consumer.as_deref().map(|consumer| &**consumer.name())),
                     deadline: asked.started + route.deadline,
                     holder: Holder { route: route.name.clone(), request: entry.id, statement: None },
@@ -244,6 +248,28 @@ impl Walk {
             }
             Target::Respond(fixed) => respond(fixed),
             Target::Redirect(moved) => redirect(moved, request),
+        }
+    }
+}
+
+impl RouteEntry {
+    fn preflight(&self, request: &Request) -> Option<Response> {
+        query::preflight(self.cors.as_ref()?, self.dialect(), request)
+    }
+
+    /// What needs neither caller nor database.
+    fn options(&self, request: &Request) -> Option<Response> {
+        match &self.target {
+            Target::Query { source, settings } => query::options(settings.dialect, request, source.below),
+            _ => None,
+        }
+    }
+
+    /// A refusal as the route's callers read it.
+    fn retell(&self, request: &Request, refusal: Response) -> Response {
+        match &self.target {
+            Target::Query { source, settings } => query::refused(settings.dialect, request, source.below, refusal),
+            _ => refusal,
         }
     }
 }
@@ -313,7 +339,7 @@ fn preflight(generation: &Generation, request: &Request, asked: &Asked<'_>) -> O
     let method = request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD)?;
     let method = http::Method::from_bytes(method.as_bytes()).ok()?;
     match generation.table.lookup(&asked.context.authority.host, request.uri().path(), &method) {
-        Found::Route(index) => query::preflight(generation.routes[index].cors.as_ref()?, request),
+        Found::Route(index) => generation.routes[index].preflight(request),
         _ => None,
     }
 }

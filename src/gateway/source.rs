@@ -16,8 +16,10 @@ pub(super) struct Source {
     pub(super) pool: Place,
     /// By the label that a request's connection string has in its host. Some: no other label will do.
     pub(super) endpoints: BTreeMap<String, Place>,
-    /// Where a request's head names its database, and the length of the route's own path before it.
-    pub(super) named_by: Option<(NamedBy, usize)>,
+    /// The length of the route's own path, without a slash at its end.
+    pub(super) below: usize,
+    /// Where a request's head names its database.
+    pub(super) named_by: Option<NamedBy>,
     /// Login roles by consumer, where a pool is one for each.
     pub(super) roles: BTreeMap<String, String>,
 }
@@ -48,8 +50,8 @@ impl Source {
 
     fn named<'r>(&self, request: &'r Request) -> Option<&'r str> {
         match self.named_by.as_ref()? {
-            (NamedBy::Path, path) => request.uri().path().get(*path..)?.strip_prefix('/'),
-            (NamedBy::Header(name), _) => {
+            NamedBy::Path => request.uri().path().get(self.below..)?.strip_prefix('/'),
+            NamedBy::Header(name) => {
                 let mut values = request.headers().get_all(name.as_str()).iter();
                 values.next().filter(|_| values.next().is_none())?.to_str().ok()
             }

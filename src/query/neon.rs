@@ -115,6 +115,7 @@ fn prepare(asked: Asked, head: Head) -> (Work, Results) {
                 isolation: head.isolation,
                 read_only: head.read_only,
                 deferrable: head.deferrable,
+                ..Batch::default()
             };
             (Work::Batch(batch), Results::batch(head.raw, arrays))
         }
@@ -134,7 +135,11 @@ pub(super) fn secret(headers: &HeaderMap) -> Option<Cow<'_, [u8]>> {
 pub(super) fn refused(request: &Request, below: usize, refusal: Response) -> Response {
     let detail = refusal.extensions().get().map(|Explained(detail)| detail.clone()).unwrap_or_default();
     let failure = if refusal.status() == StatusCode::UNAUTHORIZED {
-        if is_query(request, below) { unknown(request.headers()) } else { Failure::bad_request("query is not supported") }
+        if is_query(request, below) {
+            unknown(request.headers())
+        } else {
+            Failure::bad_request("query is not supported")
+        }
     } else {
         Failure::new(refusal.status(), detail)
     };
@@ -166,7 +171,13 @@ pub(super) fn options(request: &Request, below: usize) -> Option<Response> {
 /// request.
 pub(super) fn number(process: u64, request: u64, headers: &mut HeaderMap) {
     let (high, low) = (process >> 16, request & 0xffff_ffff_ffff);
-    let id = format!("{:08x}-{:04x}-8{:03x}-8{:03x}-{low:012x}", high >> 16, high & 0xffff, process & 0xfff, process >> 12 & 0xfff);
+    let id = format!(
+        "{:08x}-{:04x}-8{:03x}-8{:03x}-{low:012x}",
+        high >> 16,
+        high & 0xffff,
+        process & 0xfff,
+        process >> 12 & 0xfff
+    );
     if let Ok(id) = HeaderValue::from_maybe_shared(bytes::Bytes::from(id)) {
         headers.insert(REQUEST_ID, id);
     }

@@ -22,10 +22,7 @@ use http_body::Frame;
 use parking_lot::Mutex;
 use tokio::{task::AbortHandle, time::Instant};
 
-use super::{
-    problem::{Problem, Trouble},
-    writer::Writer,
-};
+use super::{problem::Trouble, writer::Writer};
 use crate::{
     backend::{BackendError, Event, Execution},
     edge::{Body, BoxError, Response},

@@ -272,7 +272,7 @@ impl Running {
 
     fn refused(&mut self, conn: &mut PostgresConnection) -> Result<Option<Progress>, BackendError> {
         let mut error = messages::error(conn.inbox.body());
-        if let (Some(Role::Caller(index)), Work::Batch(_)) = (self.role(), &*self.work) {
+        if let (Some(Role::Caller(index)), false) = (self.role(), self.work.is_single()) {
             error.statement = Some(index);
         }
         if messages::is_fatal(&error) {
@@ -317,9 +317,9 @@ impl Running {
     /// handed out.
     fn may_retry(&self, conn: &PostgresConnection, failure: &BackendError) -> bool {
         matches!(failure, BackendError::Database(error) if stale(error))
-            && !matches!(*self.work, Work::Batch(_))
+            && self.work.is_single()
             && self.parts.iter().any(|part| part.naming == Naming::Known)
-            && (conn.status == b'I' || matches!(*self.work, Work::Read(_)))
+            && (conn.status == b'I' || !matches!(*self.work, Work::Single(_)))
             && !self.retried
             && !self.delivered
     }

@@ -167,6 +167,10 @@ impl<'a> Run<'a> {
     }
 
     fn batch(&mut self, batch: &Batch) -> Result<(), Stop> {
+        if !batch.settings.is_empty() {
+            let message = "SQLite has no roles and no settings of a transaction";
+            return Err(Stop::Error(BackendError::Unsupported(message.to_owned())));
+        }
         if let Some(index) = batch.statements.iter().position(|statement| text::controls_transaction(&statement.sql)) {
             let number = index + 1;
             let message = format!("statement {number} of the batch is transaction control, which a batch cannot hold");

@@ -127,6 +127,14 @@ pub struct Query {
     pub read_only: bool,
 }
 
+impl Query {
+    /// The names of the pools that it may lead to.
+    pub fn pools(&self) -> impl Iterator<Item = &String> {
+        let main = self.endpoints.is_empty().then_some(&self.pool);
+        main.into_iter().chain(self.endpoints.values())
+    }
+}
+
 /// Where a request names its database.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]

@@ -48,7 +48,7 @@ impl Head {
     }
 
     /// Says with the answer to a batch how it ran.
-    pub(super) fn echo(&self, headers: &mut HeaderMap) {
+    pub(super) fn echo(self, headers: &mut HeaderMap) {
         if self.read_only {
             headers.insert(READ_ONLY, TRUE);
         }
@@ -62,7 +62,8 @@ impl Head {
 }
 
 fn isolation(value: &HeaderValue) -> Result<Isolation, UnknownIsolation> {
-    let all = [Isolation::ReadUncommitted, Isolation::ReadCommitted, Isolation::RepeatableRead, Isolation::Serializable];
+    let all =
+        [Isolation::ReadUncommitted, Isolation::ReadCommitted, Isolation::RepeatableRead, Isolation::Serializable];
     all.into_iter().find(|isolation| value == name(*isolation)).ok_or(UnknownIsolation)
 }
 
@@ -134,9 +135,15 @@ mod tests {
     fn there_is_one_connection_string_or_none() {
         let one = headers(&[("neon-connection-string", "postgres://a:b@h/db")]);
         assert_eq!(connection(&one).unwrap().database, "db");
-        let two = headers(&[("neon-connection-string", "postgres://a:b@h/x"), ("neon-connection-string", "postgres://a:b@h/y")]);
+        let two = headers(&[
+            ("neon-connection-string", "postgres://a:b@h/x"),
+            ("neon-connection-string", "postgres://a:b@h/y"),
+        ]);
         assert_eq!(connection(&two), Err(ConnectionError::Header));
         assert_eq!(connection(&HeaderMap::new()), Err(ConnectionError::Header));
-        assert_eq!(connection(&headers(&[("neon-connection-string", "postgres://a:ä@h/db")])), Err(ConnectionError::Header));
+        assert_eq!(
+            connection(&headers(&[("neon-connection-string", "postgres://a:ä@h/db")])),
+            Err(ConnectionError::Header)
+        );
     }
 }

@@ -219,7 +219,8 @@ mod tests {
         String::from_utf8(results.sheet.out).unwrap()
     }
 
-    const FIELD: &str = r#","tableID":16384,"columnID":-1,"dataTypeSize":-1,"dataTypeModifier":1310726,"format":"text"}"#;
+    const FIELD: &str =
+        r#","tableID":16384,"columnID":-1,"dataTypeSize":-1,"dataTypeModifier":1310726,"format":"text"}"#;
 
     #[test]
     fn raw_rows_are_lists_of_text() {
@@ -250,8 +251,7 @@ mod tests {
         results.complete("INSERT", Some(1));
         let text = written(results);
         let (_, rows) = text.split_once("\"rows\":").unwrap();
-        let expected =
-            r#"[{"n":1,"o":"2","os":["3"],"ns":[4,null],"b":false}],"command":"INSERT","rowCount":1,"rowAsArray":false}"#;
+        let expected = r#"[{"n":1,"o":"2","os":["3"],"ns":[4,null],"b":false}],"command":"INSERT","rowCount":1,"rowAsArray":false}"#;
         assert_eq!(rows, expected);
     }
 
