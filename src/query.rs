@@ -38,7 +38,10 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-use std::{borrow::Cow, sync::LazyLock};
+use std::{
+    borrow::Cow,
+    sync::{Arc, LazyLock},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -52,6 +55,7 @@ use self::{
     stream::{Bounds, Steps, respond},
 };
 use crate::{
+    access::{Grant, Identity},
     backend::{BackendError, Database, Limits, Work},
     config::model::{Cors, Dialect, Query},
     edge::{Context, Request, RequestBody, Response},
@@ -71,6 +75,8 @@ pub struct Asked<'a> {
     pub context: &'a Context,
     /// The length of the route's own path, without a slash at its end.
     pub below: usize,
+    /// Who asks, if that is known.
+    pub identity: Option<&'a Identity>,
     /// Which database it is for, as far as its head says in any dialect.
     pub wanted: Wanted,
     /// When the last byte of the answer must have been taken.
@@ -87,7 +93,7 @@ pub struct Wanted {
     /// The database in its connection string.
     pub database: Option<String>,
     /// The login role, of a pool that is one for each.
-    pub role: Option<String>,
+    pub role: Option<Arc<str>>,
 }
 
 /// Answers a query in its route's dialect. Dropping the future, or the answer's body, stops the statement.
@@ -99,21 +105,48 @@ pub async fn answer(
     asked: Asked<'_>,
     find: impl FnOnce(&Wanted) -> Result<Database, BackendError>,
 ) -> Response {
-    let Asked { settings, cors, context, below, wanted, deadline, holder } = asked;
-    let row = settings.max_response.as_usize();
+    let Asked { settings, cors, context, below, identity, wanted, deadline, holder } = asked;
+    if let Err(foreign) = cors::check(request.headers(), &context.authority, context.peer.tls.is_some(), cors) {
+        return refused(settings.dialect, &request, below, foreign.into_response());
+    }
+    let allowed = Allowed::of(settings, identity.map(|identity| &*identity.grant), deadline);
+    let row = usize::try_from(allowed.bounds.bytes).unwrap_or(usize::MAX);
     let start = |work, wanted: &Wanted| {
         let found = find(wanted);
         async move { found?.start(work, deadline, holder, Limits { row }).await }
     };
-    let from = cors::check(request.headers(), &context.authority, context.peer.tls.is_some(), cors);
-    let bounds = Bounds { rows: settings.max_rows, bytes: settings.max_response.0, deadline };
-    match (settings.dialect, from) {
-        (Dialect::Json, Ok(())) => {
+    match settings.dialect {
+        Dialect::Json => {
             let start = |work| start(work, &wanted);
-            json(request, settings, bounds, start).await.unwrap_or_else(Problem::into_response)
+            json(request, &allowed, start).await.unwrap_or_else(Problem::into_response)
         }
-        (Dialect::Json, Err(foreign)) => foreign.into_response(),
-        (Dialect::Neon, from) => neon::answer(request, settings, below, from, bounds, wanted, start).await,
+        Dialect::Neon => neon::answer(request, below, &allowed, identity, wanted, start).await,
+    }
+}
+
+/// What the route and the caller's grant allow together: of each bound the lesser.
+struct Allowed {
+    bounds: Bounds,
+    max_batch: usize,
+    read_only: bool,
+}
+
+impl Allowed {
+    fn of(settings: &Query, grant: Option<&Grant>, deadline: Instant) -> Self {
+        let (rows, bytes) = (settings.max_rows, settings.max_response.0);
+        let least = |bound: u64, own: Option<u64>| own.map_or(bound, |own| own.min(bound));
+        let bounds = Bounds {
+            rows: least(rows, grant.and_then(|grant| grant.max_rows)),
+            bytes: least(bytes, grant.and_then(|grant| grant.max_response)),
+            deadline,
+        };
+        let read_only = settings.read_only || grant.is_some_and(|grant| grant.read_only);
+        Self { bounds, max_batch: settings.max_batch, read_only }
+    }
+
+    /// The work, of which writes are refused if that is all that is allowed.
+    fn bound(&self, work: Work) -> Work {
+        if self.read_only { work.read_only() } else { work }
     }
 }
 
@@ -153,18 +186,15 @@ pub fn refused(dialect: Dialect, request: &Request, below: usize, refusal: Respo
 
 async fn json<S: Steps, F: Future<Output = Result<S, BackendError>>>(
     request: Request,
-    settings: &Query,
-    bounds: Bounds,
+    allowed: &Allowed,
     start: impl FnOnce(Work) -> F,
 ) -> Result<Response, Problem> {
     request::check_head(request.method(), request.headers())?;
     let lines = request::wants_lines(request.headers());
+    let bounds = allowed.bounds;
     let body = read(request.into_body(), bounds.deadline).await?;
-    let mut work = request::parse(&body, settings.max_batch)?;
+    let work = allowed.bound(request::parse(&body, allowed.max_batch)?);
     drop(body);
-    if settings.read_only {
-        work = work.read_only();
-    }
     let single = work.is_single();
     let steps = start(work).await?;
     if lines {

@@ -321,12 +321,10 @@ impl Parts<'_> {
 impl Parts<'_> {
     fn source(&self, route: &Route, query: &Query) -> Result<Source, String> {
         let endpoint = |(label, pool): (&String, &String)| Ok((label.clone(), self.place(pool)?));
-        let role = |name: &String| (name.clone(), self.config.role_of(name).to_owned());
         let pool = self.place(&query.pool)?;
         let endpoints: BTreeMap<String, Place> = query.endpoints.iter().map(endpoint).collect::<Result<_, String>>()?;
         let of_roles = pool.is_of_roles() || endpoints.values().any(Place::is_of_roles);
-        let roles = self.config.consumer.keys().filter(|_| of_roles).map(role).collect();
-        Ok(Source { pool, endpoints, below: below(route), named_by: query.database.clone(), roles })
+        Ok(Source { pool, endpoints, below: below(route), named_by: query.database.clone(), of_roles })
     }
 
     fn place(&self, name: &str) -> Result<Place, String> {

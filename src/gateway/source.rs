@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{pools::PoolEntry, template::Template};
 use crate::{
+    access::Identity,
     backend::{BackendError, Database},
     config::model::{NamedBy, Per},
     edge::Request,
@@ -20,13 +21,13 @@ pub(super) struct Source {
     pub(super) below: usize,
     /// Where a request's head names its database.
     pub(super) named_by: Option<NamedBy>,
-    /// Login roles by consumer, where a pool is one for each.
-    pub(super) roles: BTreeMap<String, String>,
+    /// Whether a pool is one for each role.
+    pub(super) of_roles: bool,
 }
 
 /// A pool, or one that stands for many.
 pub(super) struct Place {
-    name: Arc<str>,
+    name: Box<str>,
     /// What the server calls its database; none where that is each request's to say, or has no name.
     database: Option<String>,
     pools: Pools,
@@ -41,10 +42,10 @@ enum Pools {
 }
 
 impl Source {
-    /// What a request's head says of the database that it is for. Of a field that comes twice nothing, as others may have read
+    /// What a request's head says of the database that it is for, and who asks. Of a field that comes twice nothing, as others may have read
     /// the other.
-    pub(super) fn wanted(&self, request: &Request, consumer: Option<&str>) -> Wanted {
-        let role = consumer.and_then(|consumer| self.roles.get(consumer)).cloned();
+    pub(super) fn wanted(&self, request: &Request, identity: Option<&Identity>) -> Wanted {
+        let role = identity.filter(|_| self.of_roles).map(|identity| identity.role().clone());
         Wanted { endpoint: None, database: self.named(request).map(str::to_owned), role }
     }
 
@@ -58,19 +59,18 @@ impl Source {
         }
     }
 
-    /// The database that is wanted. A pool is made for it if there is none: only for a request that is sound otherwise. `allowed`
-    /// are the pools that its caller may use; none: all.
+    /// The database that is wanted. A pool is made for it if there is none: only for a request that is sound otherwise.
     ///
     /// # Errors
     /// There is none of that name, or the caller may not use it.
-    pub(super) fn find(&self, wanted: &Wanted, allowed: Option<&[Arc<str>]>) -> Result<Database, BackendError> {
+    pub(super) fn find(&self, wanted: &Wanted, identity: Option<&Identity>) -> Result<Database, BackendError> {
         let place = match &wanted.endpoint {
             Some(endpoint) if !self.endpoints.is_empty() => {
                 self.endpoints.get(endpoint.as_str()).ok_or(BackendError::NoSuchEndpoint)?
             }
             _ => &self.pool,
         };
-        if allowed.is_some_and(|allowed| !allowed.contains(&place.name)) {
+        if identity.is_some_and(|identity| !identity.grant.may_ask(&place.name)) {
             return Err(BackendError::Forbidden);
         }
         place.find(wanted)

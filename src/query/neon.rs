@@ -22,14 +22,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use self::{body::Asked, failure::Failure, head::Head, writer::Results};
 use super::{
-    Wanted,
-    problem::Problem,
-    read,
-    stream::{Bounds, Steps, respond},
+    Allowed, Wanted, read,
+    stream::{Steps, respond},
 };
 use crate::{
+    access::Identity,
     backend::{BackendError, Batch, Work},
-    config::model::Query,
     edge::{Body, Request, Response, answer::Explained},
 };
 
@@ -48,20 +46,19 @@ pub(super) const PAGE_SETS: &str = "neon-connection-string, neon-raw-text-output
 pub(super) const PAGE_READS: &str =
     "neon-request-id, neon-batch-read-only, neon-batch-isolation-level, neon-batch-deferrable";
 
-/// Answers a request. `from`: whether a page may have sent it.
+/// Answers a request.
 pub(super) async fn answer<S: Steps, F: Future<Output = Result<S, BackendError>>>(
     request: Request,
-    settings: &Query,
     below: usize,
-    from: Result<(), Problem>,
-    bounds: Bounds,
+    allowed: &Allowed,
+    identity: Option<&Identity>,
     wanted: Wanted,
     start: impl FnOnce(Work, &Wanted) -> F,
 ) -> Response {
-    let answered = match from {
-        Ok(()) if !is_query(&request, below) => Err(Failure::bad_request("query is not supported")),
-        Ok(()) => run(request, settings, bounds, wanted, start).await,
-        Err(foreign) => Err(foreign.into()),
+    let answered = if is_query(&request, below) {
+        run(request, allowed, identity, wanted, start).await
+    } else {
+        Err(Failure::not_supported())
     };
     answered.unwrap_or_else(Failure::into_response)
 }
@@ -76,29 +73,35 @@ fn is_here(request: &Request, below: usize) -> bool {
 
 async fn run<S: Steps, F: Future<Output = Result<S, BackendError>>>(
     request: Request,
-    settings: &Query,
-    bounds: Bounds,
+    allowed: &Allowed,
+    identity: Option<&Identity>,
     mut wanted: Wanted,
     start: impl FnOnce(Work, &Wanted) -> F,
 ) -> Result<Response, Failure> {
     let head = Head::read(request.headers())?;
     let connection = head::connection(request.headers())?;
+    if !identity.is_none_or(|identity| answers_to(identity, &connection.user)) {
+        return Err(Failure::no_such_user(&connection.user));
+    }
     wanted.endpoint = Some(connection.endpoint());
     wanted.database = Some(connection.database.into_owned());
+    let bounds = allowed.bounds;
     let body = read(request.into_body(), bounds.deadline).await?;
-    let asked = body::parse(&body, settings.max_batch)?;
+    let asked = body::parse(&body, allowed.max_batch)?;
     drop(body);
-    let (mut work, results) = prepare(asked, head);
-    if settings.read_only {
-        work = work.read_only();
-    }
+    let (work, results) = prepare(asked, head);
     let batch = matches!(work, Work::Batch(_));
-    let steps = start(work, &wanted).await.map_err(|error| Failure::of(error, &wanted))?;
+    let steps = start(allowed.bound(work), &wanted).await.map_err(|error| Failure::of(error, &wanted))?;
     let mut response = respond(steps, results, bounds).await?;
     if batch {
         head.echo(response.headers_mut());
     }
     Ok(response)
+}
+
+/// Whether a consumer may call itself so. Of one that has a role in the configuration, no other may be named.
+fn answers_to(identity: &Identity, user: &str) -> bool {
+    identity.grant.role.is_none() || [identity.role(), identity.consumer.name()].iter().any(|name| ***name == *user)
 }
 
 /// What is to be done, and how it is to be written.
@@ -135,11 +138,7 @@ pub(super) fn secret(headers: &HeaderMap) -> Option<Cow<'_, [u8]>> {
 pub(super) fn refused(request: &Request, below: usize, refusal: Response) -> Response {
     let detail = refusal.extensions().get().map(|Explained(detail)| detail.clone()).unwrap_or_default();
     let failure = if refusal.status() == StatusCode::UNAUTHORIZED {
-        if is_query(request, below) {
-            unknown(request.headers())
-        } else {
-            Failure::bad_request("query is not supported")
-        }
+        if is_query(request, below) { unknown(request.headers()) } else { Failure::not_supported() }
     } else {
         Failure::new(refusal.status(), detail)
     };

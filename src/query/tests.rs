@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
+    Allowed,
     document::Document,
     lines::Lines,
     problem::Problem,
@@ -338,7 +339,7 @@ impl Gateway {
             let conn = self.backend.create().await.unwrap();
             Ok(sqlite::Execution::start(Box::new(conn), work, deadline, Limits { row: 64 << 20 }))
         };
-        let answered = super::json(request, &self.settings, Bounds { deadline, ..bounds() }, start).await;
+        let answered = super::json(request, &Allowed::of(&self.settings, None, deadline), start).await;
         answered.unwrap_or_else(Problem::into_response)
     }
 

@@ -35,6 +35,11 @@ impl Failure {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
+    /// Neither a query nor anything else that the dialect has.
+    pub(super) fn not_supported() -> Self {
+        Self::bad_request("query is not supported")
+    }
+
     /// Credentials that nobody has.
     pub(super) fn no_such_user(name: &str) -> Self {
         Self::bad_request(format!("password authentication failed for user '{name}'"))
