@@ -1,0 +1,160 @@
+//! The tunnel of the `neon` dialect: PostgreSQL's wire protocol (version 3) in binary WebSocket frames.
+//!
+//! A client speaks to the gateway as to a server. The gateway authenticates it by a key or a token that it sends as its password;
+//! the database's own authentication is between the gateway and the database, over a connection of the pool. Then messages pass as
+//! they are. In `session` mode a tunnel has one connection for its life: `LISTEN`, `COPY`, prepared statements, temporary tables.
+//! In `transaction` mode it takes one when a transaction begins and gives it back when that ends.
+//!
+//! A client may send start-up, password and first query at once. Frames mean nothing: they may be of any length and hold parts of
+//! messages. Encryption within the tunnel is refused (`N`), as it has its own.
+//!
+//! **When things go wrong.** Whatever can be said of the HTTP request is said by its status. Behind that, errors are PostgreSQL's:
+//! 28P01 for a secret that does not open, 53300 where no connection is to be had, 57P01 when access is revoked, the gateway
+//! stops or the tunnel has lived for long enough, 57P05 when nobody says anything. Then the WebSocket is closed: 1000 after a
+//! goodbye, 1001, 1002 and 1003 for what a WebSocket client got wrong, 1008 where it may not, 1011 when the database has gone. A
+//! client that leaves in the middle of a statement has it cancelled.
+//!
+//! **What is bounded.** What either side has said and the other has not taken, by 64 KiB in each direction and stage, so that a
+//! client who does not read stops its database; unanswered messages, by 4,096; start-up, secret and control frames by their
+//! length; the time of each stage.
+//!
+//! A cancel request comes on a tunnel of its own, and finds the session by a key that is ours, at this gateway alone.
+//!
+//! **Left out**: replication, encryption within the tunnel, `permessage-deflate`, WebSockets over HTTP/2 (RFC 8441).
+
+mod cancel;
+mod frames;
+mod greet;
+mod handshake;
+mod pipe;
+mod run;
+mod socket;
+mod startup;
+mod wire;
+
+use std::{sync::Arc, time::SystemTime};
+
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::time::{Duration, timeout};
+
+use self::run::Surroundings;
+use super::problem::Problem;
+use crate::{
+    access::ConsumerHandle,
+    backend::{BackendError, Database},
+    config::model::TunnelMode,
+    edge::{Request, Response, Tunnels},
+    pool::{CheckoutErrorKind, Holder},
+};
+
+pub use cancel::Sessions;
+pub use handshake::wants_tunnel;
+
+/// From our 101 to the client's connection being ours: a matter of one write.
+const HANDOVER: Duration = Duration::from_secs(30);
+
+/// Lets clients of tunnels in. Asked once a tunnel, after the upgrade.
+pub trait Gate: Send + Sync + 'static {
+    /// Whoever shows this secret.
+    ///
+    /// # Errors
+    /// What it is told instead.
+    fn admit(&self, wish: &Wish<'_>, secret: &[u8]) -> Result<Admitted, TurnedAway>;
+}
+
+/// What a client says that it is and wants.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    /// The user.
+    pub user: &'a str,
+    /// The database.
+    pub database: &'a str,
+}
+
+/// A client that may come in.
+#[derive(Clone)]
+pub struct Admitted {
+    /// Who it is; none: anybody.
+    pub consumer: Option<Arc<ConsumerHandle>>,
+    /// When that ends.
+    pub expires: Option<SystemTime>,
+    /// For how long it has a connection.
+    pub mode: TunnelMode,
+    /// Where it comes to.
+    pub database: Database,
+}
+
+/// A client that may not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TurnedAway {
+    /// SQLSTATE.
+    pub code: &'static str,
+    /// What it is told.
+    pub message: String,
+}
+
+/// What surrounds a tunnel.
+pub struct Opening {
+    /// All tunnels of the process, to be counted and ended with.
+    pub tunnels: Arc<Tunnels>,
+    /// Their sessions.
+    pub sessions: Arc<Sessions>,
+    /// For whom connections are held.
+    pub holder: Holder,
+    /// Longest wait for a connection.
+    pub patience: Duration,
+    /// Longest silence.
+    pub idle: Duration,
+    /// Longest life; zero: no bound.
+    pub lifetime: Duration,
+}
+
+// === impl TurnedAway ===
+
+impl TurnedAway {
+    /// With this SQLSTATE and text.
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+/// Makes a tunnel of `request`, which has been found to be allowed as far as can be told before its client is known.
+pub(super) fn open(mut request: Request, opening: Opening, gate: impl Gate) -> Result<Response, Problem> {
+    let response = handshake::accept(&request)?;
+    let Some(client) = request.extensions_mut().remove::<OnUpgrade>() else {
+        return Err(Problem::bad_request("a WebSocket needs HTTP/1.1"));
+    };
+    let Opening { tunnels, sessions, holder, patience, idle, lifetime } = opening;
+    let entered = tunnels.enter();
+    let around = Surroundings { tunnels, sessions, holder, patience, idle, lifetime };
+    tokio::spawn(async move {
+        // The count goes when the tunnel does.
+        let _counted = entered;
+        let Ok(Ok(client)) = timeout(HANDOVER, client).await else { return };
+        let (ended, (received, sent)) = Box::pin(run::serve(TokioIo::new(client), gate, &around)).await;
+        let (route, request) = (&*around.holder.route, around.holder.request);
+        tracing::debug!(route, request, ended, received, sent, "tunnel ended");
+    });
+    Ok(response)
+}
+
+/// What a client is told of a connection that is not to be had: SQLSTATE and text.
+fn explain(error: &BackendError) -> (&'static str, String) {
+    let code = match error {
+        BackendError::Checkout(_) | BackendError::NoReplica(_) => "53300",
+        BackendError::NoSuchDatabase => "3D000",
+        BackendError::Timeout | BackendError::Held => "57014",
+        BackendError::Lost { .. } => "08006",
+        BackendError::Unsupported(_) | BackendError::TooLarge { .. } => "0A000",
+        BackendError::Unavailable(_) => "57P03",
+        BackendError::Database(_) | BackendError::ReadOnly(_) => "XX000",
+    };
+    let text = match error {
+        BackendError::Checkout(error) => error.public(),
+        BackendError::NoSuchDatabase => "there is no such database".to_owned(),
+        BackendError::Lost { .. } => "the connection to the database was lost".to_owned(),
+        other => other.to_string(),
+    };
+    (code, text)
+}
