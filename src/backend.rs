@@ -34,7 +34,7 @@ use std::{
 use tokio::time::{Instant, timeout_at};
 
 use self::{
-    postgres::{Postgres, PostgresConnection, Running, Session, Step, Term},
+    postgres::{Postgres, PostgresConnection, Running, Step},
     replicas::Read,
     sqlite::Sqlite,
 };
@@ -44,6 +44,7 @@ pub use error::{BackendError, DatabaseError};
 pub use fingerprint::fingerprint;
 pub use param::Param;
 pub use replicas::{ReplicaStatus, Replicas, ReplicasStatus};
+pub(crate) use postgres::{Cut, Cutter, HEADER, Session, Term};
 pub use work::{
     Batch, Cell, Column, Columns, Event, Isolation, Limits, Origin, Rendering, Row, Shape, Statement, Work,
 };

@@ -28,6 +28,7 @@ mod escape;
 mod problem;
 mod request;
 mod stream;
+mod tunnel;
 mod value;
 mod writer;
 

@@ -21,7 +21,7 @@ pub use pool::{
 };
 pub use route::{
     Access, Consumer, Cors, Dialect, HostHeader, Limit, LimitKey, NamedBy, Open, Priority, Proxy, Query, Redirect,
-    Respond, Route, Upstream, UpstreamTls,
+    Respond, Route, TunnelMode, Upstream, UpstreamTls,
 };
 
 use super::value::{Secret, Size, Span, address, networks, word};

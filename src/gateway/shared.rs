@@ -23,10 +23,9 @@ use super::{
 use crate::{
     access::FailedAuth,
     config::{Report, Source},
-    edge::{ConnectionLimits, EdgeCounters},
+    edge::{ConnectionLimits, EdgeCounters, Tunnels},
     observe::{access_log::AccessLog, figures::HttpFigures},
     policy::Plugins,
-    proxy::Tunnels,
 };
 
 /// What all threads share.

@@ -45,7 +45,7 @@ use crate::{
     backend::{BackendError, Database},
     config::model::TunnelMode,
     edge::{Request, Response, Tunnels},
-    pool::{CheckoutErrorKind, Holder},
+    pool::Holder,
 };
 
 pub use cancel::Sessions;
@@ -144,6 +144,7 @@ fn explain(error: &BackendError) -> (&'static str, String) {
     let code = match error {
         BackendError::Checkout(_) | BackendError::NoReplica(_) => "53300",
         BackendError::NoSuchDatabase => "3D000",
+        BackendError::NoRole => "28000",
         BackendError::Timeout | BackendError::Held => "57014",
         BackendError::Lost { .. } => "08006",
         BackendError::Unsupported(_) | BackendError::TooLarge { .. } => "0A000",

@@ -15,7 +15,6 @@ mod cut;
 use std::{
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::{Buf, BytesMut};
@@ -28,7 +27,7 @@ use super::{
 };
 use crate::{
     backend::error::{BackendError, DatabaseError},
-    pool::{Holder, Lease, Pool, backend::Connection as _},
+    pool::{Holder, Lease, Pool},
 };
 
 pub(crate) use cut::{BadLength, Cut, Cutter, HEADER};

@@ -141,6 +141,18 @@ pub enum Dialect {
     Json,
 }
 
+/// For how long a tunnel holds a connection to the database. In this order, each lets less than the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TunnelMode {
+    /// As long as it is open.
+    Session,
+    /// For a transaction.
+    Transaction,
+    /// There is none.
+    Off,
+}
+
 /// Target of a proxy route.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]

@@ -7,7 +7,7 @@ use std::{future::poll_fn, sync::Arc};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Duration, Instant, timeout, timeout_at},
+    time::{Duration, Instant, timeout_at},
 };
 
 use super::{

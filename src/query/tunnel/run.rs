@@ -156,7 +156,7 @@ async fn live<S: AsyncRead + AsyncWrite + Unpin>(
         session.cancelled();
     }
     let Pipe { socket, session, .. } = pipe;
-    drop((session, known, admitted));
+    drop((session, known));
     let moved = socket.moved;
     finish(socket, close).await;
     (ended, moved)
