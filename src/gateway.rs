@@ -34,6 +34,7 @@ mod shared;
 mod single;
 mod supervisor;
 mod template;
+mod tunnel;
 #[cfg(test)]
 mod tests;
 mod worker;

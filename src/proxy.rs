@@ -64,7 +64,10 @@ pub use exchange::forward;
 pub use failure::Outcome;
 pub use upstream::{EndpointStatus, Upstream, UpstreamError, UpstreamStatus};
 
-use crate::{access::ConsumerHandle, edge::{Context, Tunnels}};
+use crate::{
+    access::Identity,
+    edge::{Context, Tunnels},
+};
 
 /// What [`forward`] needs to know about a request beyond the request.
 #[derive(Clone, Debug)]
@@ -77,8 +80,8 @@ pub struct Forward<'a> {
     pub trusted: bool,
     /// Taken off the front of the path, on a segment boundary.
     pub strip_prefix: Option<&'a str>,
-    /// Who calls: the key is taken out of the request, and a tunnel ends when it is revoked.
-    pub consumer: Option<Arc<ConsumerHandle>>,
+    /// Who calls: the key is taken out of the request, and a tunnel ends when it is revoked or expires.
+    pub identity: Option<Identity>,
     /// Where a tunnel is registered.
     pub tunnels: &'a Arc<Tunnels>,
 }

@@ -30,8 +30,8 @@ mod lines;
 mod problem;
 mod request;
 mod stream;
-mod tunnel;
 mod table;
+pub mod tunnel;
 mod value;
 mod writer;
 
@@ -50,6 +50,7 @@ use self::{
     stream::{Bounds, Steps, respond},
 };
 use crate::{
+    access::Identity,
     backend::{BackendError, Database, Limits, Work},
     config::model::{Cors, Dialect, Query},
     edge::{Context, Request, RequestBody, Response, answer},
@@ -67,6 +68,8 @@ pub struct Asked<'a> {
     pub cors: Option<&'a Cors>,
     /// The connection that it came on.
     pub context: &'a Context,
+    /// Who asks, if that is known.
+    pub identity: Option<&'a Identity>,
     /// When the last byte of the answer must have been taken.
     pub deadline: Instant,
     /// For whom a connection is held.
@@ -93,12 +96,13 @@ pub async fn answer(
     asked: Asked<'_>,
     find: impl FnOnce(&Wanted) -> Result<Database, BackendError>,
 ) -> Response {
-    let Asked { settings, cors, context, deadline, holder } = asked;
+    let Asked { settings, cors, context, identity: _, deadline, holder } = asked;
     let row = settings.max_response.as_usize();
     let start = |work| async move { find(&Wanted::default())?.start(work, deadline, holder, Limits { row }).await };
     let answered = match cors::check(request.headers(), &context.authority, context.peer.tls.is_some(), cors) {
         Ok(()) => match settings.dialect {
             Dialect::Json => json(request, settings, deadline, start).await,
+            Dialect::Neon => Err(Problem::bad_request("query is not supported")),
         },
         Err(foreign) => Err(foreign),
     };
@@ -108,7 +112,7 @@ pub async fn answer(
 /// A refusal that comes before the dialect (no access, too many requests, overload), in the dialect's own shape.
 pub fn refused(dialect: Dialect, status: StatusCode, title: &str, detail: &str) -> Response {
     match dialect {
-        Dialect::Json => answer::problem(status, title, detail),
+        Dialect::Json | Dialect::Neon => answer::problem(status, title, detail),
     }
 }
 

@@ -22,6 +22,7 @@
 //!
 //! **Left out**: replication, encryption within the tunnel, `permessage-deflate`, WebSockets over HTTP/2 (RFC 8441).
 
+mod address;
 mod cancel;
 mod frames;
 mod greet;
@@ -32,19 +33,20 @@ mod socket;
 mod startup;
 mod wire;
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
+use http::StatusCode;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::time::{Duration, timeout};
 
 use self::run::Surroundings;
-use super::problem::Problem;
+use super::{Wanted, cors, problem::Problem};
 use crate::{
-    access::ConsumerHandle,
+    access::Identity,
     backend::{BackendError, Database},
-    config::model::TunnelMode,
-    edge::{Request, Response, Tunnels},
+    config::model::{Cors, Query, TunnelAuth, TunnelMode},
+    edge::{Context, Request, Response, Tunnels},
     pool::Holder,
 };
 
@@ -75,10 +77,8 @@ pub struct Wish<'a> {
 /// A client that may come in.
 #[derive(Clone)]
 pub struct Admitted {
-    /// Who it is; none: anybody.
-    pub consumer: Option<Arc<ConsumerHandle>>,
-    /// When that ends.
-    pub expires: Option<SystemTime>,
+    /// Who it is, and for how long; none: anybody.
+    pub identity: Option<Identity>,
     /// For how long it has a connection.
     pub mode: TunnelMode,
     /// Where it comes to.
@@ -95,7 +95,7 @@ pub struct TurnedAway {
 }
 
 /// What surrounds a tunnel.
-pub struct Opening {
+pub struct Opening<'a> {
     /// All tunnels of the process, to be counted and ended with.
     pub tunnels: Arc<Tunnels>,
     /// Their sessions.
@@ -104,10 +104,16 @@ pub struct Opening {
     pub holder: Holder,
     /// Longest wait for a connection.
     pub patience: Duration,
-    /// Longest silence.
-    pub idle: Duration,
-    /// Longest life; zero: no bound.
-    pub lifetime: Duration,
+    /// The route's `query`.
+    pub settings: &'a Query,
+    /// The route's `cors`.
+    pub cors: Option<&'a Cors>,
+    /// The connection that the request came on.
+    pub context: &'a Context,
+    /// Anyone may come in: nobody has a secret to show.
+    pub open: bool,
+    /// The other end of its socket is a proxy that is believed.
+    pub trusted: bool,
 }
 
 // === impl TurnedAway ===
@@ -119,15 +125,51 @@ impl TurnedAway {
     }
 }
 
-/// Makes a tunnel of `request`, which has been found to be allowed as far as can be told before its client is known.
-pub(super) fn open(mut request: Request, opening: Opening, gate: impl Gate) -> Result<Response, Problem> {
-    let response = handshake::accept(&request)?;
+/// Looks at a request for a tunnel, before it is one: which database it is for.
+///
+/// # Errors
+/// The answer to a request that may not become one: from a page of another origin, to another address, with secrets in the clear.
+pub fn check(request: &Request, opening: &Opening<'_>) -> Result<Wanted, Box<Response>> {
+    let Opening { settings, context, .. } = opening;
+    let secure = context.peer.tls.is_some();
+    cors::check(request.headers(), &context.authority, secure, opening.cors)
+        .and_then(|()| address::check(request.uri().query(), &context.authority, settings))
+        .and_then(|wanted| {
+            let hidden = secure || opening.open || settings.tunnel_auth == TunnelAuth::Scram;
+            if hidden || is_near(request, opening) { Ok(wanted) } else { Err(in_the_clear()) }
+        })
+        .map_err(|problem| Box::new(problem.into_response()))
+}
+
+/// Nobody listens between a client on this machine and us; and a proxy that is believed says what stands before it.
+fn is_near(request: &Request, opening: &Opening<'_>) -> bool {
+    let said = request.headers().get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
+    opening.context.peer.socket.ip().to_canonical().is_loopback() && !opening.trusted || opening.trusted && said
+}
+
+fn in_the_clear() -> Problem {
+    let detail = "a tunnel's password needs TLS: come by https";
+    Problem::new(StatusCode::FORBIDDEN, "TLS needed", detail)
+}
+
+/// Makes a tunnel of `request`, which [`check`] has found to be allowed. The client is let in by `gate` when it is open.
+///
+/// # Errors
+/// The answer to a request that cannot become a WebSocket.
+pub fn open(mut request: Request, opening: &Opening<'_>, gate: impl Gate) -> Result<Response, Box<Response>> {
+    let response = handshake::accept(&request).map_err(|problem| Box::new(problem.into_response()))?;
     let Some(client) = request.extensions_mut().remove::<OnUpgrade>() else {
-        return Err(Problem::bad_request("a WebSocket needs HTTP/1.1"));
+        return Err(Problem::bad_request("a WebSocket needs HTTP/1.1").into_response().into());
     };
-    let Opening { tunnels, sessions, holder, patience, idle, lifetime } = opening;
-    let entered = tunnels.enter();
-    let around = Surroundings { tunnels, sessions, holder, patience, idle, lifetime };
+    let entered = opening.tunnels.enter();
+    let around = Surroundings {
+        tunnels: opening.tunnels.clone(),
+        sessions: opening.sessions.clone(),
+        holder: opening.holder.clone(),
+        patience: opening.patience,
+        idle: opening.settings.tunnel_idle.0,
+        lifetime: opening.settings.tunnel_lifetime.0,
+    };
     tokio::spawn(async move {
         // The count goes when the tunnel does.
         let _counted = entered;

@@ -4,7 +4,6 @@ use std::{
     future::{Future, pending, poll_fn},
     pin::Pin,
     sync::Arc,
-    time::SystemTime,
 };
 
 use tokio::{
@@ -22,7 +21,8 @@ use super::{
     wire::{self, Severity},
 };
 use crate::{
-    backend::Term,
+    access::Ended as Revocation,
+    backend::{Session, Term},
     edge::Tunnels,
     pool::Holder,
 };
@@ -130,7 +130,7 @@ async fn live<S: AsyncRead + AsyncWrite + Unpin>(
             }
             Next::Cancelled => {
                 cancelling = None;
-                pipe.session.iter_mut().for_each(crate::backend::Session::cancelled);
+                pipe.session.iter_mut().for_each(Session::cancelled);
             }
             Next::Clock => {
                 if let Some(end) = overdue(&mut pipe, begun, around) {
@@ -200,38 +200,26 @@ async fn cancelled(cancelling: &mut Option<Cancelling>) {
 
 /// Completes when the tunnel is to end, whatever goes on in it.
 async fn told_to_end(tunnels: &Tunnels, admitted: &Admitted) -> End {
-    let revoked = async {
-        match &admitted.consumer {
-            Some(consumer) => consumer.revoked().await,
-            None => pending().await,
-        }
-    };
-    let expired = async {
-        match admitted.expires {
-            Some(at) => sleep_until_wall(at).await,
+    let ends = async {
+        match &admitted.identity {
+            Some(identity) => identity.ends().await,
             None => pending().await,
         }
     };
     tokio::select! {
         biased;
         () = tunnels.closing() => DRAINED,
-        () = revoked => REVOKED,
-        () = expired => EXPIRED,
-    }
-}
-
-/// Looks at the wall clock again and again: it may be set.
-async fn sleep_until_wall(at: SystemTime) {
-    const LOOK: Duration = Duration::from_mins(1);
-    while let Ok(left) = at.duration_since(SystemTime::now()) {
-        tokio::time::sleep(left.min(LOOK) + Duration::from_millis(1)).await;
+        ended = ends => match ended {
+            Revocation::Revoked => REVOKED,
+            Revocation::Expired => EXPIRED,
+        },
     }
 }
 
 // --- clocks ---
 
 fn next_alarm<S: AsyncRead + AsyncWrite + Unpin>(pipe: &Pipe<S>, begun: Instant, around: &Surroundings) -> Instant {
-    let held = pipe.session.as_ref().and_then(crate::backend::Session::ends);
+    let held = pipe.session.as_ref().and_then(Session::ends);
     let old = (!around.lifetime.is_zero()).then(|| begun + around.lifetime);
     [held, old].into_iter().flatten().fold(pipe.last + around.idle, Instant::min)
 }
@@ -267,7 +255,7 @@ fn over<S: AsyncRead + AsyncWrite + Unpin>(pipe: &mut Pipe<S>, event: Event) -> 
         }
         Event::Lost(error) => {
             tracing::debug!(%error, "a tunnel's database connection is lost");
-            if !pipe.session.as_ref().is_some_and(crate::backend::Session::is_over) {
+            if !pipe.session.as_ref().is_some_and(Session::is_over) {
                 pipe.last_words("08006", "the connection to the database was lost");
             }
             ("lost", Some(Close::Failed))
