@@ -43,8 +43,8 @@ use crate::pool::{Asked, Backend, Holder, Lease, Operation, OperationError, Pool
 pub use error::{BackendError, DatabaseError};
 pub use fingerprint::fingerprint;
 pub use param::Param;
-pub use replicas::{ReplicaStatus, Replicas, ReplicasStatus};
 pub(crate) use postgres::{Cut, Cutter, HEADER, Session, Term};
+pub use replicas::{ReplicaStatus, Replicas, ReplicasStatus};
 pub use work::{
     Batch, Cell, Column, Columns, Event, Isolation, Limits, Origin, Rendering, Row, Shape, Statement, Work,
 };

@@ -34,9 +34,9 @@ mod shared;
 mod single;
 mod supervisor;
 mod template;
-mod tunnel;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 mod worker;
 
 pub use alerts::Alerts;

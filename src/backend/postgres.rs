@@ -69,8 +69,8 @@ use crate::{
 pub use connection::PostgresConnection;
 pub use failure::{PostgresFailure, PostgresSettingsError, Violation};
 pub(crate) use running::{Running, Step};
-pub(crate) use session::{Cut, Cutter, HEADER, Session, Term};
 pub(in crate::backend) use session::begin as begin_session;
+pub(crate) use session::{Cut, Cutter, HEADER, Session, Term};
 
 /// Makes and mends connections to one database as one role.
 pub struct Postgres {

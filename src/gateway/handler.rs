@@ -145,7 +145,9 @@ impl Walk {
             Err(response) => return *response,
         };
         if let Some(settings) = tunnel::asked(generation, route, request) {
-            return self.tunnel(generation, (route, settings), request, asked, entry).unwrap_or_else(|refusal| *refusal);
+            return self
+                .tunnel(generation, (route, settings), request, asked, entry)
+                .unwrap_or_else(|refusal| *refusal);
         }
         let origin = request.headers().get(header::ORIGIN).cloned();
         let mut standing = Standing::default();
@@ -269,7 +271,7 @@ impl Walk {
         let refused = query::tunnel::check(request, &opening);
         let wanted = refused.inspect_err(|_| entry.reason = Some("tunnel"))?;
         let door = door(wanted);
-        Ok(query::tunnel::open(take(request), &opening, door)?)
+        query::tunnel::open(take(request), &opening, door)
     }
 
     fn denied(&self, denied: Denied, client: IpAddr, entry: &mut Entry) -> Response {

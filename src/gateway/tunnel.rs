@@ -93,7 +93,9 @@ impl Door {
         let Target::Query { source, .. } = &self.route().target else {
             return Err(TurnedAway::new("3D000", "there is no database here"));
         };
-        let found = source.find(&self.wanted, None);
+        let wanted = Wanted { database: Some(wish.database.to_owned()), ..self.wanted.clone() };
+        let role = identity.map(|identity| identity.role().as_ref().to_owned());
+        let found = source.find(&wanted, role.as_deref());
         found.map_err(|error| match error {
             BackendError::NoSuchDatabase => {
                 TurnedAway::new("3D000", format!("database \"{}\" does not exist", wish.database))

@@ -326,6 +326,7 @@ impl Gateway {
             max_response: "64MiB".parse().unwrap(),
             max_batch: 3,
             read_only: false,
+            ..serde_json::from_value(json!({"dialect": "json", "pool": "test"})).unwrap()
         };
         Self { backend: Sqlite::new(&url, &SqliteTuning::default()).unwrap(), settings, _dir: dir }
     }

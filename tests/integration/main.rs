@@ -33,3 +33,4 @@ mod sisters;
 mod support;
 mod swaps;
 mod templates;
+mod tunnel;

@@ -23,7 +23,8 @@ use tokio::time::{Instant, timeout_at};
 
 use self::conversation::{Conversation, Show};
 use super::{
-    Postgres, care::Canceller, connection::PostgresConnection, failure::PostgresFailure, inbox::Next, messages, statement,
+    Postgres, care::Canceller, connection::PostgresConnection, failure::PostgresFailure, inbox::Next, messages,
+    statement,
 };
 use crate::{
     backend::error::{BackendError, DatabaseError},
@@ -120,11 +121,7 @@ impl Session {
     }
 
     /// Some: the server refuses a setting.
-    async fn dress(
-        &mut self,
-        wishes: &Wishes,
-        term: Term,
-    ) -> Result<Option<Box<DatabaseError>>, PostgresFailure> {
+    async fn dress(&mut self, wishes: &Wishes, term: Term) -> Result<Option<Box<DatabaseError>>, PostgresFailure> {
         let conn = &mut *self.lease;
         let fresh = term == Term::Lasting;
         if fresh {
@@ -281,7 +278,11 @@ impl Session {
 
     /// No message is under way in either direction, and nothing is owed.
     pub(crate) fn is_at_rest(&self) -> bool {
-        self.talk.is_at_rest() && self.up == 0 && self.down.left() == 0 && self.lease.outbox.is_empty() && !self.cancelling
+        self.talk.is_at_rest()
+            && self.up == 0
+            && self.down.left() == 0
+            && self.lease.outbox.is_empty()
+            && !self.cancelling
     }
 
     /// Something is under way that could be cancelled.

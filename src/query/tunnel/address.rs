@@ -81,7 +81,8 @@ mod tests {
             (&["db1"], None, Some(None)),
         ] {
             let found = check(query, &authority, &settings(endpoints)).ok();
-            let expected = expected.map(|endpoint| Wanted { endpoint: endpoint.map(str::to_owned), ..Wanted::default() });
+            let expected =
+                expected.map(|endpoint| Wanted { endpoint: endpoint.map(str::to_owned), ..Wanted::default() });
             assert_eq!(found, expected, "{endpoints:?} {query:?}");
         }
     }

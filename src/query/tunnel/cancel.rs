@@ -1,6 +1,9 @@
 //! Cancel requests, which come on a connection of their own and name a session by its key.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use parking_lot::Mutex;
 use rand::{TryRngCore, rngs::OsRng};
@@ -32,10 +35,9 @@ impl Sessions {
             return None;
         }
         loop {
-            let key = random()?;
-            if !sessions.contains_key(&key) {
-                let asked = Arc::new(Notify::new());
-                sessions.insert(key, asked.clone());
+            if let Entry::Vacant(free) = sessions.entry(random()?) {
+                let (key, asked) = (*free.key(), Arc::new(Notify::new()));
+                free.insert(asked.clone());
                 return Some(Known { sessions: self.clone(), key, asked });
             }
         }

@@ -71,10 +71,10 @@ impl Reader {
     pub(super) fn read(&mut self, raw: &mut BytesMut, plain: &mut BytesMut, most: usize) -> Result<Heard, Close> {
         loop {
             let Some(frame) = &mut self.frame else {
-                match self.header(raw)? {
-                    true => continue,
-                    false => return Ok(Heard::Nothing),
+                if self.header(raw)? {
+                    continue;
                 }
+                return Ok(Heard::Nothing);
             };
             if let OpCode::Control(control) = frame.opcode {
                 let length = frame.left as usize;

@@ -77,7 +77,8 @@ pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     };
     let begun = async {
         let wishes = startup::wishes(startup.settings)?;
-        let known = terms.sessions.enter().ok_or_else(|| TurnedAway::new("53300", "sorry, too many tunnels already"))?;
+        let known =
+            terms.sessions.enter().ok_or_else(|| TurnedAway::new("53300", "sorry, too many tunnels already"))?;
         Ok((wishes, known))
     };
     let (wishes, known) = begun.await.map_err(|turned: TurnedAway| refuse(socket, &turned))?;

@@ -51,7 +51,8 @@ const REVOKED: End = ("57P01", "terminating connection: access was revoked", Clo
 const EXPIRED: End = ("57P01", "terminating connection: access has expired", Close::Policy, "expired");
 const OLD: End = ("57P01", "terminating connection: the tunnel has reached its lifetime", Close::Away, "lifetime");
 const IDLE: End = ("57P05", "terminating connection due to idle tunnel timeout", Close::Away, "idle");
-const HELD: End = ("57P01", "terminating connection: the database connection was held for too long", Close::Policy, "held");
+const HELD: End =
+    ("57P01", "terminating connection: the database connection was held for too long", Close::Policy, "held");
 
 /// Serves one client to the end. Bytes from and to the client are counted in what it returns.
 pub(super) async fn serve<S, G>(stream: S, gate: G, around: &Surroundings) -> (Ended, (u64, u64))
@@ -224,7 +225,11 @@ fn next_alarm<S: AsyncRead + AsyncWrite + Unpin>(pipe: &Pipe<S>, begun: Instant,
     [held, old].into_iter().flatten().fold(pipe.last + around.idle, Instant::min)
 }
 
-fn overdue<S: AsyncRead + AsyncWrite + Unpin>(pipe: &mut Pipe<S>, begun: Instant, around: &Surroundings) -> Option<End> {
+fn overdue<S: AsyncRead + AsyncWrite + Unpin>(
+    pipe: &mut Pipe<S>,
+    begun: Instant,
+    around: &Surroundings,
+) -> Option<End> {
     let now = Instant::now();
     if let Some(session) = pipe.session.as_mut().filter(|session| session.ends().is_some_and(|end| now >= end)) {
         session.overheld();
@@ -248,7 +253,10 @@ fn say<S: AsyncRead + AsyncWrite + Unpin>(pipe: &mut Pipe<S>, end: End) -> (Ende
 fn over<S: AsyncRead + AsyncWrite + Unpin>(pipe: &mut Pipe<S>, event: Event) -> (Ended, Option<Close>) {
     match event {
         Event::Goodbye => ("closed", Some(Close::Normal)),
-        Event::Gone(gone) => ("gone", close_for(&gone)),
+        Event::Gone(gone) => {
+            gone.tell();
+            ("gone", close_for(&gone))
+        }
         Event::Breach(text) => {
             pipe.last_words("08P01", text);
             ("breach", Some(Close::Policy))

@@ -52,6 +52,19 @@ pub(super) enum Gone {
     Breach(Close),
 }
 
+// === impl Gone ===
+
+impl Gone {
+    /// Says to the log what is not as it should be.
+    pub(super) fn tell(&self) {
+        match self {
+            Self::Left => {}
+            Self::Broken(error) => tracing::debug!(%error, "a tunnel's client broke off"),
+            Self::Breach(close) => tracing::debug!(?close, "a tunnel's client broke the rules"),
+        }
+    }
+}
+
 // === impl Socket ===
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {

@@ -69,10 +69,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(First, usize)>, Refused> {
 }
 
 fn key(body: &[u8]) -> Result<Key, Refused> {
-    let Ok([a, b, c, d, e, f, g, h]) = <[u8; 8]>::try_from(body) else {
-        return Err(Refused("08P01", "invalid length of cancel request".into()));
-    };
-    Ok(Key { process: i32::from_be_bytes([a, b, c, d]), secret: i32::from_be_bytes([e, f, g, h]) })
+    match body.split_first_chunk::<4>().map(|(process, secret)| (process, <[u8; 4]>::try_from(secret))) {
+        Some((process, Ok(secret))) => {
+            Ok(Key { process: i32::from_be_bytes(*process), secret: i32::from_be_bytes(secret) })
+        }
+        _ => Err(Refused("08P01", "invalid length of cancel request".into())),
+    }
 }
 
 fn startup(minor: u16, mut body: &[u8]) -> Result<Startup, Refused> {
@@ -122,9 +124,8 @@ fn options(line: &str, settings: &mut Vec<(String, String)>) -> Result<(), Refus
     let mut words = words.iter();
     while let Some(word) = words.next() {
         let setting = match (word.strip_prefix("--"), word.strip_prefix("-c")) {
-            (Some(setting), _) => setting,
             (None, Some("")) => words.next().ok_or_else(|| wrong(word))?,
-            (None, Some(setting)) => setting,
+            (Some(setting), _) | (None, Some(setting)) => setting,
             (None, None) => return Err(wrong(word)),
         };
         let (name, value) = setting.split_once('=').ok_or_else(|| wrong(setting))?;

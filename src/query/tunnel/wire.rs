@@ -80,7 +80,9 @@ pub(super) fn negotiate(unknown: &[String], out: &mut BytesMut) {
     write(b'v', out, |out| {
         out.put_u32(0);
         out.put_u32(unknown.len() as u32);
-        unknown.iter().for_each(|name| string(name, out));
+        for name in unknown {
+            string(name, out);
+        }
     });
 }
 

@@ -18,6 +18,7 @@ pub(super) const MOST_UNANSWERED: usize = 4096;
 
 /// How a reply is shown to the client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(not(test), expect(dead_code, reason = "prepared statements come next"))]
 pub(super) enum Show {
     /// As it is.
     #[default]

@@ -19,11 +19,11 @@ fn frame(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     match payload.len() {
         length @ ..126 => out.push(0x80 | length as u8),
         length @ ..65_536 => {
-            out.push(0x80 | 126);
+            out.push(0xfe);
             out.extend((length as u16).to_be_bytes());
         }
         length => {
-            out.push(0x80 | 127);
+            out.push(0xff);
             out.extend((length as u64).to_be_bytes());
         }
     }

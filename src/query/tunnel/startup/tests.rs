@@ -46,7 +46,8 @@ fn a_start_up_says_who_and_how() {
     ];
     let startup = begin(&all).unwrap();
     assert_eq!((startup.user.as_str(), startup.database.as_deref()), ("app", Some("shop")));
-    let expected = [("search_path", "a b"), ("search_path", "x,y"), ("statement_timeout", "5"), ("application_name", "it")];
+    let expected =
+        [("search_path", "a b"), ("search_path", "x,y"), ("statement_timeout", "5"), ("application_name", "it")];
     let expected: Vec<(String, String)> = expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     assert_eq!(startup.settings, expected);
     assert_eq!(wishes(startup.settings).unwrap(), expected[1..], "the last counts");
