@@ -28,6 +28,8 @@ drain_delay = "0s"
 [listener.public]
 address = "127.0.0.1:0"
 tls = {{ self_signed = ["localhost"] }}
+[listener.plain]
+address = "127.0.0.1:0"
 [admin]
 address = "127.0.0.1:0"
 [pool.main]
@@ -41,7 +43,7 @@ key_sha256 = ["{}"]
 key_sha256 = ["{}"]
 [[route]]
 path = "/"
-query = {{ dialect = "neon", pool = "main", {query} }}
+query = {{ dialect = "neon", pool = "main"{query} }}
 access = ["app", "other"]
 "#,
         postgres.url(),
@@ -51,7 +53,7 @@ access = ["app", "other"]
 }
 
 async fn by_session() -> (Postgres, Gateway) {
-    with("size = { max = 3 }", "tunnel = \"session\"").await
+    with("size = { max = 3 }", ", tunnel = \"session\"").await
 }
 
 async fn with(pool: &str, query: &str) -> (Postgres, Gateway) {
@@ -149,7 +151,7 @@ async fn copy_goes_both_ways_and_may_fail() {
     sink.send(Bytes::from_static(b"1\ttwice\n")).await.unwrap();
     assert_eq!(sink.finish().await.unwrap_err().code(), Some(&SqlState::UNIQUE_VIOLATION));
     let out: Vec<Bytes> = client.copy_out("copy t to stdout").await.unwrap().try_collect().await.unwrap();
-    let lines = out.iter().map(|chunk| chunk.iter().filter(|byte| **byte == b'\n').count()).sum::<usize>();
+    let lines = out.concat().split(|byte| *byte == b'\n').count() - 1;
     assert_eq!(lines, 40_000);
     drop(client);
     at_rest(&gateway).await;
@@ -185,7 +187,7 @@ async fn a_cancel_request_stops_what_its_session_runs_and_nothing_else() {
 async fn who_may_not_come_in_is_told_why() {
     let (postgres, gateway) = by_session().await;
     let refused = |outcome: anyhow::Result<_>| {
-        let error = outcome.err().expect("it is refused");
+        let error = outcome.expect_err("it is refused");
         error.downcast_ref::<tokio_postgres::Error>().and_then(|error| error.code().cloned()).expect("an SQLSTATE")
     };
     assert_eq!(refused(client(&gateway, "no-key").await), SqlState::INVALID_PASSWORD);
@@ -206,6 +208,7 @@ async fn who_may_not_come_in_is_told_why() {
     assert_eq!(raw.error().await, "0A000");
     let mut raw = Raw::open(&gateway).await;
     raw.say(&[0, 0, 0, 8, 4, 210, 22, 47]).await;
+    assert_eq!(raw.socket.next().await.unwrap().unwrap(), Message::binary(&b"N"[..]), "no encryption within");
     raw.socket.send(Message::text("select 1")).await.unwrap();
     assert_eq!(raw.end().await, Some(1003));
 
@@ -231,7 +234,8 @@ async fn who_may_not_come_in_is_told_why() {
 
 #[tokio::test]
 async fn settings_come_with_the_start_up_and_go_with_the_session() {
-    let (_postgres, gateway) = with("size = { min = 1, max = 1 }", "").await;
+    let (postgres, gateway) = with("size = { min = 1, max = 1 }", "").await;
+    postgres.admin().await.batch_execute("grant pg_monitor to app").await.unwrap();
     let mut config = tokio_postgres::Config::new();
     config.user("app").password(KEY).dbname("postgres").application_name("mine").options("-c TimeZone=Asia/Tokyo");
     let (first, connection) = session_of(&gateway, &config).await.unwrap();
@@ -334,7 +338,7 @@ async fn a_client_that_does_not_read_stops_the_database_and_not_the_gateway() {
     }
     assert!(bytes > 200_000_000);
     let most = gateway.rss_kib().saturating_sub(before);
-    assert!(most < 16 << 10, "passing it on takes {most} KiB");
+    assert!(most < 32 << 10, "passing it on takes {most} KiB");
     println!("not reading: {grown} KiB more, reading: {most} KiB more");
     drop(raw);
     at_rest(&gateway).await;
@@ -396,7 +400,7 @@ async fn the_end_of_either_side_is_told_to_the_other() {
 
 #[tokio::test]
 async fn silence_and_age_end_a_tunnel() {
-    let (postgres, gateway) = with("size = { max = 3 }", "tunnel_idle = \"400ms\", tunnel_lifetime = \"3s\"").await;
+    let (postgres, gateway) = with("size = { max = 3 }", ", tunnel_idle = \"400ms\", tunnel_lifetime = \"3s\"").await;
     let begun = Instant::now();
     let mut idle = Raw::pipelined(&gateway, KEY, "select 1").await;
     idle.begun().await;
@@ -409,10 +413,13 @@ async fn silence_and_age_end_a_tunnel() {
     let mut busy = Raw::pipelined(&gateway, KEY, "select 1").await;
     busy.begun().await;
     let ended = loop {
-        busy.say(&query("select 1")).await;
+        let _ = busy.socket.send(Message::Binary(query("select 1").into())).await;
         match busy.hear().await.unwrap() {
             Some((b'E', body)) => break String::from_utf8_lossy(&body).into_owned(),
-            Some(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            Some(_) => {
+                busy.until(b'Z').await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
             None => panic!("closed without a word"),
         }
     };
@@ -428,13 +435,13 @@ async fn a_thousand_sessions_leave_the_pool_as_it_was() {
     let one = |number: u32| {
         let gateway = &gateway;
         async move {
-            let mut raw = Raw::pipelined(gateway, KEY, "select 1").await;
+            let mut raw = Raw::open_plain(gateway).await.begin(KEY, "select 1").await;
             raw.begun().await;
             raw.until(b'Z').await;
-            match number % 4 {
-                0 => raw.say(&message(b'X', b"")).await,
-                1 => raw.say(&query("begin")).await,
-                2 => raw.say(&query("select pg_sleep(9)")).await,
+            match number % 8 {
+                0..4 => raw.say(&message(b'X', b"")).await,
+                4 => raw.say(&query("begin")).await,
+                5 => raw.say(&query("select pg_sleep(9)")).await,
                 _ => {}
             }
         }
@@ -447,6 +454,6 @@ async fn a_thousand_sessions_leave_the_pool_as_it_was() {
     assert!((2..=8).contains(&sessions), "{sessions}");
     let running = "select count(*) from pg_stat_activity where usename = 'app' and state <> 'idle'";
     assert_eq!(admin.query_one(running, &[]).await.unwrap().get::<_, i64>(0), 0);
-    let opened = gateway.figure("/pools/main/open").await;
-    assert_eq!(opened as i64, sessions, "counted as they are");
+    let opened = gateway.figure("/pools/main/size").await;
+    assert_eq!(i64::try_from(opened), Ok(sessions), "counted as they are");
 }

@@ -34,7 +34,7 @@ pub(super) struct Socket<S> {
     pub(super) said: BytesMut,
     /// What is to be said, behind [`ROOM`] free bytes; empty: nothing.
     told: BytesMut,
-    /// Frames on their way out.
+    /// Frames on their way out; empty, what is left of their buffer.
     sealed: BytesMut,
     flushed: bool,
     /// Bytes read and written, frames and all.
@@ -94,6 +94,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Where bytes to be told are appended.
     pub(super) fn tell(&mut self) -> &mut BytesMut {
         if self.told.is_empty() {
+            if self.sealed.is_empty() {
+                self.told = std::mem::take(&mut self.sealed);
+            }
             self.told.resize(ROOM, 0);
         }
         &mut self.told
@@ -143,7 +146,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 self.sealed = std::mem::take(&mut self.told);
                 continue;
             }
-            self.sealed = BytesMut::new();
             if !self.flushed {
                 ready!(Pin::new(&mut self.stream).poll_flush(cx)).map_err(Gone::Broken)?;
                 self.flushed = true;
@@ -154,8 +156,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 
     /// Gives memory back that was needed for a while.
     pub(super) fn relax(&mut self) {
-        for buffer in [&mut self.said, &mut self.raw] {
-            if buffer.is_empty() && buffer.capacity() > 0 {
+        if self.told.len() <= ROOM {
+            self.told = BytesMut::new();
+        }
+        for buffer in [&mut self.said, &mut self.raw, &mut self.sealed] {
+            if buffer.is_empty() {
                 *buffer = BytesMut::new();
             }
         }

@@ -4,12 +4,11 @@ use anyhow::{Context, Result, bail};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex, split},
     net::TcpStream,
     time::timeout,
 };
 use tokio_postgres::{Connection, NoTls, tls::NoTlsStream};
-use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::{
     WebSocketStream, client_async,
     tungstenite::{Message, client::IntoClientRequest, protocol::frame::coding::CloseCode},
@@ -17,8 +16,13 @@ use tokio_tungstenite::{
 
 use super::{PATIENCE, client::tls_stream, gateway::Gateway};
 
-/// A WebSocket to the listener `public`.
-pub type Socket = WebSocketStream<TlsStream<TcpStream>>;
+/// A WebSocket.
+pub type Socket = WebSocketStream<Box<dyn Stream>>;
+
+/// Whatever it goes over.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// Opens one at `path`; the error of a refusal holds its status.
 pub async fn open(gateway: &Gateway, path: &str) -> Result<Socket> {
@@ -28,6 +32,7 @@ pub async fn open(gateway: &Gateway, path: &str) -> Result<Socket> {
 /// The same from a page of `origin`.
 pub async fn open_from(gateway: &Gateway, path: &str, origin: Option<&str>) -> Result<Socket> {
     let stream = tls_stream(gateway.address("public"), &gateway.ca(), "localhost", b"http/1.1").await?;
+    let stream: Box<dyn Stream> = Box::new(stream);
     let mut request = format!("wss://localhost:{}{path}", gateway.address("public").port()).into_client_request()?;
     if let Some(origin) = origin {
         request.headers_mut().insert("origin", origin.parse()?);
@@ -123,9 +128,22 @@ impl Raw {
         Self { socket: open(gateway, "/v2").await.unwrap(), said: BytesMut::new(), closed: None }
     }
 
+    /// Opens one on the listener `plain`.
+    pub async fn open_plain(gateway: &Gateway) -> Self {
+        let stream: Box<dyn Stream> = Box::new(TcpStream::connect(gateway.address("plain")).await.unwrap());
+        let url = format!("ws://{}/v2", gateway.address("plain"));
+        let (socket, _) = timeout(PATIENCE, client_async(url, stream)).await.unwrap().unwrap();
+        Self { socket, said: BytesMut::new(), closed: None }
+    }
+
     /// Opens one and sends start-up, password and a query at once, as the driver does.
     pub async fn pipelined(gateway: &Gateway, key: &str, sql: &str) -> Self {
-        let mut raw = Self::open(gateway).await;
+        Self::open(gateway).await.begin(key, sql).await
+    }
+
+    /// Sends start-up, password and a query at once.
+    pub async fn begin(self, key: &str, sql: &str) -> Self {
+        let mut raw = self;
         raw.say(&start_up(&[("user", "app"), ("database", "postgres")])).await;
         raw.say(&message(b'p', format!("{key}\0").as_bytes())).await;
         raw.say(&query(sql)).await;
