@@ -47,7 +47,7 @@ use crate::{
     backend::{BackendError, Database},
     config::model::{Cors, Query, TunnelAuth, TunnelMode},
     edge::{Context, Request, Response, Tunnels},
-    pool::Holder,
+    pool::{Asked, Holder},
 };
 
 pub use cancel::Sessions;
@@ -114,6 +114,16 @@ pub struct Opening<'a> {
     pub open: bool,
     /// The other end of its socket is a proxy that is believed.
     pub trusted: bool,
+}
+
+// === impl Admitted ===
+
+impl Admitted {
+    /// For whom a connection is held.
+    fn holder(&self, of: &Holder) -> Holder {
+        let consumer = self.identity.as_ref().map(|identity| identity.consumer.name().clone());
+        Holder { consumer, statement: Some(Asked(Arc::new("(in a tunnel)"))), ..of.clone() }
+    }
 }
 
 // === impl TurnedAway ===

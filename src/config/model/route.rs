@@ -139,6 +139,13 @@ pub struct Query {
     /// Longest life of a tunnel; 0s: no bound. Default 1h.
     #[serde(default = "hour")]
     pub tunnel_lifetime: Span,
+    /// Each statement is followed by a comment with the request's `traceparent`; it then has no name at the server.
+    /// (PostgreSQL) Default false.
+    #[serde(default)]
+    pub trace_comment: bool,
+    /// Answers over 4 KiB go out in gzip or zstd to clients who ask for it. Default true.
+    #[serde(default = "yes")]
+    pub compress: bool,
 }
 
 /// Where a request names its database.

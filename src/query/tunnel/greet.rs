@@ -87,7 +87,7 @@ pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         _ => Term::Transaction,
     };
     let deadline = Instant::now() + terms.patience;
-    let session = match admitted.database.session(&wishes, term, deadline, terms.holder.clone()).await {
+    let session = match admitted.database.session(&wishes, term, deadline, admitted.holder(terms.holder)).await {
         Ok(session) => session,
         Err(error) => return Err(cannot_begin(socket, error)),
     };

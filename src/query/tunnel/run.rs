@@ -172,7 +172,7 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     around: &Surroundings,
 ) -> Result<(), Gone> {
     let deadline = Instant::now() + around.patience;
-    let opening = admitted.database.session(wishes, Term::Transaction, deadline, around.holder.clone());
+    let opening = admitted.database.session(wishes, Term::Transaction, deadline, admitted.holder(&around.holder));
     let opened = tokio::select! {
         opened = opening => opened,
         () = known.asked() => {
