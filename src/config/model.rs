@@ -5,6 +5,7 @@
 
 mod consumer;
 mod edge;
+mod issuer;
 mod pool;
 mod route;
 
@@ -13,8 +14,9 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use consumer::{Consumer, Queries, TunnelMode};
-pub use edge::{Http2, HttpsRedirect, Listener, SelfSigned, Tls, TlsPair, TlsVersion, UnknownSni};
+pub use consumer::{Claim, Consumer, Queries, Tokens, TunnelMode};
+pub use edge::{ClientCertificates, Http2, HttpsRedirect, Listener, SelfSigned, Tls, TlsPair, TlsVersion, UnknownSni};
+pub use issuer::{Algorithm, Issuer};
 pub use pool::{
     BackendKind, Backoff, Breaker, IdleOrder, NativeOnly, Per, Plugin, PluginPolicy, PolicyRef, Pool, PoolSize,
     Replicas, Reset, SqliteTuning, Synchronous,
@@ -50,6 +52,8 @@ pub struct Config {
     pub upstream: BTreeMap<String, Upstream>,
     /// Rate limits, by name.
     pub limit: BTreeMap<String, Limit>,
+    /// Who signs tokens, by name.
+    pub issuer: BTreeMap<String, Issuer>,
     /// Authenticated callers, by name.
     pub consumer: BTreeMap<String, Consumer>,
     /// Matches and their targets.
