@@ -21,6 +21,7 @@ mod accept;
 mod binding;
 mod client_tls;
 mod dial;
+mod fetch;
 mod server_tls;
 mod stream;
 #[cfg(test)]
@@ -38,6 +39,7 @@ pub use accept::{ClientCertificate, HandshakeError, HandshakeFailure, ServerStre
 pub use certs::{CertError, CertStore, Certificate};
 pub use client_tls::{TlsError, Verify, client_tls};
 pub use dial::{DialError, Host, Target, connect_tls, dial, dial_host};
+pub use fetch::{FetchError, fetch};
 pub use server_tls::ServerTls;
 pub use stream::{Peek, Stream};
 

@@ -1,6 +1,6 @@
 //! The server's half of a TLS handshake.
 
-use std::{io, sync::Arc, time::SystemTime};
+use std::{fmt::Write as _, io, sync::Arc, time::SystemTime};
 
 use rustls::{CipherSuite, Error, HandshakeKind, ProtocolVersion, ServerConnection};
 use tokio::{
@@ -41,6 +41,17 @@ pub struct ClientCertificate {
     pub sha256: [u8; 32],
     /// When it ends.
     pub not_after: SystemTime,
+}
+
+impl ClientCertificate {
+    /// `sha256:` and the digest in hexadecimal digits, as the configuration writes it.
+    pub fn fingerprint(&self) -> String {
+        let mut text = String::from("sha256:");
+        for byte in self.sha256 {
+            let _ = write!(text, "{byte:02x}");
+        }
+        text
+    }
 }
 
 /// A handshake that failed.
