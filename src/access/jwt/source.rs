@@ -256,7 +256,7 @@ mod tests {
         let (mut schedule, mut now) = (Schedule::default(), Instant::now());
         let mut pauses = Vec::new();
         for _ in 0..40 {
-            let began = (0..).find(|pause| schedule.begin(now + second(*pause), true, REFRESH)).unwrap();
+            let began = (0..1000).find(|pause| schedule.begin(now + second(*pause), true, REFRESH)).unwrap();
             now += second(began);
             pauses.push(began);
             schedule.end(false);
