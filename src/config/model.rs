@@ -3,7 +3,9 @@
 //! Only shapes and defaults live here. What a value may be next to another (a route's pool exists, two routes do not
 //! collide) is decided in [`super::check()`].
 
+mod consumer;
 mod edge;
+mod plugin;
 mod pool;
 mod route;
 
@@ -12,14 +14,16 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use consumer::{Consumer, Queries, TunnelMode};
 pub use edge::{Http2, HttpsRedirect, Listener, SelfSigned, Tls, TlsPair, TlsVersion, UnknownSni};
+pub use plugin::{NativeOnly, Plugin, PluginPolicy, PolicyRef};
 pub use pool::{
-    BackendKind, Backoff, Breaker, IdleOrder, NativeOnly, Per, Plugin, PluginPolicy, PolicyRef, Pool, PoolSize,
-    Replicas, Reset, SqliteTuning, Synchronous,
+    BackendKind, Backoff, Breaker, IdleOrder, LoginRole, Per, Pool, PoolSize, Replicas, Reset, SqliteTuning,
+    Synchronous,
 };
 pub use route::{
-    Access, Consumer, Cors, Dialect, HostHeader, Limit, LimitKey, NamedBy, Open, Priority, Proxy, Query, Redirect,
-    Respond, Route, Upstream, UpstreamTls,
+    Access, Cors, Dialect, HostHeader, Limit, LimitKey, NamedBy, Open, Priority, Proxy, Query, Redirect, Respond,
+    Route, Upstream, UpstreamTls,
 };
 
 use super::value::{Secret, Size, Span, address, networks, word};
@@ -52,6 +56,13 @@ pub struct Config {
     pub consumer: BTreeMap<String, Consumer>,
     /// Matches and their targets.
     pub route: Vec<Route>,
+}
+
+impl Config {
+    /// The login role of a consumer, for pools that are one for each: as its `role` says, else its own name.
+    pub fn role_of<'a>(&'a self, consumer: &'a str) -> &'a str {
+        self.consumer.get(consumer).and_then(|consumer| consumer.role.as_deref()).unwrap_or(consumer)
+    }
 }
 
 /// `[server]`.

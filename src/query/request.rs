@@ -94,6 +94,7 @@ pub(super) fn parse(body: &[u8], max_batch: usize) -> Result<Work, Problem> {
             statements: batch.into_iter().map(|Object(member)| Statement::from(member)).collect(),
             isolation: body.isolation.map(Isolation::from),
             read_only: body.read_only.unwrap_or(false),
+            ..Batch::default()
         })),
         _ => Err(Problem::bad_request("send either `sql` or `batch`")),
     }
@@ -235,9 +236,8 @@ mod tests {
         );
         let statements = vec![statement("a", vec![json!(true)]), statement("b", vec![])];
         let isolation = Some(Isolation::RepeatableRead);
-        assert_eq!(batch, Ok(Work::Batch(Batch { statements, isolation, read_only: true })));
-        let empty = Batch { statements: vec![], isolation: None, read_only: false };
-        assert_eq!(read(r#"{"batch":[]}"#), Ok(Work::Batch(empty)));
+        assert_eq!(batch, Ok(Work::Batch(Batch { statements, isolation, read_only: true, ..Batch::default() })));
+        assert_eq!(read(r#"{"batch":[]}"#), Ok(Work::Batch(Batch::default())));
     }
 
     #[test]

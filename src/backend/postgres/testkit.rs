@@ -234,7 +234,7 @@ pub(crate) fn statement(sql: &str, params: Value) -> Statement {
 
 pub(crate) fn batch(statements: &[&str]) -> Batch {
     let statements = statements.iter().map(|sql| statement(sql, json!([]))).collect();
-    Batch { statements, isolation: None, read_only: false }
+    Batch { statements, ..Batch::default() }
 }
 
 /// Runs `work` to its end.

@@ -75,7 +75,7 @@ fn single(sql: &str) -> Work {
 
 fn batch(sqls: &[&str]) -> Work {
     let statements = sqls.iter().map(|sql| statement(sql, json!([]))).collect();
-    Work::Batch(Batch { statements, isolation: None, read_only: false })
+    Work::Batch(Batch { statements, ..Batch::default() })
 }
 
 fn plain(cell: Cell<'_>) -> Value {
