@@ -15,6 +15,7 @@
 mod bench;
 mod clients;
 mod crowd;
+mod drivers;
 mod edge;
 mod faults;
 mod hostile;
