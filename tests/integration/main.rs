@@ -18,6 +18,7 @@ mod crowd;
 mod drivers;
 mod edge;
 mod faults;
+mod guide;
 mod hostile;
 mod metrics;
 mod operate;
