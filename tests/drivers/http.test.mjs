@@ -184,6 +184,18 @@ describe('who may not', () => {
         assert.equal(error.message, "password authentication failed for user 'app'");
     });
 
+    test('a token may stand in the Authorization header instead, also one that is made at each call', async () => {
+        const { password } = new URL(GATEWAY_URL);
+        const bare = GATEWAY_URL.replace(/:[^:@]+@/, '@');
+        let asked = 0;
+        const byToken = neon(bare, { authToken: async () => (asked++, password) });
+        assert.deepEqual(await byToken`select 1 as a`, [{ a: 1 }]);
+        assert.deepEqual(await byToken.transaction([byToken`select 2 as a`]), [[{ a: 2 }]]);
+        assert.equal(asked, 2);
+        assert.ok((await failure(neon(bare, { authToken: 'wrong' })`select 1`)) instanceof NeonDbError);
+        assert.ok((await failure(neon(bare)`select 1`)) instanceof NeonDbError, 'nothing at all');
+    });
+
     test('a host that no endpoint is configured for is refused', async () => {
         const error = await failure(neon(GATEWAY_URL.replace('db1.', 'db9.'))`select 1`);
         assert.ok(error instanceof NeonDbError, error);
