@@ -15,6 +15,8 @@
 
 mod error;
 mod fingerprint;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzzed;
 mod lex;
 mod param;
 mod replicas;

@@ -26,6 +26,8 @@ mod array;
 mod cors;
 mod document;
 mod escape;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzzed;
 mod lines;
 mod problem;
 mod request;
