@@ -6,13 +6,14 @@
 //! `read-uncommitted`, `read-committed`, `repeatable-read` and `serializable`. A route may make all its requests read only. The
 //! answer is
 //! `{"columns": [{"name", "type"}], "rows": [[…]], "command", "row_count"}`, for a batch `{"results": […]}`; or, to
-//! `Accept: application/x-ndjson`, a line for each row between one with the columns and one with the command.
+//! `Accept: application/x-ndjson`, a line for each row between one with the columns and one with the command; or, to
+//! `Accept: text/csv`, one result's names and rows as CSV. Its bytes are compressed for who asks (`compress.rs`).
 //!
 //! **When things go wrong.** Up to 256 KiB of an answer are held back, so that an error has its status: 400 for what the caller
 //! or the statement got wrong, 409 for a conflict that is worth another try, 413, 502 for a lost connection, 503 for no
 //! connection or a database that takes no writes, 504 for the deadline, 507 for an answer larger than the route allows.
 //! `"retryable": true` says that the same request may succeed, `"outcome": "unknown"` that nobody knows whether it was done.
-//! Behind the head, a JSON body breaks off, which is no JSON; lines end with `{"error": …}`, and without a last line the answer
+//! Behind the head, a JSON body breaks off, which is no JSON, and so does CSV; lines end with `{"error": …}`, and without a last line the answer
 //! is cut short too.
 //!
 //! A page of another origin needs the route's leave; over plain HTTP, so does one of the gateway's own name (`cors.rs`).
@@ -20,10 +21,13 @@
 //! A request has 65,535 parameters at most; arrays and objects among them are held as text. An answer is made as it is taken, in
 //! bounded memory. It stops its statement when the client leaves or the deadline passes.
 //!
-//! **Left out**: compression, paging, named parameters, prepared queries.
+//! **Left out**: paging, named parameters, prepared queries.
 
+mod accept;
 mod array;
+mod compress;
 mod cors;
+mod csv;
 mod document;
 mod escape;
 #[cfg(any(test, feature = "fuzz"))]
@@ -40,11 +44,13 @@ mod writer;
 mod tests;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
 use self::{
+    accept::{Codings, Shape, Shapes},
+    csv::Csv,
     document::Document,
     lines::Lines,
     problem::Problem,
@@ -55,6 +61,7 @@ use crate::{
     backend::{BackendError, Database, Limits, Work},
     config::model::{Cors, Dialect, Query},
     edge::{Context, Request, RequestBody, Response, answer},
+    observe::trace::Trace,
     pool::Holder,
 };
 
@@ -75,6 +82,8 @@ pub struct Asked<'a> {
     pub deadline: Instant,
     /// For whom a connection is held.
     pub holder: Holder,
+    /// The trace that the request belongs to.
+    pub trace: Trace,
 }
 
 /// Which database a request is for, beyond what its route says.
@@ -97,16 +106,22 @@ pub async fn answer(
     asked: Asked<'_>,
     find: impl FnOnce(&Wanted) -> Result<Database, BackendError>,
 ) -> Response {
-    let Asked { settings, cors, context, identity: _, deadline, holder } = asked;
-    let row = settings.max_response.as_usize();
-    let start = |work| async move { find(&Wanted::default())?.start(work, deadline, holder, Limits { row }).await };
+    let Asked { settings, cors, context, identity: _, deadline, holder, trace } = asked;
+    let trace = settings.trace_comment.then_some(trace);
+    let limits = Limits { row: settings.max_response.as_usize(), trace };
+    let Some(codings) = Codings::of(request.headers(), settings.compress) else {
+        let detail = "send Accept-Encoding with gzip, zstd or identity";
+        return refused(settings.dialect, StatusCode::NOT_ACCEPTABLE, "Not acceptable", detail);
+    };
+    let start = |work| async move { find(&Wanted::default())?.start(work, deadline, holder, limits).await };
     let answered = match cors::check(request.headers(), &context.authority, context.peer.tls.is_some(), cors) {
         Ok(()) => match settings.dialect {
             Dialect::Json => json(request, settings, deadline, start).await,
         },
         Err(foreign) => Err(foreign),
     };
-    answered.unwrap_or_else(Problem::into_response)
+    let response = answered.unwrap_or_else(Problem::into_response);
+    if settings.compress { compress::respond(response, codings).await } else { response }
 }
 
 /// A refusal that comes before the dialect (no access, too many requests, overload), in the dialect's own shape.
@@ -123,7 +138,10 @@ async fn json<S: Steps, F: Future<Output = Result<S, BackendError>>>(
     start: impl FnOnce(Work) -> F,
 ) -> Result<Response, Problem> {
     request::check_head(request.method(), request.headers())?;
-    let lines = request::wants_lines(request.headers());
+    let shapes = Shapes::of(request.headers());
+    if shapes.best(false).is_none() {
+        return Err(Problem::not_acceptable("an answer is application/json, application/x-ndjson or text/csv"));
+    }
     let body = read(request.into_body(), deadline).await?;
     let mut work = request::parse(&body, settings.max_batch)?;
     drop(body);
@@ -131,13 +149,19 @@ async fn json<S: Steps, F: Future<Output = Result<S, BackendError>>>(
         work = work.read_only();
     }
     let single = work.is_single();
+    let Some(shape) = shapes.best(!single) else {
+        return Err(Problem::not_acceptable("the answer to a batch is application/json or application/x-ndjson"));
+    };
     let steps = start(work).await?;
     let bounds = Bounds { rows: settings.max_rows, bytes: settings.max_response.0, deadline };
-    if lines {
-        respond(steps, Lines::new(), bounds).await
-    } else {
-        respond(steps, if single { Document::single() } else { Document::batch() }, bounds).await
-    }
+    let mut response = match shape {
+        Shape::Document if single => respond(steps, Document::single(), bounds).await,
+        Shape::Document => respond(steps, Document::batch(), bounds).await,
+        Shape::Lines => respond(steps, Lines::new(), bounds).await,
+        Shape::Csv => respond(steps, Csv::new(), bounds).await,
+    }?;
+    response.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));
+    Ok(response)
 }
 
 async fn read(body: RequestBody, deadline: Instant) -> Result<Bytes, Problem> {

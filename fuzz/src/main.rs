@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use sluicegate::fuzz;
 
 /// The function that is fuzzed, by the name of its corpus.
-static TARGET: LazyLock<fn(&[u8])> = LazyLock::new(|| {
+static TARGET: LazyLock<fuzz::Check> = LazyLock::new(|| {
     let name = std::env::var("FUZZ").unwrap_or_default();
     let known = fuzz::TARGETS.iter().find(|(known, _)| *known == name);
     known.unwrap_or_else(|| panic!("FUZZ is none of {:?}", fuzz::TARGETS.map(|(known, _)| known))).1

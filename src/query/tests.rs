@@ -326,6 +326,8 @@ impl Gateway {
             max_response: "64MiB".parse().unwrap(),
             max_batch: 3,
             read_only: false,
+            compress: true,
+            trace_comment: false,
         };
         Self { backend: Sqlite::new(&url, &SqliteTuning::default()).unwrap(), settings, _dir: dir }
     }
@@ -334,7 +336,7 @@ impl Gateway {
         let deadline = Instant::now() + Duration::from_secs(20);
         let start = |work: Work| async move {
             let conn = self.backend.create().await.unwrap();
-            Ok(sqlite::Execution::start(Box::new(conn), work, deadline, Limits { row: 64 << 20 }))
+            Ok(sqlite::Execution::start(Box::new(conn), work, deadline, Limits { row: 64 << 20, ..Limits::default() }))
         };
         let answered = super::json(request, &self.settings, deadline, start).await;
         answered.unwrap_or_else(Problem::into_response)

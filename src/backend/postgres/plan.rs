@@ -13,6 +13,7 @@ use super::{
     statement::{self, Traits},
 };
 use crate::backend::{
+    comment,
     error::BackendError,
     param::Param,
     work::{Batch, Columns, Isolation, Statement, Work},
@@ -157,7 +158,12 @@ fn caller<'a>(
         return Err(BackendError::Unsupported("the statement holds a NUL character".to_owned()));
     }
     params::check(&statement.params).map_err(BackendError::Unsupported)?;
-    let sight = conn.statements.sight(sql, || statement::traits(sql));
+    // With a comment every text is a new one, and none is worth a name.
+    let commented = conn.comment.as_deref().and_then(|comment| comment::behind(sql, comment));
+    let sight = match commented {
+        Some(_) => Sight::First,
+        None => conn.statements.sight(sql, || statement::traits(sql)),
+    };
     let (name, naming, columns, traits) = match sight {
         Sight::First => (Arc::from(""), Naming::Unnamed, Source::Described, statement::traits(sql)),
         Sight::Second(name, traits) => (name, Naming::Preparing, Source::Described, traits),
@@ -176,7 +182,7 @@ fn caller<'a>(
     }
     let out = &mut conn.outbox;
     if naming != Naming::Known {
-        wire(frontend::parse(&name, sql, [], out))?;
+        wire(frontend::parse(&name, commented.as_deref().unwrap_or(sql), [], out))?;
     }
     params::bind(&name, &statement.params, out).map_err(|text| BackendError::Unsupported(text.to_owned()))?;
     if matches!(columns, Source::Described) {

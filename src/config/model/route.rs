@@ -121,6 +121,13 @@ pub struct Query {
     /// Every request of the route is read only, whatever it says. Default false.
     #[serde(default)]
     pub read_only: bool,
+    /// Each statement is followed by a comment with the request's `traceparent`; it then has no name at the server.
+    /// (PostgreSQL) Default false.
+    #[serde(default)]
+    pub trace_comment: bool,
+    /// Answers over 4 KiB go out in gzip or zstd to clients who ask for it. Default true.
+    #[serde(default = "yes")]
+    pub compress: bool,
 }
 
 /// Where a request names its database.
