@@ -21,6 +21,7 @@ mod faults;
 mod guide;
 mod hostile;
 mod metrics;
+mod neon;
 mod operate;
 mod outages;
 mod overload;
