@@ -37,3 +37,4 @@ mod streaming;
 mod support;
 mod swaps;
 mod templates;
+mod tunnel;
