@@ -17,6 +17,8 @@ mod comment;
 mod error;
 mod figures;
 mod fingerprint;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzzed;
 mod lex;
 mod param;
 mod replicas;

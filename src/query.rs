@@ -30,6 +30,8 @@ mod cors;
 mod csv;
 mod document;
 mod escape;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzzed;
 mod lines;
 mod problem;
 mod request;
@@ -55,6 +57,7 @@ use self::{
     stream::{Bounds, Steps, respond},
 };
 use crate::{
+    access::Identity,
     backend::{BackendError, Database, Limits, Work},
     config::model::{Cors, Dialect, Query},
     edge::{Context, Request, RequestBody, Response, answer},
@@ -73,6 +76,8 @@ pub struct Asked<'a> {
     pub cors: Option<&'a Cors>,
     /// The connection that it came on.
     pub context: &'a Context,
+    /// Who asks, if that is known.
+    pub identity: Option<&'a Identity>,
     /// When the last byte of the answer must have been taken.
     pub deadline: Instant,
     /// For whom a connection is held.
@@ -101,7 +106,7 @@ pub async fn answer(
     asked: Asked<'_>,
     find: impl FnOnce(&Wanted) -> Result<Database, BackendError>,
 ) -> Response {
-    let Asked { settings, cors, context, deadline, holder, trace } = asked;
+    let Asked { settings, cors, context, identity: _, deadline, holder, trace } = asked;
     let trace = settings.trace_comment.then_some(trace);
     let limits = Limits { row: settings.max_response.as_usize(), trace };
     let Some(codings) = Codings::of(request.headers(), settings.compress) else {

@@ -30,6 +30,8 @@ mod care;
 mod connection;
 mod dial;
 mod failure;
+#[cfg(any(test, feature = "fuzz"))]
+pub(super) mod fuzzed;
 mod grants;
 mod inbox;
 mod lookup;
