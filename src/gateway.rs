@@ -32,6 +32,7 @@ mod run;
 mod servers;
 mod shared;
 mod single;
+mod source;
 mod supervisor;
 mod template;
 #[cfg(test)]

@@ -33,6 +33,7 @@ mod escape;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzzed;
 mod lines;
+mod neon;
 mod problem;
 mod request;
 mod stream;
@@ -43,8 +44,13 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+use std::{
+    borrow::Cow,
+    sync::{Arc, LazyLock},
+};
+
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
@@ -57,10 +63,10 @@ use self::{
     stream::{Bounds, Steps, respond},
 };
 use crate::{
-    access::Identity,
+    access::{Grant, Identity},
     backend::{BackendError, Database, Limits, Work},
     config::model::{Cors, Dialect, Query},
-    edge::{Context, Request, RequestBody, Response, answer},
+    edge::{Context, Request, RequestBody, Response},
     observe::trace::Trace,
     pool::Holder,
 };
@@ -76,8 +82,12 @@ pub struct Asked<'a> {
     pub cors: Option<&'a Cors>,
     /// The connection that it came on.
     pub context: &'a Context,
+    /// The length of the route's own path, without a slash at its end.
+    pub below: usize,
     /// Who asks, if that is known.
     pub identity: Option<&'a Identity>,
+    /// Which database it is for, as far as its head says in any dialect.
+    pub wanted: Wanted,
     /// When the last byte of the answer must have been taken.
     pub deadline: Instant,
     /// For whom a connection is held.
@@ -94,7 +104,7 @@ pub struct Wanted {
     /// The database in its connection string.
     pub database: Option<String>,
     /// The login role, of a pool that is one for each.
-    pub role: Option<String>,
+    pub role: Option<Arc<str>>,
 }
 
 /// Answers a query in its route's dialect. Dropping the future, or the answer's body, stops the statement.
@@ -106,35 +116,94 @@ pub async fn answer(
     asked: Asked<'_>,
     find: impl FnOnce(&Wanted) -> Result<Database, BackendError>,
 ) -> Response {
-    let Asked { settings, cors, context, identity: _, deadline, holder, trace } = asked;
-    let trace = settings.trace_comment.then_some(trace);
-    let limits = Limits { row: settings.max_response.as_usize(), trace };
+    let Asked { settings, cors, context, below, identity, wanted, deadline, holder, trace } = asked;
+    if let Err(foreign) = cors::check(request.headers(), &context.authority, context.peer.tls.is_some(), cors) {
+        return refused(settings.dialect, &request, below, foreign.into_response());
+    }
     let Some(codings) = Codings::of(request.headers(), settings.compress) else {
-        let detail = "send Accept-Encoding with gzip, zstd or identity";
-        return refused(settings.dialect, StatusCode::NOT_ACCEPTABLE, "Not acceptable", detail);
+        let problem = Problem::not_acceptable("send Accept-Encoding with gzip, zstd or identity");
+        return refused(settings.dialect, &request, below, problem.into_response());
     };
-    let start = |work| async move { find(&Wanted::default())?.start(work, deadline, holder, limits).await };
-    let answered = match cors::check(request.headers(), &context.authority, context.peer.tls.is_some(), cors) {
-        Ok(()) => match settings.dialect {
-            Dialect::Json => json(request, settings, deadline, start).await,
-        },
-        Err(foreign) => Err(foreign),
+    let allowed = Allowed::of(settings, identity.map(|identity| &*identity.grant), deadline);
+    let row = usize::try_from(allowed.bounds.bytes).unwrap_or(usize::MAX);
+    let limits = Limits { row, trace: settings.trace_comment.then_some(trace) };
+    let start = |work, wanted: &Wanted| {
+        let found = find(wanted);
+        async move { found?.start(work, deadline, holder, limits).await }
     };
-    let response = answered.unwrap_or_else(Problem::into_response);
+    let response = match settings.dialect {
+        Dialect::Json => {
+            let start = |work| start(work, &wanted);
+            json(request, &allowed, start).await.unwrap_or_else(Problem::into_response)
+        }
+        Dialect::Neon => neon::answer(request, below, &allowed, identity, wanted, start).await,
+    };
     if settings.compress { compress::respond(response, codings).await } else { response }
 }
 
-/// A refusal that comes before the dialect (no access, too many requests, overload), in the dialect's own shape.
-pub fn refused(dialect: Dialect, status: StatusCode, title: &str, detail: &str) -> Response {
+/// What the route and the caller's grant allow together: of each bound the lesser.
+struct Allowed {
+    bounds: Bounds,
+    max_batch: usize,
+    read_only: bool,
+}
+
+impl Allowed {
+    fn of(settings: &Query, grant: Option<&Grant>, deadline: Instant) -> Self {
+        let (rows, bytes) = (settings.max_rows, settings.max_response.0);
+        let least = |bound: u64, own: Option<u64>| own.map_or(bound, |own| own.min(bound));
+        let bounds = Bounds {
+            rows: least(rows, grant.and_then(|grant| grant.max_rows)),
+            bytes: least(bytes, grant.and_then(|grant| grant.max_response)),
+            deadline,
+        };
+        let read_only = settings.read_only || grant.is_some_and(|grant| grant.read_only);
+        Self { bounds, max_batch: settings.max_batch, read_only }
+    }
+
+    /// The work, of which writes are refused if that is all that is allowed.
+    fn bound(&self, work: Work) -> Work {
+        if self.read_only { work.read_only() } else { work }
+    }
+}
+
+/// What a request carries within its dialect to say who calls: a key or a token, as one in `Authorization: Bearer` would be.
+pub fn secret(dialect: Dialect, headers: &HeaderMap) -> Option<Cow<'_, [u8]>> {
     match dialect {
-        Dialect::Json => answer::problem(status, title, detail),
+        Dialect::Json => None,
+        Dialect::Neon => neon::secret(headers),
+    }
+}
+
+/// The answer to a request that needs neither database nor caller. `below` is as in [`Asked`].
+pub fn options(dialect: Dialect, request: &Request, below: usize) -> Option<Response> {
+    match dialect {
+        Dialect::Json => None,
+        Dialect::Neon => neon::options(request, below),
+    }
+}
+
+/// Gives an answer the request's number, where the dialect has a place for it.
+pub fn number(dialect: Dialect, request: u64, headers: &mut HeaderMap) {
+    /// So that numbers of two processes are not one.
+    static PROCESS: LazyLock<u64> = LazyLock::new(rand::random);
+    if dialect == Dialect::Neon {
+        neon::number(*PROCESS, request, headers);
+    }
+}
+
+/// A refusal that comes before the dialect (no access, too many requests, overload), in the dialect's own shape. `below` is as in
+/// [`Asked`].
+pub fn refused(dialect: Dialect, request: &Request, below: usize, refusal: Response) -> Response {
+    match dialect {
+        Dialect::Json => refusal,
+        Dialect::Neon => neon::refused(request, below, refusal),
     }
 }
 
 async fn json<S: Steps, F: Future<Output = Result<S, BackendError>>>(
     request: Request,
-    settings: &Query,
-    deadline: Instant,
+    allowed: &Allowed,
     start: impl FnOnce(Work) -> F,
 ) -> Result<Response, Problem> {
     request::check_head(request.method(), request.headers())?;
@@ -142,18 +211,15 @@ async fn json<S: Steps, F: Future<Output = Result<S, BackendError>>>(
     if shapes.best(false).is_none() {
         return Err(Problem::not_acceptable("an answer is application/json, application/x-ndjson or text/csv"));
     }
-    let body = read(request.into_body(), deadline).await?;
-    let mut work = request::parse(&body, settings.max_batch)?;
+    let bounds = allowed.bounds;
+    let body = read(request.into_body(), bounds.deadline).await?;
+    let work = allowed.bound(request::parse(&body, allowed.max_batch)?);
     drop(body);
-    if settings.read_only {
-        work = work.read_only();
-    }
     let single = work.is_single();
     let Some(shape) = shapes.best(!single) else {
         return Err(Problem::not_acceptable("the answer to a batch is application/json or application/x-ndjson"));
     };
     let steps = start(work).await?;
-    let bounds = Bounds { rows: settings.max_rows, bytes: settings.max_response.0, deadline };
     let mut response = match shape {
         Shape::Document if single => respond(steps, Document::single(), bounds).await,
         Shape::Document => respond(steps, Document::batch(), bounds).await,

@@ -136,6 +136,11 @@ impl Postgres {
         Some(Self { settings: Arc::new(self.settings.of_role(name)?), shared: Arc::new(shared) })
     }
 
+    /// The database's name.
+    pub fn database(&self) -> &str {
+        self.settings.startup.get_dbname().unwrap_or_default()
+    }
+
     /// Bytes of the database's name beside the `*`.
     pub fn around_name(&self) -> usize {
         self.settings.startup.get_dbname().map_or(0, |name| name.len().saturating_sub(1))

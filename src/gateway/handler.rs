@@ -92,10 +92,10 @@ impl<'a> Asked<'a> {
 
 impl Asked<'_> {
     /// What the request shows of who calls.
-    fn shown<'r>(&'r self, request: &'r Request) -> Shown<'r> {
+    fn shown<'r>(&'r self, request: &'r Request, secret: Option<&'r [u8]>) -> Shown<'r> {
         Shown {
             headers: request.headers(),
-            secret: None,
+            secret,
             certificate: self.context.peer.tls.as_ref().and_then(|tls| tls.client.as_deref()),
             client: self.client,
             method: request.method(),
@@ -146,11 +146,14 @@ impl Walk {
         let mut standing = Standing::default();
         let mut response = match self.admit(generation, route, request, asked, entry, &mut standing) {
             Ok(identity) => self.reach(route, request, asked, identity, entry).await,
-            Err(refusal) => *refusal,
+            Err(refusal) => route.retell(request, *refusal),
         };
         standing.render(route, response.headers_mut());
         if let Some(cors) = &route.cors {
-            query::allow_origin(cors, origin.as_ref(), response.headers_mut());
+            query::allow_origin(cors, route.dialect(), origin.as_ref(), response.headers_mut());
+        }
+        if let Some(dialect) = route.dialect() {
+            query::number(dialect, entry.id, response.headers_mut());
         }
         response
     }
@@ -182,8 +185,8 @@ impl Walk {
             entry.reason = Some(reason);
             return Err(answer::problem(StatusCode::BAD_REQUEST, "Bad path", detail).into());
         }
-        match route.cors.as_ref().and_then(|cors| query::preflight(cors, request)) {
-            Some(preflight) => Err(preflight.into()),
+        match route.preflight(request).or_else(|| route.options(request)) {
+            Some(answer) => Err(answer.into()),
             None => Ok(route),
         }
     }
@@ -208,7 +211,8 @@ impl Walk {
         let mut caller = Caller { address: asked.client, consumer: None, headers: request.headers() };
         let before = route.limits.check_before_access(&caller, &mut standing.of_route);
         before.map_err(|refused| limited(entry, refused))?;
-        let identity = route.admission.admit(&generation.consumers, &asked.shown(request));
+        let secret = route.dialect().and_then(|dialect| query::secret(dialect, request.headers()));
+        let identity = route.admission.admit(&generation.consumers, &asked.shown(request, secret.as_deref()));
         let mut identity = identity.map_err(|denied| self.denied(denied, asked.client, entry))?;
         caller.consumer = identity.as_ref().map(|identity| identity.consumer.id());
         if let Some(identity) = &mut identity {
@@ -256,14 +260,15 @@ impl Walk {
         }
         match &route.target {
             Target::Query { source, settings } => {
-                let name = source.name(request, identity.as_ref());
                 let own = identity.as_ref().and_then(|identity| identity.grant.deadline);
-                let find = |wanted: &query::Wanted| source.find(wanted, name.as_deref());
+                let find = |wanted: &query::Wanted| source.find(wanted, identity.as_ref());
                 let asked = query::Asked {
                     settings,
                     cors: route.cors.as_ref(),
                     context: asked.context,
+                    below: source.below,
                     identity: identity.as_ref(),
+                    wanted: source.wanted(request, identity.as_ref()),
                     deadline: asked.started + own.map_or(route.deadline, |own| own.min(route.deadline)),
                     holder: Holder {
                         route: route.name.clone(),
@@ -291,6 +296,28 @@ impl Walk {
             }
             Target::Respond(fixed) => respond(fixed),
             Target::Redirect(moved) => redirect(moved, request),
+        }
+    }
+}
+
+impl RouteEntry {
+    fn preflight(&self, request: &Request) -> Option<Response> {
+        query::preflight(self.cors.as_ref()?, self.dialect(), request)
+    }
+
+    /// What needs neither caller nor database.
+    fn options(&self, request: &Request) -> Option<Response> {
+        match &self.target {
+            Target::Query { source, settings } => query::options(settings.dialect, request, source.below),
+            _ => None,
+        }
+    }
+
+    /// A refusal as the route's callers read it.
+    fn retell(&self, request: &Request, refusal: Response) -> Response {
+        match &self.target {
+            Target::Query { source, settings } => query::refused(settings.dialect, request, source.below, refusal),
+            _ => refusal,
         }
     }
 }
@@ -369,7 +396,7 @@ fn preflight(generation: &Generation, request: &Request, asked: &Asked<'_>) -> O
     let method = request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD)?;
     let method = http::Method::from_bytes(method.as_bytes()).ok()?;
     match generation.table.lookup(&asked.context.authority.host, request.uri().path(), &method) {
-        Found::Route(index) => query::preflight(generation.routes[index].cors.as_ref()?, request),
+        Found::Route(index) => generation.routes[index].preflight(request),
         _ => None,
     }
 }

@@ -12,7 +12,7 @@ use serde::{
 
 /// Most parameters of a request, of all its statements together. It is as many as one statement of PostgreSQL can have; and
 /// they are held while the request waits for a connection, where many tiny ones weigh several times their text.
-const MOST_PARAMS: usize = u16::MAX as usize;
+pub(super) const MOST_PARAMS: usize = u16::MAX as usize;
 
 fn too_many() -> String {
     format!("a request may have {MOST_PARAMS} parameters at most")
@@ -137,7 +137,7 @@ impl From<Level> for Isolation {
 }
 
 /// A struct from an object. Left to itself, serde also takes an array of its fields.
-struct Object<T>(T);
+pub(super) struct Object<T>(pub(super) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -161,7 +161,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 
 /// Parameters; exists for its message and its bound.
 #[derive(Default)]
-struct Params(Vec<Param>);
+pub(super) struct Params(pub(super) Vec<Param>);
 
 impl<'de> Deserialize<'de> for Params {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {

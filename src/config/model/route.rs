@@ -1,6 +1,6 @@
 //! Routes and what they lead to: upstreams, limits, consumers.
 
-use std::{fmt, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use serde::{
     Deserialize, Deserializer, Serialize,
@@ -100,11 +100,15 @@ pub enum Open {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Query {
-    /// The HTTP shape. Only `json` so far.
+    /// The HTTP shape: `json`, or `neon`.
     #[serde(deserialize_with = "word")]
     pub dialect: Dialect,
     /// The pool.
     pub pool: String,
+    /// Pools by what a connection string calls them: the first label of its host (dialect `neon`). Where there are any, no other
+    /// label will do. Default none: `pool`, whatever the host is.
+    #[serde(default)]
+    pub endpoints: BTreeMap<String, String>,
     /// Where a request names its database, if the pool is one for each: `path`, the one segment behind the route's `path`; or
     /// `header:NAME`.
     #[serde(default)]
@@ -130,6 +134,14 @@ pub struct Query {
     pub compress: bool,
 }
 
+impl Query {
+    /// The names of the pools that it may lead to.
+    pub fn pools(&self) -> impl Iterator<Item = &String> {
+        let main = self.endpoints.is_empty().then_some(&self.pool);
+        main.into_iter().chain(self.endpoints.values())
+    }
+}
+
 /// Where a request names its database.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
@@ -146,6 +158,8 @@ pub enum NamedBy {
 pub enum Dialect {
     /// Sluicegate's own.
     Json,
+    /// That of the drivers for Neon's databases, of PostgreSQL.
+    Neon,
 }
 
 /// Target of a proxy route.
