@@ -26,7 +26,7 @@ address = "127.0.0.1:0"
 [pool.main]
 backend = "postgres"
 url = "{}"
-size = {{ min = 1, max = 12 }}
+size = {{ min = 1, max = 16 }}
 {more}
 [[route]]
 path = "/query"
@@ -35,6 +35,15 @@ access = "open"
 [[route]]
 path = "/short"
 query = {{ dialect = "json", pool = "main", max_rows = 1000000000, max_response = "8GiB" }}
+deadline = "8s"
+access = "open"
+[[route]]
+path = "/neon/query"
+query = {{ dialect = "neon", pool = "main", max_rows = 1000000000, max_response = "8GiB" }}
+access = "open"
+[[route]]
+path = "/neon/short"
+query = {{ dialect = "neon", pool = "main", max_rows = 1000000000, max_response = "8GiB" }}
 deadline = "8s"
 access = "open"
 [[route]]
@@ -155,14 +164,19 @@ async fn what_cannot_be_had_is_refused_before_it_runs() {
 const GIGABYTE: &str = "select n, (select string_agg(md5(n || '-' || i), '') from generate_series(1, 64) i) as t \
                         from generate_series(1, 1000000) n";
 
-/// What a client may ask for.
-const WAYS: [(&str, &str); 5] = [
-    ("application/json", "identity"),
-    ("application/x-ndjson", "identity"),
-    ("text/csv", "identity"),
-    ("application/json", "gzip"),
-    ("application/x-ndjson", "zstd"),
+/// What a client may ask for: the dialect, the shape, the coding.
+const WAYS: [(&str, &str, &str); 7] = [
+    ("json", "application/json", "identity"),
+    ("json", "application/x-ndjson", "identity"),
+    ("json", "text/csv", "identity"),
+    ("json", "application/json", "gzip"),
+    ("json", "application/x-ndjson", "zstd"),
+    ("neon", "*/*", "identity"),
+    ("neon", "*/*", "gzip"),
 ];
+
+/// Connections of the pool, of which that many are in use.
+const CONNECTIONS: usize = 16;
 
 /// Over this the gateway holds more of an answer than its buffers, its connection's, and a coder.
 const MOST_HELD_KIB: u64 = 4 << 10;
@@ -175,11 +189,17 @@ async fn active(admin: &tokio_postgres::Client) -> i64 {
 /// Answers under way in every shape and coding, over HTTP/1.1 and HTTP/2, of which a megabyte is read.
 async fn begin_all(gateway: &Gateway, path: &str) -> Vec<(Client, Incoming)> {
     let mut open = Vec::new();
-    for (accept, coding) in WAYS {
+    for (dialect, accept, coding) in WAYS {
         for h2 in [false, true] {
             let mut client = if h2 { gateway.h2().await } else { gateway.h1().await };
-            let headers = [JSON, ("accept", accept), ("accept-encoding", coding)];
-            let response = client.open("POST", path, &headers, json!({ "sql": GIGABYTE }).to_string()).await.unwrap();
+            let mut headers = vec![JSON, ("accept", accept), ("accept-encoding", coding)];
+            let (path, body) = if dialect == "neon" {
+                headers.push(("neon-connection-string", "postgresql://app:any@db.example.com/postgres"));
+                (format!("/neon{path}/sql"), json!({ "query": GIGABYTE }))
+            } else {
+                (path.to_owned(), json!({ "sql": GIGABYTE }))
+            };
+            let response = client.open("POST", &path, &headers, body.to_string()).await.unwrap();
             assert_eq!(response.status(), 200);
             let mut body = response.into_body();
             let mut read = 0;
@@ -210,7 +230,7 @@ async fn grown(gateway: &Gateway) -> u64 {
 async fn all_is_clean(gateway: &Gateway, admin: &tokio_postgres::Client) {
     eventually("no statement runs", || active(admin), |running| *running == 0).await;
     gateway.status_until("/pools/main/in_use", |held| *held == 0).await;
-    for _ in 0..12 {
+    for _ in 0..CONNECTIONS {
         let answer = gateway.h1().await.query("select 'clean'", json!([])).await.unwrap();
         assert_eq!((answer.status, &answer.json()["rows"]), (200, &json!([["clean"]])));
     }
@@ -226,11 +246,11 @@ async fn a_client_that_leaves_in_the_middle_of_a_gigabyte_takes_its_statement_al
     let count = open.len() as u64;
     let held = grown(&gateway).await.saturating_sub(before);
     println!("{count} answers of 1 GB each that nobody reads hold {held} KiB, {} KiB each", held / count);
-    assert_eq!(active(&admin).await, 10, "each has its statement");
+    assert_eq!(active(&admin).await, i64::try_from(count).unwrap(), "each has its statement");
     assert!(held < count * MOST_HELD_KIB, "{held} KiB");
     drop(open);
     all_is_clean(&gateway, &admin).await;
-    assert!(server.logged(&["canceling statement due to user request"]) >= 10);
+    assert!(server.logged(&["canceling statement due to user request"]) >= 2 * WAYS.len());
 }
 
 #[tokio::test]
@@ -250,10 +270,10 @@ async fn a_client_that_stops_reading_a_gigabyte_is_waited_for_no_longer_than_its
                 break;
             }
         }
-        let (accept, coding) = WAYS[index / 2];
+        let (dialect, accept, coding) = WAYS[index / 2];
         // Lines say why there are no more. (Over HTTP/2 a body that nobody takes may have been reset by then.)
         let (lines, h2) = (accept.contains("ndjson"), index % 2 == 1);
-        assert!(broke_off != lines || (lines && h2), "{accept} {coding}, HTTP/2: {h2}, broke off: {broke_off}");
-        assert!(whole < 64 << 20, "{accept} {coding}: {whole} bytes were on their way");
+        assert!(broke_off != lines || (lines && h2), "{dialect} {accept} {coding}, HTTP/2: {h2}, broke off: {broke_off}");
+        assert!(whole < 64 << 20, "{dialect} {accept} {coding}: {whole} bytes were on their way");
     }
 }
