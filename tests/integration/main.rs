@@ -34,6 +34,7 @@ mod replicas;
 mod roles;
 mod rooms;
 mod sisters;
+mod statements;
 mod streaming;
 mod support;
 mod swaps;
