@@ -273,7 +273,10 @@ async fn a_client_that_stops_reading_a_gigabyte_is_waited_for_no_longer_than_its
         let (dialect, accept, coding) = WAYS[index / 2];
         // Lines say why there are no more. (Over HTTP/2 a body that nobody takes may have been reset by then.)
         let (lines, h2) = (accept.contains("ndjson"), index % 2 == 1);
-        assert!(broke_off != lines || (lines && h2), "{dialect} {accept} {coding}, HTTP/2: {h2}, broke off: {broke_off}");
+        assert!(
+            broke_off != lines || (lines && h2),
+            "{dialect} {accept} {coding}, HTTP/2: {h2}, broke off: {broke_off}"
+        );
         assert!(whole < 64 << 20, "{dialect} {accept} {coding}: {whole} bytes were on their way");
     }
 }
