@@ -38,6 +38,7 @@ mod problem;
 mod request;
 mod stream;
 mod table;
+pub mod tunnel;
 mod value;
 mod writer;
 

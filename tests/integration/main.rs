@@ -12,11 +12,14 @@
     reason = "helpers of tests are tests: what they cannot go on without ends them"
 )]
 
+mod access;
 mod bench;
 mod clients;
 mod crowd;
+mod drivers;
 mod edge;
 mod faults;
+mod guide;
 mod hostile;
 mod metrics;
 mod neon;
@@ -36,3 +39,4 @@ mod streaming;
 mod support;
 mod swaps;
 mod templates;
+mod tunnel;
