@@ -362,25 +362,24 @@ impl Execution {
         loop {
             let Kin::Postgres { lease, running } = &mut self.running else { return Ok(Step::Done) };
             // A row that is there already is worth no timer.
-            let ready = if running.delivered() { running.ready(lease) } else { None };
-            let step = match ready {
-                Some(step) => step,
-                None => {
-                    let timed = running.round_trip().is_some();
-                    let read = self.read.as_deref().filter(|_| !running.delivered());
-                    let next = async {
-                        tokio::select! {
-                            biased;
-                            step = running.next(lease) => step,
-                            gone = replicas::gone(read) => Err(gone),
-                        }
-                    };
-                    let step = timeout_at(self.until.at, next).await.unwrap_or(Err(self.until.passed()));
-                    if let (false, Some(round_trip)) = (timed, running.round_trip()) {
-                        lease.rtt(round_trip);
+            let at_hand = if running.delivered() { running.at_hand(lease) } else { None };
+            let step = if let Some(step) = at_hand {
+                step
+            } else {
+                let timed = running.round_trip().is_some();
+                let read = self.read.as_deref().filter(|_| !running.delivered());
+                let next = async {
+                    tokio::select! {
+                        biased;
+                        step = running.next(lease) => step,
+                        gone = replicas::gone(read) => Err(gone),
                     }
-                    step
+                };
+                let step = timeout_at(self.until.at, next).await.unwrap_or(Err(self.until.passed()));
+                if let (false, Some(round_trip)) = (timed, running.round_trip()) {
+                    lease.rtt(round_trip);
                 }
+                step
             };
             let watch = &mut self.watch;
             let step = watch.note(step.map_err(|error| unwritable(error, &watch.work, lease)));

@@ -51,7 +51,7 @@ pub(crate) struct Running {
     /// How long the server was waited for, and since when it is.
     waited: Duration,
     waiting: Option<Instant>,
-    /// What [`Running::ready`] found, and left to [`Running::next`].
+    /// What [`Running::at_hand`] found, and left to [`Running::next`].
     ahead: Option<Progress>,
 }
 
@@ -130,7 +130,7 @@ impl Running {
     }
 
     /// The next step, if what has come holds it: nothing is waited for, and no deadline looked at.
-    pub(crate) fn ready(&mut self, conn: &mut PostgresConnection) -> Option<Result<Step, BackendError>> {
+    pub(crate) fn at_hand(&mut self, conn: &mut PostgresConnection) -> Option<Result<Step, BackendError>> {
         if self.ahead.is_some() {
             return None;
         }
