@@ -31,6 +31,7 @@ mod pipe;
 mod run;
 mod socket;
 mod startup;
+mod statements;
 mod wire;
 
 use std::sync::Arc;
