@@ -142,6 +142,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
         while self.take()? {
             self.progress = true;
         }
+        // Before the client is heard: it may have gone behind its last words, and half of them would be worse than all.
+        if let Some(session) = &mut self.session {
+            let before = session.backlog();
+            if let Poll::Ready(Err(failure)) = session.poll_send(cx) {
+                self.deaf = Some(failure.to_string());
+            }
+            self.progress |= session.backlog() != before || self.deaf.is_some();
+        }
         // With as much in hand as may be, it is the session's turn, or a connection's.
         if !self.socket.is_full()
             && let Poll::Ready(heard) = self.socket.poll_hear(cx)
@@ -149,12 +157,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
             heard.map_err(Event::Gone)?;
             self.progress = true;
         }
-        let Some(session) = &mut self.session else { return Ok(()) };
-        let before = session.backlog();
-        if let Poll::Ready(Err(failure)) = session.poll_send(cx) {
-            self.deaf = Some(failure.to_string());
-        }
-        self.progress |= session.backlog() != before || self.deaf.is_some();
         Ok(())
     }
 
