@@ -27,6 +27,7 @@ mod handle;
 mod identity;
 mod jwt;
 mod key;
+mod scram;
 mod seats;
 #[cfg(test)]
 mod tests;
@@ -40,4 +41,5 @@ pub use handle::ConsumerHandle;
 pub use identity::{Ended, Identity, Shown};
 pub use jwt::{SourceStatus, TokenFault};
 pub use key::{NewKey, conceal, new_key};
+pub use scram::{Exchange, NotProved, Verifier};
 pub use seats::{Full, Seat};

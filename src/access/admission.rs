@@ -38,6 +38,18 @@ impl Admission {
         *self == Self::Open
     }
 
+    /// The same as [`Admission::admit`] for a consumer that has proved by SCRAM who it is.
+    ///
+    /// # Errors
+    /// The consumer may not.
+    pub fn admit_proved(&self, consumers: &Consumers, name: &str, shown: &Shown<'_>) -> Result<Identity, Denied> {
+        let who = consumers.proved(name, shown, SystemTime::now())?;
+        match self {
+            Self::AnyOf(names) if !names.contains(who.consumer.name()) => Err(Denied::NotNamed),
+            _ => Ok(who),
+        }
+    }
+
     /// Who calls, if the caller may. On an open route a key that is not ours, or a token that does not hold, lets its caller
     /// in as nobody: it may be meant for the upstream. One of ours beside another is refused there, too: it is not the upstream's business. So is a consumer
     /// who may not do this: who shows a key of ours is held to its bounds.

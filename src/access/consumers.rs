@@ -9,6 +9,7 @@ use super::{
     ConsumerHandle, Denied, Grant, Identity, Shown, SourceStatus,
     jwt::{self, Issuer, KeySource, Known, Sound, Verified},
     key::{self, Digest},
+    scram::Verifier,
 };
 use crate::{
     config::model::{self, Config, Consumer, Tokens},
@@ -23,6 +24,8 @@ pub struct Consumers {
     issuers: BTreeMap<String, Arc<Issuer>>,
     tokens: Vec<Rule>,
     certificates: BTreeMap<Box<str>, Arc<ConsumerHandle>>,
+    /// By the consumers' names.
+    verifiers: BTreeMap<Box<str>, (Verifier, Arc<ConsumerHandle>)>,
     verified: Verified,
 }
 
@@ -121,6 +124,7 @@ impl Consumers {
             }
             made.add_tokens(name, consumer, before);
             made.add_certificates(name, consumer, before);
+            errors.extend(made.add_verifier(name, consumer, before).err());
         }
         if errors.is_empty() { Ok(made) } else { Err(errors) }
     }
@@ -163,6 +167,34 @@ impl Consumers {
         }
     }
 
+    fn add_verifier(&mut self, name: &str, consumer: &Consumer, before: &Self) -> Result<(), AccessError> {
+        let Some(text) = &consumer.scram else { return Ok(()) };
+        let verifier = Verifier::parse(text).ok_or_else(|| AccessError::Bound {
+            consumer: name.to_owned(),
+            what: "`scram` is no verifier of SCRAM-SHA-256; `sluicegate key new --scram` prints one".to_owned(),
+        })?;
+        let known = before.verifiers.get(name).filter(|(known, _)| *known == verifier);
+        let handle = self.handle(name, known.map(|(_, handle)| handle), before);
+        self.verifiers.insert(name.into(), (verifier, handle));
+        Ok(())
+    }
+
+    /// What is kept of the key of the consumer of this name, for SCRAM.
+    pub fn verifier(&self, name: &str) -> Option<&Verifier> {
+        self.verifiers.get(name).map(|(verifier, _)| verifier)
+    }
+
+    /// The consumer of this name, which has proved that it knows its key, within its own bounds.
+    ///
+    /// # Errors
+    /// The consumer may not do this.
+    pub(super) fn proved(&self, name: &str, shown: &Shown<'_>, now: SystemTime) -> Result<Identity, Denied> {
+        let (_, handle) = self.verifiers.get(name).ok_or(Denied::UnknownKey)?;
+        let identity = self.identity(handle)?;
+        identity.grant.check(shown.client, shown.method, now)?;
+        Ok(identity)
+    }
+
     /// The handle from before, if it was this consumer's, and what is open under it may stay so.
     fn handle(&self, name: &str, known: Option<&Arc<ConsumerHandle>>, before: &Self) -> Arc<ConsumerHandle> {
         let keeps_rights = match (self.grants.get(name), before.grants.get(name)) {
@@ -175,7 +207,8 @@ impl Consumers {
 
     fn handles(&self) -> impl Iterator<Item = &Arc<ConsumerHandle>> {
         let keys = self.keys.iter().map(|(_, handle)| handle);
-        keys.chain(self.tokens.iter().map(|rule| &rule.handle)).chain(self.certificates.values())
+        let proved = self.verifiers.values().map(|(_, handle)| handle);
+        keys.chain(self.tokens.iter().map(|rule| &rule.handle)).chain(self.certificates.values()).chain(proved)
     }
 
     /// Tells the handles that are not in `after` that their credential is gone. Called when `after` has taken over.

@@ -8,7 +8,7 @@ use rand::{TryRngCore, rngs::OsRng};
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-use super::{Denied, Identity, Shown};
+use super::{Denied, Identity, Shown, Verifier};
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
@@ -25,6 +25,8 @@ pub struct NewKey {
     pub text: String,
     /// What the configuration holds: its SHA-256, 64 hexadecimal digits.
     pub sha256: String,
+    /// What it holds for SCRAM.
+    pub scram: String,
 }
 
 /// Makes a key.
@@ -36,7 +38,8 @@ pub fn new_key() -> io::Result<NewKey> {
     OsRng.try_fill_bytes(&mut secret).map_err(io::Error::other)?;
     let text = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(secret));
     let sha256 = Digest::of(text.as_bytes()).to_string();
-    Ok(NewKey { text, sha256 })
+    let scram = Verifier::new(text.as_bytes()).ok_or_else(|| io::Error::other("no randomness for a salt"))?;
+    Ok(NewKey { text, sha256, scram: scram.to_string() })
 }
 
 /// Takes the key out of a request that was let in by it: it is the gateway's secret, not the upstream's business. A token stays, as

@@ -8,12 +8,16 @@ use crate::access;
 #[derive(Subcommand)]
 pub(super) enum Command {
     /// Make an API key; only its SHA-256 belongs in the configuration.
-    New,
+    New {
+        /// Print what tunnels with `tunnel_auth = "scram"` need, too.
+        #[arg(long)]
+        scram: bool,
+    },
 }
 
 pub(super) fn run(command: &Command) -> anyhow::Result<()> {
     match command {
-        Command::New => {
+        Command::New { scram } => {
             let key = access::new_key()?;
             println!("key         {}", key.text);
             println!("key_sha256  {}", key.sha256);
@@ -22,6 +26,9 @@ pub(super) fn run(command: &Command) -> anyhow::Result<()> {
             println!();
             println!("[consumer.NAME]");
             println!("key_sha256 = [\"{}\"]", key.sha256);
+            if *scram {
+                println!("scram = \"{}\"", key.scram);
+            }
             Ok(())
         }
     }

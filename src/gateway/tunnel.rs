@@ -1,6 +1,9 @@
 //! The gateway's part in a tunnel: who may open one, and who may come in by it.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, LazyLock},
+};
 
 use http::{HeaderMap, Method};
 
@@ -9,14 +12,14 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    access::{Denied, Identity, Shown},
+    access::{Denied, Exchange, Identity, NotProved, Shown},
     backend::{BackendError, Database},
-    config::model::{Query, TunnelMode},
+    config::model::{Query, TunnelAuth, TunnelMode},
     edge::{Peer, Request},
     limit::{Caller, Tally},
     query::{
         Wanted,
-        tunnel::{Admitted, Gate, TurnedAway, Wish},
+        tunnel::{Admitted, Gate, Proof, TurnedAway, Wish},
     },
 };
 
@@ -50,7 +53,8 @@ impl Door {
         &self.generation.routes[self.route]
     }
 
-    fn identify(&self, secret: &[u8]) -> Result<Option<Identity>, Denied> {
+    fn identify(&self, user: &str, proof: Proof<'_>) -> Result<Option<Identity>, Denied> {
+        let secret = if let Proof::Secret(secret) = proof { secret } else { &[] };
         let shown = Shown {
             headers: &self.headers,
             secret: Some(secret).filter(|secret| !secret.is_empty()),
@@ -58,7 +62,12 @@ impl Door {
             client: self.client,
             method: &Method::GET,
         };
-        self.route().admission.admit(&self.generation.consumers, &shown)
+        let (admission, consumers) = (&self.route().admission, &self.generation.consumers);
+        match proof {
+            Proof::Secret(_) => admission.admit(consumers, &shown),
+            Proof::Scram(Ok(())) => admission.admit_proved(consumers, user, &shown).map(Some),
+            Proof::Scram(Err(_)) => Err(Denied::UnknownKey),
+        }
     }
 
     /// As PostgreSQL puts it, where that has words for it.
@@ -106,8 +115,21 @@ impl Door {
 }
 
 impl Gate for Door {
-    fn admit(&self, wish: &Wish<'_>, secret: &[u8]) -> Result<Admitted, TurnedAway> {
-        let mut identity = self.identify(secret).map_err(|denied| self.denied(denied, wish.user))?;
+    fn way(&self) -> TunnelAuth {
+        match &self.route().target {
+            Target::Query { settings, .. } => settings.tunnel_auth,
+            _ => TunnelAuth::default(),
+        }
+    }
+
+    fn challenge(&self, user: &str, first: &str) -> Result<(Exchange, String), NotProved> {
+        /// So that who is nobody has the same salt each time.
+        static SECRET: LazyLock<[u8; 32]> = LazyLock::new(rand::random);
+        Exchange::begin(self.generation.consumers.verifier(user), user, &*SECRET, first)
+    }
+
+    fn admit(&self, wish: &Wish<'_>, proof: Proof<'_>) -> Result<Admitted, TurnedAway> {
+        let mut identity = self.identify(wish.user, proof).map_err(|denied| self.denied(denied, wish.user))?;
         self.count(&mut identity)?;
         let Target::Query { settings, .. } = &self.route().target else {
             return Err(TurnedAway::new("3D000", "there is no database here"));

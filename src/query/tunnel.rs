@@ -31,6 +31,7 @@ mod pipe;
 mod run;
 mod socket;
 mod startup;
+mod statements;
 mod wire;
 
 use std::sync::Arc;
@@ -43,7 +44,7 @@ use tokio::time::{Duration, timeout};
 use self::run::Surroundings;
 use super::{Wanted, cors, problem::Problem};
 use crate::{
-    access::Identity,
+    access::{Exchange, Identity, NotProved},
     backend::{BackendError, Database},
     config::model::{Cors, Query, TunnelAuth, TunnelMode},
     edge::{Context, Request, Response, Tunnels},
@@ -58,11 +59,29 @@ const HANDOVER: Duration = Duration::from_secs(30);
 
 /// Lets clients of tunnels in. Asked once a tunnel, after the upgrade.
 pub trait Gate: Send + Sync + 'static {
-    /// Whoever shows this secret.
+    /// How a client is to show who it is.
+    fn way(&self) -> TunnelAuth;
+
+    /// Hears the first word of SCRAM for this user, and answers.
+    ///
+    /// # Errors
+    /// It is none.
+    fn challenge(&self, user: &str, first: &str) -> Result<(Exchange, String), NotProved>;
+
+    /// Whoever shows this.
     ///
     /// # Errors
     /// What it is told instead.
-    fn admit(&self, wish: &Wish<'_>, secret: &[u8]) -> Result<Admitted, TurnedAway>;
+    fn admit(&self, wish: &Wish<'_>, proof: Proof<'_>) -> Result<Admitted, TurnedAway>;
+}
+
+/// What a client shows.
+#[derive(Clone, Copy, Debug)]
+pub enum Proof<'a> {
+    /// A key or a token.
+    Secret(&'a [u8]),
+    /// It has proved by SCRAM that it is its user, or not.
+    Scram(Result<(), NotProved>),
 }
 
 /// What a client says that it is and wants.

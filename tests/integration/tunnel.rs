@@ -454,6 +454,157 @@ async fn a_thousand_sessions_leave_the_pool_as_it_was() {
     assert!((2..=8).contains(&sessions), "{sessions}");
     let running = "select count(*) from pg_stat_activity where usename = 'app' and state <> 'idle'";
     assert_eq!(admin.query_one(running, &[]).await.unwrap().get::<_, i64>(0), 0);
+    let unclean = gateway.figure("/pools/main/counters/closes/unclean").await;
+    assert!(unclean <= 100, "one that leaves in the middle may cost its connection, others do not: {unclean}");
     let opened = gateway.figure("/pools/main/size").await;
     assert_eq!(i64::try_from(opened), Ok(sessions), "counted as they are");
+}
+
+async fn by_transaction() -> (Postgres, Gateway) {
+    with("size = { max = 1 }\ncheckout_timeout = \"3s\"", ", tunnel = \"transaction\"").await
+}
+
+#[tokio::test]
+async fn many_clients_share_one_connection_by_the_transaction() {
+    let (postgres, gateway) = by_transaction().await;
+    let admin = postgres.admin().await;
+    admin
+        .batch_execute("create table counted (n int); insert into counted values (0); grant all on counted to app")
+        .await
+        .unwrap();
+    let mut clients =
+        join_all((0..4).map(|_| client(&gateway, KEY))).await.into_iter().map(Result::unwrap).collect::<Vec<_>>();
+    let work = clients.iter_mut().enumerate().map(|(number, client)| async move {
+        let one = client.prepare("select $1::int + n from counted").await.unwrap();
+        for round in 0..25_i32 {
+            let transaction = client.transaction().await.unwrap();
+            transaction.execute("update counted set n = n + 1", &[]).await.unwrap();
+            transaction.query_one(&one, &[&round]).await.unwrap();
+            if round % 5 == 0 {
+                assert!(transaction.query("select 1/0", &[]).await.is_err());
+                transaction.rollback().await.unwrap();
+            } else {
+                transaction.commit().await.unwrap();
+            }
+            // Prepared once, on whichever connection it is now; and a name of one's own is nobody else's.
+            let offset = i32::try_from(number).unwrap();
+            let found = client.query_one("select $1::int", &[&offset]).await.unwrap();
+            assert_eq!(found.get::<_, i32>(0), offset);
+        }
+    });
+    join_all(work).await;
+    let counted: i32 = admin.query_one("select n from counted", &[]).await.unwrap().get(0);
+    assert_eq!(counted, 4 * 20);
+    assert_eq!(postgres.sessions(&admin).await, 1);
+    drop(clients);
+    at_rest(&gateway).await;
+}
+
+#[tokio::test]
+async fn what_would_outlast_a_transaction_is_refused_or_undone() {
+    let (_postgres, gateway) = by_transaction().await;
+    let (mut one, other) = (client(&gateway, KEY).await.unwrap(), client(&gateway, KEY).await.unwrap());
+    for sql in [
+        "listen news",
+        "set work_mem = '9MB'",
+        "/* a */ set role pg_monitor",
+        "reset all",
+        "prepare p as select 1",
+        "discard all",
+    ] {
+        let simple = one.batch_execute(sql).await.unwrap_err();
+        assert_eq!(simple.code(), Some(&SqlState::FEATURE_NOT_SUPPORTED), "{sql}");
+        let extended = one.execute(sql, &[]).await.unwrap_err();
+        assert_eq!(extended.code(), Some(&SqlState::FEATURE_NOT_SUPPORTED), "{sql}");
+        assert!(extended.to_string().contains("db error") && one.batch_execute("select 1").await.is_ok());
+    }
+    let transaction = one.transaction().await.unwrap();
+    transaction
+        .batch_execute(
+            "set local work_mem = '9MB'; create temp table t () on commit drop; declare c cursor for select 1",
+        )
+        .await
+        .unwrap();
+    let refused = transaction.batch_execute("set work_mem = '9MB'").await.unwrap_err();
+    assert_eq!(refused.code(), Some(&SqlState::FEATURE_NOT_SUPPORTED));
+    assert!(
+        transaction.batch_execute("select 1").await.is_err(),
+        "the transaction has failed, as it would at the server"
+    );
+    transaction.rollback().await.unwrap();
+    // What is not seen at a text's beginning is undone.
+    one.batch_execute("select 1; set work_mem = '9MB'; select pg_advisory_lock(5); create temp table left_behind ()")
+        .await
+        .unwrap();
+    let look = "select current_setting('work_mem') = '9MB', (select count(*) from pg_locks where locktype = 'advisory'),
+                (select count(*) from pg_class where relname = 'left_behind'), (select count(*) from pg_prepared_statements)";
+    for client in [&other, &one] {
+        let row = client.query_one(look, &[]).await.unwrap();
+        assert_eq!((row.get::<_, bool>(0), row.get::<_, i64>(1), row.get::<_, i64>(2)), (false, 0, 0));
+        assert_eq!(row.get::<_, i64>(3), 1, "its own");
+    }
+}
+
+#[tokio::test]
+async fn without_a_connection_a_transaction_fails_and_the_tunnel_stays() {
+    let (_postgres, gateway) = by_transaction().await;
+    let mut holder = Raw::pipelined(&gateway, KEY, "begin").await;
+    let mut waiter = Raw::pipelined(&gateway, KEY, "select 1").await;
+    for raw in [&mut holder, &mut waiter] {
+        raw.begun().await;
+        raw.until(b'Z').await;
+    }
+    waiter.say(&query("select 1")).await;
+    assert_eq!(waiter.error().await, "53300");
+    waiter.until(b'Z').await;
+    let extended =
+        [message(b'P', b"\0select 1\0\0\0"), message(b'B', &[0; 8]), message(b'E', &[0; 5]), message(b'S', b"")];
+    waiter.say(&extended.concat()).await;
+    assert_eq!(waiter.error().await, "53300");
+    assert_eq!(waiter.until(b'Z').await, "Z", "all up to the Sync is passed over");
+    waiter.say(&message(b'S', b"")).await;
+    assert_eq!(waiter.until(b'Z').await, "Z", "without a connection");
+    holder.say(&query("commit")).await;
+    assert_eq!(holder.until(b'Z').await, "CZ");
+    waiter.say(&extended.concat()).await;
+    assert_eq!(waiter.until(b'Z').await, "12DCZ");
+
+    let (_postgres, gateway) = with("size = { max = 1 }\ncheckout_timeout = \"3s\"", "").await;
+    let _holder = client(&gateway, KEY).await.unwrap();
+    let mut late = Raw::pipelined(&gateway, KEY, "select 1").await;
+    assert_eq!(late.error().await, "53300");
+    assert_eq!(late.end().await, Some(1011));
+}
+
+#[tokio::test]
+async fn a_key_is_proved_without_being_sent() {
+    let postgres = Postgres::start(0, &[]).await;
+    let made = crate::support::gateway::run(std::env::temp_dir().as_path(), &["key", "new", "--scram"]);
+    let made = String::from_utf8(made.stdout).unwrap();
+    let key = made.lines().find_map(|line| line.strip_prefix("key  ")).unwrap().trim().to_owned();
+    let scram = made.lines().find(|line| line.starts_with("scram = ")).unwrap();
+    let config = config(&postgres, "size = { max = 3 }", ", tunnel_auth = \"scram\"", scram);
+    let gateway = Gateway::start(&config).await;
+    let of = |user: &str, password: &str| {
+        let mut config = tokio_postgres::Config::new();
+        config.user(user).password(password).dbname("postgres");
+        config
+    };
+    let (client, connection) = session_of(&gateway, &of("app", &key)).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute("select 1").await.unwrap();
+    for (user, password) in [("app", "wrong"), ("nobody", key.as_str()), ("other", "key-other"), ("app", KEY)] {
+        let refused = session_of(&gateway, &of(user, password)).await.err().unwrap();
+        let code = refused.downcast_ref::<tokio_postgres::Error>().and_then(|error| error.code().cloned());
+        assert_eq!(code, Some(SqlState::INVALID_PASSWORD), "{user}: {refused:?}");
+    }
+    // In the clear as well: nothing is shown there that would let anybody in.
+    let mut raw = Raw::open_plain(&gateway).await;
+    raw.say(&start_up(&[("user", "app")])).await;
+    let (_, asked) = raw.hear().await.unwrap().unwrap();
+    assert_eq!(asked, b"\0\0\0\x0aSCRAM-SHA-256\0\0");
+    let (mut before, after) = (client, config.replace(scram, ""));
+    gateway.reconfigure(&after).await;
+    let ended = before.transaction().await.err().and_then(|error| error.code().cloned());
+    assert!(ended.is_none_or(|code| code == SqlState::ADMIN_SHUTDOWN), "it was revoked");
 }

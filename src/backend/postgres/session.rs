@@ -54,6 +54,10 @@ pub(crate) enum Term {
     Transaction,
 }
 
+/// A text sets what outlasts its transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Outlasting;
+
 /// A leased connection and the conversation on it.
 pub(crate) struct Session {
     lease: Lease<Postgres>,
@@ -183,9 +187,32 @@ impl Session {
         self.lease.outbox.extend_from_slice(bytes);
     }
 
-    /// What a text that is sent may leave behind.
-    pub(crate) fn note_text(&mut self, sql: &str) {
-        self.lease.dirty |= statement::traits(sql).dirty;
+    /// Takes note of what a text may leave behind.
+    ///
+    /// # Errors
+    /// It is there to outlast its transaction, by its first words.
+    pub(crate) fn note_text(&mut self, sql: &str) -> Result<(), Outlasting> {
+        let traits = statement::traits(sql);
+        let within = statement::CURSORS | statement::TEMPORARY;
+        if traits.session && traits.dirty & !within != 0 {
+            return Err(Outlasting);
+        }
+        self.lease.dirty |= traits.dirty;
+        Ok(())
+    }
+
+    /// Sends whole messages of ours before the client's; the client sees no reply to them. `leaves`: they, or the next one, leave a
+    /// statement at the server.
+    pub(crate) fn send_hidden(&mut self, messages: &[u8], leaves: bool) {
+        if leaves {
+            self.lease.dirty |= statement::PREPARED;
+        }
+        let mut rest = messages;
+        while let Ok(Cut::Message { tag, total }) = Cutter::default().look(rest, rest.len()) {
+            self.talk.sent(tag, Show::Hide);
+            rest = rest.get(total..).unwrap_or_default();
+        }
+        self.lease.outbox.extend_from_slice(messages);
     }
 
     /// Writes what is to be written. Ready when all is.
@@ -256,10 +283,6 @@ impl Session {
             match show {
                 Show::Pass => out.extend_from_slice(&buffer[..taken]),
                 Show::Hide => {}
-                Show::AsParsed => {
-                    out.extend_from_slice(b"1");
-                    out.extend_from_slice(&buffer[1..taken]);
-                }
             }
             buffer.advance(taken);
         }

@@ -24,6 +24,9 @@ pub struct Consumer {
     /// Names of client certificates that stand for this consumer, any of them: `dns:NAME`, `uri:URI` or `email:ADDRESS` among the
     /// alternative names, or `sha256:DIGITS` of the whole certificate.
     pub certificate: Option<Vec<String>>,
+    /// What is kept of a key for tunnels with `tunnel_auth = "scram"`, as printed by `sluicegate key new --scram`. The consumer's name is then
+    /// the user's.
+    pub scram: Option<String>,
     /// Login role on pools with `per = "role"`; default: the consumer's name.
     pub role: Option<String>,
     /// `any` (default) or `named`: whether the consumer may send SQL of its own.

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{
-    Admitted, Gate, TurnedAway, Wish,
+    Admitted, Gate, Proof, TurnedAway, Wish,
     cancel::{Known, Sessions},
     frames::Close,
     socket::{Gone, Socket},
@@ -19,8 +19,9 @@ use super::{
     wire::{self, Severity},
 };
 use crate::{
+    access::NotProved,
     backend::{BackendError, Session, Term},
-    config::model::TunnelMode,
+    config::model::{TunnelAuth, TunnelMode},
     pool::Holder,
 };
 
@@ -113,11 +114,19 @@ async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
     if startup.minor > 0 || !startup.unknown.is_empty() {
         wire::negotiate(&startup.unknown, socket.tell());
     }
-    wire::ask_password(socket.tell());
-    flush(socket).await?;
-    let secret = password(socket).await?;
     let wish = Wish { user: &startup.user, database: startup.database.as_deref().unwrap_or(&startup.user) };
-    let admitted = gate.admit(&wish, &secret)?;
+    let admitted = match gate.way() {
+        TunnelAuth::Password => {
+            wire::ask_password(socket.tell());
+            flush(socket).await?;
+            let secret = password(socket).await?;
+            gate.admit(&wish, Proof::Secret(&secret))?
+        }
+        TunnelAuth::Scram => {
+            let proved = scram(socket, gate, &startup.user).await?;
+            gate.admit(&wish, Proof::Scram(proved))?
+        }
+    };
     wire::authenticated(socket.tell());
     Ok((admitted, startup))
 }
@@ -141,6 +150,29 @@ async fn begin<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>) -> Res
             First::Encryption => return Err(TurnedAway::new("08P01", "no encryption is to be had here").into()),
         }
     }
+}
+
+/// Has the client prove who it is.
+async fn scram<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut Socket<S>,
+    gate: &impl Gate,
+    user: &str,
+) -> Result<Result<(), NotProved>, Stop> {
+    wire::ask_scram(socket.tell());
+    flush(socket).await?;
+    let first = secret_message(socket).await?;
+    let first = first.strip_prefix(b"SCRAM-SHA-256\0").and_then(|rest| rest.get(4..)).map(std::str::from_utf8);
+    let Some(Ok(first)) = first else {
+        return Err(TurnedAway::new("08P01", "client selected an invalid SASL authentication mechanism").into());
+    };
+    let Ok((exchange, answer)) = gate.challenge(user, first) else {
+        return Err(TurnedAway::new("08P01", "malformed SCRAM message").into());
+    };
+    wire::scram_continues(&answer, socket.tell());
+    flush(socket).await?;
+    let last = secret_message(socket).await?;
+    let proved = std::str::from_utf8(&last).map_err(|_| NotProved).and_then(|last| exchange.finish(last));
+    Ok(proved.map(|answer| wire::scram_ends(&answer, socket.tell())))
 }
 
 /// The secret in a `PasswordMessage`.

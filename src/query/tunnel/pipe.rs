@@ -2,6 +2,7 @@
 
 use std::task::{Context, Poll};
 
+use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::Instant,
@@ -9,10 +10,11 @@ use tokio::{
 
 use super::{
     frames::Close,
-    socket::{Gone, Socket},
+    socket::{Gone, MOST, Socket},
+    statements::{self, Statements},
     wire::{self, Severity},
 };
-use crate::backend::{Cut, Cutter, Session};
+use crate::backend::{Cut, Cutter, HEADER, Session};
 
 /// Of a client's message so much is looked at.
 const LOOK: usize = 4 << 10;
@@ -49,6 +51,7 @@ pub(super) struct Pipe<S> {
     /// A connection is for a transaction.
     by_transaction: bool,
     refusing: Option<Refusing>,
+    statements: Statements,
     /// Nothing goes to the database any more: its last words are still to be read.
     deaf: Option<String>,
     /// Something was done that may let more be done.
@@ -79,6 +82,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
             up: Cutter::default(),
             by_transaction,
             refusing: None,
+            statements: Statements::default(),
             deaf: None,
             progress: false,
             last: Instant::now(),
@@ -138,6 +142,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
         while self.take()? {
             self.progress = true;
         }
+        // Before the client is heard: it may have gone behind its last words, and half of them would be worse than all.
+        if let Some(session) = &mut self.session {
+            let before = session.backlog();
+            if let Poll::Ready(Err(failure)) = session.poll_send(cx) {
+                self.deaf = Some(failure.to_string());
+            }
+            self.progress |= session.backlog() != before || self.deaf.is_some();
+        }
         // With as much in hand as may be, it is the session's turn, or a connection's.
         if !self.socket.is_full()
             && let Poll::Ready(heard) = self.socket.poll_hear(cx)
@@ -145,19 +157,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
             heard.map_err(Event::Gone)?;
             self.progress = true;
         }
-        let Some(session) = &mut self.session else { return Ok(()) };
-        let before = session.backlog();
-        if let Poll::Ready(Err(failure)) = session.poll_send(cx) {
-            self.deaf = Some(failure.to_string());
-        }
-        self.progress |= session.backlog() != before || self.deaf.is_some();
         Ok(())
     }
 
     /// Takes a piece of what the client said. False: there is none, or nobody takes it now.
     fn take(&mut self) -> Result<bool, Event> {
         let said = &mut self.socket.said;
-        match self.up.look(said, LOOK).map_err(|_| Event::Breach("invalid message length"))? {
+        let look = if self.by_transaction { MOST } else { LOOK };
+        match self.up.look(said, look).map_err(|_| Event::Breach("invalid message length"))? {
             Cut::More => Ok(false),
             Cut::Rest(here) => {
                 if self.refusing.is_none() {
@@ -201,10 +208,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
         if !session.takes() {
             return Ok(false);
         }
-        if self.by_transaction && matches!(tag, b'Q' | b'P') {
-            session.note_text(&text(tag, &said[..here]));
+        if self.by_transaction {
+            let instead = if matches!(tag, b'Q' | b'P') { outlasting(session, tag, &said[..here]) } else { None };
+            if instead.is_some() {
+                // What is left of it goes nowhere.
+                self.refusing = (total > here).then_some(Refusing::Message);
+            }
+            match &instead {
+                Some(instead) => send_named(session, &mut self.statements, tag, instead.len(), instead),
+                None => send_named(session, &mut self.statements, tag, total, &said[..here]),
+            }
+        } else {
+            session.send(tag, total, &said[..here]);
         }
-        session.send(tag, total, &said[..here]);
         let _ = said.split_to(here);
         self.up.begin(total, here);
         Ok(true)
@@ -226,6 +242,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
         Ok(true)
     }
 
+    /// A connection is had for the next transaction.
+    pub(super) fn lend(&mut self, session: Session) {
+        self.statements.elsewhere();
+        self.session = Some(session);
+        self.last = Instant::now();
+    }
+
     // --- no connection ---
 
     /// Refuses what the client says next, which no connection was to be had for, in the order of the protocol.
@@ -233,7 +256,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
         wire::error(Severity::Error, code, message, self.socket.tell());
         let simple = matches!(self.socket.said.first(), Some(b'Q' | b'F'));
         self.refusing = Some(if simple { Refusing::Query } else { Refusing::ToSync });
-        if let (true, Ok(Cut::Message { total, .. })) = (simple, self.up.look(&self.socket.said, LOOK)) {
+        if let (true, Ok(Cut::Message { total, .. })) = (simple, self.up.look(&self.socket.said, MOST)) {
             let here = total.min(self.socket.said.len());
             let _ = self.socket.said.split_to(here);
             self.up.begin(total, here);
@@ -255,9 +278,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
     }
 }
 
+/// Sends the beginning of a message; a statement that it names is called what the server calls it, and is there.
+fn send_named(session: &mut Session, statements: &mut Statements, tag: u8, total: usize, start: &[u8]) {
+    let Some(renamed) = statements.rename(tag, total, start) else { return session.send(tag, total, start) };
+    session.send_hidden(&renamed.hidden, renamed.leaves);
+    session.send(tag, total - renamed.replaced + renamed.head.len(), &renamed.head);
+    session.send_rest(&start[renamed.replaced..]);
+}
+
+/// What goes in the place of a Query or a Parse whose effects would outlast its transaction: the server refuses it, in its turn.
+fn outlasting(session: &mut Session, tag: u8, start: &[u8]) -> Option<BytesMut> {
+    session.note_text(&text(tag, start)).err()?;
+    let mut message = BytesMut::new();
+    let refusal = statements::REFUSAL.as_bytes();
+    if tag == b'Q' {
+        statements::message(b'Q', &[refusal, &[0]], &mut message);
+    } else {
+        let name = start.get(HEADER..)?.split(|byte| *byte == 0).next()?;
+        statements::message(b'P', &[name, &[0], refusal, &[0, 0, 0]], &mut message);
+    }
+    Some(message)
+}
+
 /// The beginning of the text in a Query, or in a Parse behind the statement's name.
 fn text(tag: u8, message: &[u8]) -> String {
-    let body = message.get(crate::backend::HEADER..).unwrap_or_default();
+    let body = message.get(HEADER..).unwrap_or_default();
     let mut parts = body.split(|byte| *byte == 0);
     let text = if tag == b'P' { parts.nth(1) } else { parts.next() };
     String::from_utf8_lossy(text.unwrap_or_default()).into_owned()

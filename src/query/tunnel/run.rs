@@ -182,13 +182,12 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
         gone = pipe.socket.gone() => return Err(gone),
     };
     match opened {
-        Ok(session) => pipe.session = Some(session),
+        Ok(session) => pipe.lend(session),
         Err(error) => {
             let (code, text) = super::explain(&error);
             pipe.refuse(code, &text);
         }
     }
-    pipe.last = Instant::now();
     Ok(())
 }
 

@@ -54,6 +54,21 @@ pub(super) fn ask_password(out: &mut BytesMut) {
     authentication(3, &[], out);
 }
 
+/// `AuthenticationSASL`.
+pub(super) fn ask_scram(out: &mut BytesMut) {
+    authentication(10, b"SCRAM-SHA-256\0\0", out);
+}
+
+/// `AuthenticationSASLContinue`.
+pub(super) fn scram_continues(text: &str, out: &mut BytesMut) {
+    authentication(11, text.as_bytes(), out);
+}
+
+/// `AuthenticationSASLFinal`.
+pub(super) fn scram_ends(text: &str, out: &mut BytesMut) {
+    authentication(12, text.as_bytes(), out);
+}
+
 /// `ParameterStatus`.
 pub(super) fn parameter(name: &str, value: &str, out: &mut BytesMut) {
     write(b'S', out, |out| {

@@ -18,15 +18,12 @@ pub(super) const MOST_UNANSWERED: usize = 4096;
 
 /// How a reply is shown to the client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(not(test), expect(dead_code, reason = "prepared statements come next"))]
 pub(super) enum Show {
     /// As it is.
     #[default]
     Pass,
     /// Not at all: it answers a message that the client did not send.
     Hide,
-    /// A `CloseComplete` as a `ParseComplete`: the statement that the client prepares was there already.
-    AsParsed,
 }
 
 /// A message that was sent, and how its replies are shown.

@@ -78,7 +78,7 @@ fn settings_are_of_a_list_and_text_is_utf8() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
     fn a_start_up_is_read_whole_or_not_at_all(

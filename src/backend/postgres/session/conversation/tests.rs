@@ -101,7 +101,7 @@ fn message() -> impl Strategy<Value = Message> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
     /// However far the server is behind the client, and its replies behind it.
     #[test]
@@ -135,7 +135,8 @@ proptest! {
             return Ok(());
         }
         prop_assert!(!talk.unsure);
-        prop_assert_eq!(talk.owed(), 0);
+        // A copy by a simple query is still to be ended.
+        prop_assert_eq!(talk.owed(), u32::from(server.copying == Some(b'Q')));
         prop_assert_eq!(talk.copying, server.copying.is_some());
         prop_assert_eq!(talk.skipping, server.skipping);
         if !talk.unsynced {
@@ -190,11 +191,11 @@ fn a_copy_in_as_drivers_do_it_ends_at_rest() {
 #[test]
 fn what_the_client_did_not_send_is_not_answered_to_it() {
     let mut talk = Conversation::new(b'I');
-    for (tag, show) in [(b'P', Show::Hide), (b'B', Show::Pass), (b'C', Show::AsParsed), (b'S', Show::Pass)] {
+    for (tag, show) in [(b'P', Show::Hide), (b'B', Show::Pass), (b'C', Show::Hide), (b'S', Show::Pass)] {
         talk.sent(tag, show);
     }
     let shown: Vec<Show> = b"123".iter().map(|tag| talk.received(*tag, b"").unwrap()).collect();
-    assert_eq!(shown, [Show::Hide, Show::Pass, Show::AsParsed]);
+    assert_eq!(shown, [Show::Hide, Show::Pass, Show::Hide]);
     assert_eq!(talk.received(b'Z', b"T"), Ok(Show::Pass));
     assert_eq!((talk.status(), talk.is_at_rest()), (b'T', true));
     assert!(talk.received(b'Z', b"I").is_err(), "nobody asked");

@@ -1,0 +1,191 @@
+//! Prepared statements of a client whose transactions run on whichever connection is free.
+//!
+//! Their texts are remembered here, and prepared anew, unseen by the client, on a connection that does not have them. At the
+//! server they have names that nothing else has, and none is left when the connection goes back. What would outlast a
+//! transaction on purpose is refused.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::{BufMut, BytesMut};
+
+/// Statements remembered, and bytes of their texts. What is beyond works within its transaction.
+const MOST: usize = 1000;
+const MOST_BYTES: usize = 1 << 20;
+
+/// In front of a client's names at the server.
+const PREFIX: &[u8] = b"t:";
+
+/// What is sent instead of a statement that would outlast its transaction. The server itself then refuses it, in its turn.
+pub(super) const REFUSAL: &str = "DO $$BEGIN RAISE EXCEPTION USING ERRCODE = '0A000', MESSAGE = 'this would outlast the \
+                                  transaction, and the tunnel has a connection for a transaction only', HINT = 'Use a tunnel by \
+                                  session, or SET LOCAL within the transaction.'; END$$";
+
+/// What a client has prepared.
+#[derive(Debug, Default)]
+pub(super) struct Statements {
+    /// By the client's names: the rest of the Parse behind the name.
+    known: HashMap<Box<[u8]>, Box<[u8]>>,
+    bytes: usize,
+    /// Those that the present connection has.
+    here: HashSet<Box<[u8]>>,
+}
+
+/// A message of the client that names a statement, as it is sent.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Renamed {
+    /// Messages that go before it, whose replies the client does not see.
+    pub(super) hidden: BytesMut,
+    /// What stands in the place of its first bytes: those up to the end of the name.
+    pub(super) head: BytesMut,
+    /// How many first bytes that are.
+    pub(super) replaced: usize,
+    /// A statement is left at the server that has a name.
+    pub(super) leaves: bool,
+}
+
+// === impl Statements ===
+
+impl Statements {
+    /// Another connection, which has none of them.
+    pub(super) fn elsewhere(&mut self) {
+        self.here.clear();
+    }
+
+    /// Takes note of a message of `total` bytes that begins with `start`, and names its statement as the server knows it. None: it
+    /// names none.
+    pub(super) fn rename(&mut self, tag: u8, total: usize, start: &[u8]) -> Option<Renamed> {
+        let at = match tag {
+            b'P' => 5,
+            b'B' => 6 + memchr::memchr(0, start.get(5..)?)?,
+            b'D' | b'C' if start.get(5) == Some(&b'S') => 6,
+            _ => return None,
+        };
+        let end = at + memchr::memchr(0, start.get(at..)?)?;
+        let name = &start[at..end];
+        let mut renamed = Renamed { replaced: end + 1, leaves: tag == b'P' && !name.is_empty(), ..Renamed::default() };
+        let mut wire = if name.is_empty() { Vec::new() } else { [PREFIX, name].concat() };
+        match tag {
+            b'P' => {
+                if !name.is_empty() {
+                    close(&wire, &mut renamed.hidden);
+                }
+                self.remember(name, &start[end + 1..], start.len() == total);
+                self.here.insert(name.into());
+            }
+            b'C' => self.forget(name),
+            _ if self.here.contains(name) => {}
+            _ => match self.known.get(name) {
+                Some(rest) => {
+                    close(&wire, &mut renamed.hidden);
+                    message(b'P', &[&wire, &[0], rest], &mut renamed.hidden);
+                    renamed.leaves = !name.is_empty();
+                    self.here.insert(name.into());
+                }
+                // Or it would be what somebody else prepared last.
+                None if name.is_empty() => wire = PREFIX.to_vec(),
+                None => {}
+            },
+        }
+        renamed.head.put_u8(tag);
+        renamed.head.put_u32((total - 1 + wire.len() - name.len()) as u32);
+        renamed.head.put_slice(&start[5..at]);
+        renamed.head.put_slice(&wire);
+        renamed.head.put_u8(0);
+        Some(renamed)
+    }
+
+    fn remember(&mut self, name: &[u8], rest: &[u8], whole: bool) {
+        self.forget(name);
+        if whole && self.known.len() < MOST && self.bytes + name.len() + rest.len() <= MOST_BYTES {
+            self.bytes += name.len() + rest.len();
+            self.known.insert(name.into(), rest.into());
+        }
+    }
+
+    fn forget(&mut self, name: &[u8]) {
+        self.here.remove(name);
+        if let Some(rest) = self.known.remove(name) {
+            self.bytes -= name.len() + rest.len();
+        }
+    }
+}
+
+/// A message.
+pub(super) fn message(tag: u8, parts: &[&[u8]], out: &mut BytesMut) {
+    out.put_u8(tag);
+    out.put_u32(4 + parts.iter().map(|part| part.len()).sum::<usize>() as u32);
+    for part in parts {
+        out.put_slice(part);
+    }
+}
+
+fn close(name: &[u8], out: &mut BytesMut) {
+    message(b'C', &[b"S", name, &[0]], out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(name: &str, sql: &str) -> Vec<u8> {
+        let mut out = BytesMut::new();
+        message(b'P', &[name.as_bytes(), &[0], sql.as_bytes(), &[0, 0, 0]], &mut out);
+        out.to_vec()
+    }
+
+    fn bind(name: &str) -> Vec<u8> {
+        let mut out = BytesMut::new();
+        message(b'B', &[b"portal\0", name.as_bytes(), &[0; 7]], &mut out);
+        out.to_vec()
+    }
+
+    fn sent(statements: &mut Statements, whole: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let renamed = statements.rename(whole[0], whole.len(), whole).unwrap();
+        let rest = &whole[renamed.replaced..];
+        (renamed.hidden.to_vec(), [&renamed.head[..], rest].concat())
+    }
+
+    #[test]
+    fn a_statement_is_prepared_anew_where_it_is_missing() {
+        let mut statements = Statements::default();
+        let (hidden, first) = sent(&mut statements, &parse("s0", "select 1"));
+        assert_eq!(first, parse("t:s0", "select 1"));
+        assert_eq!(hidden, b"C\0\0\0\x0aSt:s0\0");
+        assert_eq!(sent(&mut statements, &bind("s0")), (vec![], bind("t:s0")), "it is here");
+        statements.elsewhere();
+        let (hidden, again) = sent(&mut statements, &bind("s0"));
+        assert_eq!(again, bind("t:s0"));
+        assert_eq!(hidden, [&b"C\0\0\0\x0aSt:s0\0"[..], &parse("t:s0", "select 1")].concat());
+        assert!(sent(&mut statements, &bind("s0")).0.is_empty());
+        let mut gone = BytesMut::new();
+        message(b'C', &[b"Ss0\0"], &mut gone);
+        sent(&mut statements, &gone);
+        statements.elsewhere();
+        assert_eq!(sent(&mut statements, &bind("s0")), (vec![], bind("t:s0")), "the server says that there is none");
+        assert_eq!(statements.bytes, 0);
+    }
+
+    #[test]
+    fn nobody_meets_what_another_prepared_without_a_name() {
+        let mut statements = Statements::default();
+        assert_eq!(sent(&mut statements, &bind("")), (vec![], bind("t:")), "there is no such statement");
+        assert_eq!(sent(&mut statements, &parse("", "select 2")), (vec![], parse("", "select 2")));
+        assert_eq!(sent(&mut statements, &bind("")), (vec![], bind("")));
+        statements.elsewhere();
+        let (hidden, again) = sent(&mut statements, &bind(""));
+        assert!(hidden.ends_with(&parse("", "select 2")) && again == bind(""));
+        assert_eq!(sent(&mut statements, &bind("sg1")).1, bind("t:sg1"), "nor what the pool did");
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut statements = Statements::default();
+        for name in 0..3000 {
+            sent(&mut statements, &parse(&name.to_string(), &"x".repeat(2000)));
+        }
+        assert!(statements.known.len() <= MOST && statements.bytes <= MOST_BYTES);
+        for noise in [&b"P"[..], b"P\0\0\0\x09abc", b"B\0\0\0\x09ab\0c", b"D\0\0\0\x05S", b"E\0\0\0\x09\0\0\0\0\0"] {
+            assert_eq!(statements.rename(noise[0], 10, noise), None);
+        }
+    }
+}
