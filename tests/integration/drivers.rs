@@ -4,19 +4,19 @@
 
 use std::{path::PathBuf, process::Stdio, time::Duration};
 
-use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
 use crate::support::{
     gateway::Gateway,
     postgres::{PASSWORD, Postgres},
+    sha256,
 };
 
 /// The consumer's key, in the place of the password in an application's `DATABASE_URL`.
 const KEY: &str = "sg_the-key-of-an-application";
 
 /// Four times what the slowest file takes.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 #[tokio::test]
 async fn every_type_and_value_is_what_pg_gets_over_tcp() {
@@ -54,7 +54,7 @@ async fn kysely_sees_the_same_over_tcp_http_and_websocket() {
 }
 
 fn config(server: &Postgres) -> String {
-    let hash: String = Sha256::digest(KEY).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = sha256(KEY);
     let (port, app) = (server.port, server.url());
     format!(
         r#"

@@ -12,6 +12,7 @@
     reason = "helpers of tests are tests: what they cannot go on without ends them"
 )]
 
+mod access;
 mod bench;
 mod clients;
 mod crowd;
@@ -33,6 +34,7 @@ mod replicas;
 mod roles;
 mod rooms;
 mod sisters;
+mod statements;
 mod streaming;
 mod support;
 mod swaps;
