@@ -48,6 +48,7 @@ mod settings;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod tunnels;
 mod watch;
 
 pub mod answer;
@@ -68,6 +69,7 @@ pub use drain::{Drain, Hold};
 pub use limits::{ConnectionLimits, Permit, Refused};
 pub use request_body::{BodyError, RequestBody};
 pub use settings::Settings;
+pub use tunnels::{Entered, Tunnels};
 
 pub use crate::net::TlsInfo;
 

@@ -37,6 +37,7 @@ mod supervisor;
 mod template;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 mod worker;
 
 pub use alerts::Alerts;

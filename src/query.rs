@@ -38,6 +38,7 @@ mod problem;
 mod request;
 mod stream;
 mod table;
+pub mod tunnel;
 mod value;
 mod writer;
 
@@ -117,13 +118,13 @@ pub async fn answer(
     find: impl FnOnce(&Wanted) -> Result<Database, BackendError>,
 ) -> Response {
     let Asked { settings, cors, context, below, identity, wanted, deadline, holder, trace } = asked;
-    let Some(codings) = Codings::of(request.headers(), settings.compress) else {
-        let unacceptable = Problem::not_acceptable("send Accept-Encoding with gzip, zstd or identity");
-        return refused(settings.dialect, &request, below, unacceptable.into_response());
-    };
     if let Err(foreign) = cors::check(request.headers(), &context.authority, context.peer.tls.is_some(), cors) {
         return refused(settings.dialect, &request, below, foreign.into_response());
     }
+    let Some(codings) = Codings::of(request.headers(), settings.compress) else {
+        let problem = Problem::not_acceptable("send Accept-Encoding with gzip, zstd or identity");
+        return refused(settings.dialect, &request, below, problem.into_response());
+    };
     let allowed = Allowed::of(settings, identity.map(|identity| &*identity.grant), deadline);
     let row = usize::try_from(allowed.bounds.bytes).unwrap_or(usize::MAX);
     let limits = Limits { row, trace: settings.trace_comment.then_some(trace) };

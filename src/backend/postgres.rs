@@ -39,6 +39,7 @@ mod messages;
 mod params;
 mod plan;
 mod running;
+mod session;
 mod settings;
 mod startup;
 mod statement;
@@ -71,6 +72,8 @@ use crate::{
 pub use connection::PostgresConnection;
 pub use failure::{PostgresFailure, PostgresSettingsError, Violation};
 pub(crate) use running::{Running, Step};
+pub(in crate::backend) use session::begin as begin_session;
+pub(crate) use session::{Cut, Cutter, HEADER, Session, Term};
 
 /// Makes and mends connections to one database as one role.
 pub struct Postgres {

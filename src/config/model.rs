@@ -23,7 +23,7 @@ pub use pool::{
 };
 pub use route::{
     Access, Cors, Dialect, HostHeader, Limit, LimitKey, NamedBy, Open, Priority, Proxy, Query, Redirect, Respond,
-    Route, Upstream, UpstreamTls,
+    Route, TunnelAuth, Upstream, UpstreamTls,
 };
 
 use super::value::{Secret, Size, Span, address, networks, word};

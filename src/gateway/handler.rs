@@ -10,9 +10,11 @@ use super::{
     generation::{Fixed, Generation, Moved, RouteEntry, Target},
     listeners::Listening,
     shared::Shared,
+    tunnel::{self, Door},
 };
 use crate::{
     access::{Denied, Full, Identity, Shown},
+    config::model::Query,
     edge::{self, Body, Context, Handler, Refusal, Request, RequestBody, Response, answer},
     limit::{Caller, Refused, RouteLimits, Tally},
     observe::{access_log::Lines, trace::TRACEPARENT},
@@ -133,7 +135,7 @@ impl Walk {
     /// no more room than its own target needs.
     async fn answer(
         &self,
-        generation: &Generation,
+        generation: &Arc<Generation>,
         request: &mut Request,
         asked: &Asked<'_>,
         entry: &mut Entry,
@@ -142,6 +144,11 @@ impl Walk {
             Ok(route) => route,
             Err(response) => return *response,
         };
+        if let Some(settings) = tunnel::asked(generation, route, request) {
+            return self
+                .tunnel(generation, (route, settings), request, asked, entry)
+                .unwrap_or_else(|refusal| *refusal);
+        }
         let origin = request.headers().get(header::ORIGIN).cloned();
         let mut standing = Standing::default();
         let mut response = match self.admit(generation, route, request, asked, entry, &mut standing) {
@@ -226,6 +233,49 @@ impl Walk {
             entry.called_by(identity.clone());
         }
         Ok(identity)
+    }
+
+    /// A tunnel's client says who it is when it is open.
+    fn tunnel(
+        &self,
+        generation: &Arc<Generation>,
+        (route, settings): (&RouteEntry, &Query),
+        request: &mut Request,
+        asked: &Asked<'_>,
+        entry: &mut Entry,
+    ) -> Result<Response, Box<Response>> {
+        if let Some(refusal) = self.shared.overload.refusal(route, entry) {
+            return Err(refusal.into());
+        }
+        let caller = Caller { address: asked.client, consumer: None, headers: request.headers() };
+        if let Err(refused) = route.limits.check_before_access(&caller, &mut Tally::default()) {
+            entry.reason = Some("rate-limit");
+            return Err(too_many(&refused).into());
+        }
+        let opening = query::tunnel::Opening {
+            tunnels: self.shared.tunnels.clone(),
+            sessions: self.shared.sessions.clone(),
+            holder: Holder { route: route.name.clone(), request: entry.id, ..Holder::default() },
+            patience: route.deadline,
+            settings,
+            cors: route.cors.as_ref(),
+            context: asked.context,
+            open: route.admission.is_open(),
+            trusted: asked.trusted,
+        };
+        let door = |wanted| Door {
+            shared: self.shared.clone(),
+            generation: generation.clone(),
+            route: generation.routes.iter().position(|entry| std::ptr::eq(entry, route)).unwrap_or_default(),
+            headers: request.headers().clone(),
+            client: asked.client,
+            peer: asked.context.peer.clone(),
+            wanted,
+        };
+        let refused = query::tunnel::check(request, &opening);
+        let wanted = refused.inspect_err(|_| entry.reason = Some("tunnel"))?;
+        let door = door(wanted);
+        query::tunnel::open(take(request), &opening, door)
     }
 
     fn denied(&self, denied: Denied, client: IpAddr, entry: &mut Entry) -> Response {

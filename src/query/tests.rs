@@ -331,6 +331,7 @@ impl Gateway {
             read_only: false,
             compress: true,
             trace_comment: false,
+            ..serde_json::from_value(json!({"dialect": "json", "pool": "test"})).unwrap()
         };
         Self { backend: Sqlite::new(&url, &SqliteTuning::default()).unwrap(), settings, _dir: dir }
     }

@@ -35,3 +35,4 @@ mod streaming;
 mod support;
 mod swaps;
 mod templates;
+mod tunnel;

@@ -9,7 +9,7 @@ use std::{
 const NO_ROOMS: [&str; 3] = ["lib", "main", "fuzz"];
 
 /// Crates and modules of them, and the only places that may name them.
-const OWNED: [(&str, &[&str]); 17] = [
+const OWNED: [(&str, &[&str]); 18] = [
     ("figment", &["config"]),
     ("toml_edit", &["config"]),
     ("tracing_subscriber", &["observe", "config/check"]),
@@ -26,6 +26,7 @@ const OWNED: [(&str, &[&str]); 17] = [
     ("postgres_protocol", &["backend/postgres"]),
     ("rusqlite", &["backend/sqlite"]),
     ("governor", &["limit"]),
+    ("tokio_tungstenite", &["query/tunnel"]),
     ("clap", &["cli"]),
 ];
 

@@ -7,7 +7,7 @@ use http::{HeaderValue, Method};
 use super::{Check, syntax};
 use crate::config::{
     key,
-    model::{Access, BackendKind, Cors, Dialect, NamedBy, Per, Pool, Query, Redirect, Respond, Route},
+    model::{Access, BackendKind, Cors, Dialect, NamedBy, Per, Pool, Query, Redirect, Respond, Route, TunnelMode},
     value::Size,
     words,
 };
@@ -95,6 +95,7 @@ impl Check<'_> {
         self.number(format!("{at}.query.max_rows"), query.max_rows, 1, u64::MAX);
         self.number(format!("{at}.query.max_batch"), query.max_batch, 1, 1 << 20);
         self.size(format!("{at}.query.max_response"), query.max_response, Size(1), Size(u64::MAX));
+        self.tunnel(at, query);
         let takes_a_body = route.max_body.is_none_or(|size| size > Size(0));
         self.unless(takes_a_body, format!("{at}.max_body"), "must be more than 0B: a query is a body");
         let message = "a query route says who may call: `access = [\"CONSUMER\", …]`, or `access = \"open\"` for anyone \
@@ -162,6 +163,26 @@ impl Check<'_> {
             let message = format!("`{name}` has the role `{role}`, which is none of `pool.{pool_name}.roles`");
             self.unless(pool.roles.contains_key(role), format!("{at}.access[{index}]"), message);
         }
+    }
+
+    fn tunnel(&mut self, at: &str, query: &Query) {
+        let key = format!("{at}.query.tunnel");
+        let pool = self.config.pool.get(&query.pool);
+        let why = if query.dialect != Dialect::Neon {
+            Some("a tunnel is of the dialect `neon`")
+        } else if pool.is_some_and(|pool| pool.backend != BackendKind::Postgres) {
+            Some("the pool is not of PostgreSQL, whose protocol a tunnel speaks")
+        } else if pool.is_some_and(|pool| pool.behind_pgbouncer) {
+            Some("PgBouncer stands before the pool, and shares sessions out by itself: a tunnel needs one of its own")
+        } else if query.read_only {
+            Some("the route is read only, to which a tunnel cannot be held: grant less to the pool's role instead")
+        } else {
+            None
+        };
+        if let Some(why) = why.filter(|_| query.tunnel.is_some_and(|mode| mode != TunnelMode::Off)) {
+            self.wrong(key, why);
+        }
+        self.positive(&format!("{at}.query"), &[("tunnel_idle", query.tunnel_idle)]);
     }
 
     fn respond(&mut self, at: &str, respond: &Respond) {

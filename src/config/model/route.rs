@@ -7,8 +7,8 @@ use serde::{
     de::{self, value::SeqAccessDeserializer},
 };
 
-use super::default_body;
-use crate::config::value::{Rate, Size, Span, word};
+use super::{BackendKind, Pool, TunnelMode, default_body};
+use crate::config::value::{Rate, Size, Span, maybe_word, word};
 
 /// `[[route]]`: a match and exactly one target. All keys are live.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -125,6 +125,20 @@ pub struct Query {
     /// Every request of the route is read only, whatever it says. Default false.
     #[serde(default)]
     pub read_only: bool,
+    /// For how long a WebSocket tunnel holds a connection (dialect `neon`): `session`, `transaction`, or `off`. Default `session`,
+    /// but `off` where the pool is not PostgreSQL, PgBouncer stands before it, or the route is read only.
+    #[serde(default, deserialize_with = "maybe_word")]
+    pub tunnel: Option<TunnelMode>,
+    /// How a tunnel's client shows who it is: `password`, its key or token in clear text within TLS; or `scram`, for consumers
+    /// that have a `scram`. Default `password`.
+    #[serde(default, deserialize_with = "word")]
+    pub tunnel_auth: TunnelAuth,
+    /// Longest silence on a tunnel. Default 10m.
+    #[serde(default = "ten_minutes")]
+    pub tunnel_idle: Span,
+    /// Longest life of a tunnel; 0s: no bound. Default 1h.
+    #[serde(default = "hour")]
+    pub tunnel_lifetime: Span,
     /// Each statement is followed by a comment with the request's `traceparent`; it then has no name at the server.
     /// (PostgreSQL) Default false.
     #[serde(default)]
@@ -160,6 +174,17 @@ pub enum Dialect {
     Json,
     /// That of the drivers for Neon's databases, of PostgreSQL.
     Neon,
+}
+
+/// How a tunnel's client shows who it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TunnelAuth {
+    /// By its key or token, in clear text within TLS.
+    #[default]
+    Password,
+    /// By SCRAM-SHA-256, against the consumer's verifier.
+    Scram,
 }
 
 /// Target of a proxy route.
@@ -386,6 +411,17 @@ impl From<NamedBy> for String {
     }
 }
 
+impl Query {
+    /// For how long a tunnel to `pool` holds a connection.
+    pub fn tunnel_to(&self, pool: &Pool) -> TunnelMode {
+        let possible = self.dialect == Dialect::Neon
+            && pool.backend == BackendKind::Postgres
+            && !pool.behind_pgbouncer
+            && !self.read_only;
+        self.tunnel.filter(|_| possible).unwrap_or(if possible { TunnelMode::Session } else { TunnelMode::Off })
+    }
+}
+
 impl Route {
     /// Largest request body, or none for no limit.
     pub fn body_limit(&self) -> Option<Size> {
@@ -439,6 +475,10 @@ fn five_seconds() -> Span {
 
 fn ten_seconds() -> Span {
     Span::secs(10)
+}
+
+fn ten_minutes() -> Span {
+    Span::secs(600)
 }
 
 fn half_minute() -> Span {
