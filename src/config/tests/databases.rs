@@ -121,7 +121,7 @@ fn the_neon_dialect_is_postgresqls_and_its_connection_string_names_the_database(
         "route[3].query.dialect: dialect `neon` is PostgreSQL's, and `pool.lite` is not",
         "route[4].query.dialect: dialect `neon` is PostgreSQL's, and `pool.lite` is not",
         "route[4].query.endpoints.DB: is the first label of a host: 1 to 63 small letters, digits, `-` and `_`",
-        "route[4].query.endpoints.two: there is no pool `non`; there are `lite`, `main` and `many`",
+        "route[4].query.endpoints.two: there is no pool `non`; there is `lite`, `main` and `many`",
         "route[5].query.database: dialect `neon` has the database's name in the connection string",
         "route[6].exact: drivers of dialect `neon` send to `/sql`: end with it, or give `path`, below which it is",
         "route[7].query.endpoints: are for dialect `neon`: a `json` request has no connection string to name one",

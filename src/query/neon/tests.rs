@@ -11,7 +11,8 @@ use crate::{
 };
 
 fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-    let header = |(name, value): &(&'static str, &'static str)| (name.parse().unwrap(), HeaderValue::from_static(value));
+    let header =
+        |(name, value): &(&'static str, &'static str)| (name.parse().unwrap(), HeaderValue::from_static(value));
     pairs.iter().map(header).collect()
 }
 
@@ -33,9 +34,21 @@ async fn refusals_keep_their_status_and_headers_but_for_bad_credentials() {
     let string = |value| [("neon-connection-string", value)];
     let no_password = "missing authentication credentials: required password";
     for (path, method, pairs, status, expected) in [
-        ("/a/sql", Method::POST, &string("postgres://x:wrong@h/d")[..], 401, "password authentication failed for user 'x'"),
+        (
+            "/a/sql",
+            Method::POST,
+            &string("postgres://x:wrong@h/d")[..],
+            401,
+            "password authentication failed for user 'x'",
+        ),
         ("/a/sql", Method::POST, &string("postgres://x@h/d"), 401, no_password),
-        ("/a/sql", Method::POST, &[string("postgres://x@h/d")[0], ("authorization", "Bearer y")], 401, "password authentication failed for user 'x'"),
+        (
+            "/a/sql",
+            Method::POST,
+            &[string("postgres://x@h/d")[0], ("authorization", "Bearer y")],
+            401,
+            "password authentication failed for user 'x'",
+        ),
         ("/a/sql", Method::POST, &[], 401, "invalid header: neon-connection-string"),
         ("/a/sql", Method::GET, &[], 401, "query is not supported"),
         ("/a/b", Method::POST, &string("postgres://x:wrong@h/d"), 401, "query is not supported"),
@@ -49,7 +62,11 @@ async fn refusals_keep_their_status_and_headers_but_for_bad_credentials() {
         assert_eq!(retold.headers()[header::RETRY_AFTER], "7");
         assert_eq!(retold.headers()[header::CONTENT_TYPE], "application/json");
         let (answered, said) = told(retold).await;
-        assert_eq!((answered, &said["message"]), (if status == 401 { 400 } else { status }, &json!(expected)), "{method} {path}");
+        assert_eq!(
+            (answered, &said["message"]),
+            (if status == 401 { 400 } else { status }, &json!(expected)),
+            "{method} {path}"
+        );
         assert_eq!(said.as_object().unwrap().len(), 17);
     }
 }
@@ -66,7 +83,9 @@ fn the_password_is_what_tells_who_calls_unless_there_is_an_authorization() {
 
 #[test]
 fn a_consumer_with_a_role_calls_itself_by_that_or_by_its_own_name() {
-    let desk = Identity::of("desk", Grant { role: Some("clerk".into()), ..Grant::default() });
+    let mut grant = Grant::default();
+    grant.role = Some("clerk".into());
+    let desk = Identity::of("desk", grant);
     let free = Identity::of("app", Grant::default());
     assert!(answers_to(&desk, "desk") && answers_to(&desk, "clerk"));
     assert!(!answers_to(&desk, "Clerk") && !answers_to(&desk, "app") && !answers_to(&desk, ""));
