@@ -64,6 +64,7 @@ pub(super) fn status(shared: &Shared) -> Value {
         "upstreams": upstreams(&generation),
         "tunnels": shared.tunnels.open(),
         "limits": generation.limits.iter().map(|(name, limiter)| (name.clone(), json!({ "keys": limiter.len() }))).collect::<Map<_, _>>(),
+        "issuers": generation.issuers(),
         "plugins": plugins(shared),
         "census": census(shared),
         "access_log": { "dropped": shared.access_log.dropped() },

@@ -3,6 +3,7 @@
 //! those who use them, and their findings join this report.
 
 mod consumer;
+mod issuer;
 pub(super) mod listener;
 mod pool;
 mod process;
@@ -45,6 +46,7 @@ pub(super) fn check_with(config: &Config, secrets: &Revealed, doubtful: &BTreeSe
     check.replicas();
     check.upstreams();
     check.limits();
+    check.issuers();
     check.consumers();
     check.routes();
     check.findings
@@ -120,12 +122,13 @@ impl Check<'_> {
     /// Names of tables go into logs, labels of figures, and addresses of the admin API.
     fn names(&mut self) {
         let config = self.config;
-        let tables: [(&str, Vec<&String>); 6] = [
+        let tables: [(&str, Vec<&String>); 7] = [
             ("listener", config.listener.keys().collect()),
             ("plugin", config.plugin.keys().collect()),
             ("pool", config.pool.keys().collect()),
             ("upstream", config.upstream.keys().collect()),
             ("limit", config.limit.keys().collect()),
+            ("issuer", config.issuer.keys().collect()),
             ("consumer", config.consumer.keys().collect()),
         ];
         for (table, names) in tables {

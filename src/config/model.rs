@@ -5,6 +5,7 @@
 
 mod consumer;
 mod edge;
+mod issuer;
 mod plugin;
 mod pool;
 mod route;
@@ -14,8 +15,9 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use consumer::{Consumer, Queries, TunnelMode};
-pub use edge::{Http2, HttpsRedirect, Listener, SelfSigned, Tls, TlsPair, TlsVersion, UnknownSni};
+pub use consumer::{Claim, Consumer, Queries, Tokens, TunnelMode};
+pub use edge::{ClientCertificates, Http2, HttpsRedirect, Listener, SelfSigned, Tls, TlsPair, TlsVersion, UnknownSni};
+pub use issuer::{Algorithm, Issuer};
 pub use plugin::{NativeOnly, Plugin, PluginPolicy, PolicyRef};
 pub use pool::{
     BackendKind, Backoff, Breaker, IdleOrder, LoginRole, Per, Pool, PoolSize, Replicas, Reset, SqliteTuning,
@@ -52,6 +54,8 @@ pub struct Config {
     pub upstream: BTreeMap<String, Upstream>,
     /// Rate limits, by name.
     pub limit: BTreeMap<String, Limit>,
+    /// Who signs tokens, by name.
+    pub issuer: BTreeMap<String, Issuer>,
     /// Authenticated callers, by name.
     pub consumer: BTreeMap<String, Consumer>,
     /// Matches and their targets.

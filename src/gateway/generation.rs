@@ -14,6 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
+use tokio::time::Instant;
 
 use super::{
     pools::{Changes, Plan, PoolEntry},
@@ -22,7 +23,7 @@ use super::{
     template::Template,
 };
 use crate::{
-    access::{Admission, Consumers},
+    access::{Admission, Consumers, SourceStatus},
     config::{
         Finding, Loaded,
         model::{Config, Cors, Dialect, Priority, Query, Redirect, Respond, Route},
@@ -153,6 +154,16 @@ impl Generation {
         &self.loaded.config
     }
 
+    /// Has the keys of issuers read anew where it is time. Called a few times a second, on the background.
+    pub(super) fn look_after_issuers(&self) {
+        self.consumers.look(Instant::now());
+    }
+
+    /// How the keys of issuers are.
+    pub fn issuers(&self) -> BTreeMap<String, SourceStatus> {
+        self.consumers.issuers()
+    }
+
     /// Every pool there is at this moment, by name; those of a template are called `TEMPLATE:DATABASE`.
     pub fn all_pools(&self) -> BTreeMap<String, PoolEntry> {
         let made = self.templates.values().flat_map(|template| template.pools());
@@ -175,8 +186,8 @@ impl Draft {
     ) -> Self {
         let nobody = Consumers::default();
         let known = before.map_or(&nobody, |before| &before.consumers);
-        let consumers = Consumers::build_after(&config.consumer, known).unwrap_or_else(|errors| {
-            wrong.extend(errors.into_iter().map(|error| Finding::new("consumer", error.to_string())));
+        let consumers = Consumers::build_after(config, known).unwrap_or_else(|errors| {
+            wrong.extend(errors.into_iter().map(|error| Finding::new(error.key(), error.to_string())));
             Consumers::default()
         });
         let table = RouteTable::build(&config.route).unwrap_or_else(|errors| {

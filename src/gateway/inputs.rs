@@ -98,5 +98,11 @@ fn named_by(config: &Config) -> Vec<PathBuf> {
     let plugins = config.plugin.values().map(|plugin| plugin.path.clone());
     let pools = config.pool.values().filter_map(|pool| pool.tls.ca.clone());
     let upstreams = config.upstream.values().filter_map(|upstream| upstream.tls.ca.clone());
-    certificates.chain(plugins).chain(pools).chain(upstreams).collect()
+    let clients =
+        config.listener.values().filter_map(|listener| Some(listener.client_certificates.as_ref()?.ca.clone()));
+    let issuers = config.issuer.values().flat_map(|issuer| {
+        let keys = (!issuer.is_remote()).then(|| PathBuf::from(&issuer.jwks));
+        keys.into_iter().chain(issuer.tls.ca.clone())
+    });
+    certificates.chain(plugins).chain(pools).chain(upstreams).chain(clients).chain(issuers).collect()
 }

@@ -12,11 +12,14 @@
     reason = "helpers of tests are tests: what they cannot go on without ends them"
 )]
 
+mod access;
 mod bench;
 mod clients;
 mod crowd;
+mod drivers;
 mod edge;
 mod faults;
+mod guide;
 mod hostile;
 mod metrics;
 mod neon;
@@ -31,6 +34,7 @@ mod replicas;
 mod roles;
 mod rooms;
 mod sisters;
+mod statements;
 mod streaming;
 mod support;
 mod swaps;
