@@ -1,5 +1,7 @@
 //! Queries over HTTP: a dialect's request becomes [`Work`], its steps become an answer.
 //!
+//! There are two dialects: `json`, of which this page tells, and `neon` (`neon.rs`), of the drivers for Neon's databases.
+//!
 //! The `json` dialect is our own. `POST` with `Content-Type: application/json` and
 //! `{"sql": "select …", "params": […], "read_only": true}`, or several statements in one transaction:
 //! `{"batch": [{"sql", "params"}, …], "isolation": "serializable", "read_only": true}`, where isolation is one of

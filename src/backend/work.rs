@@ -237,3 +237,25 @@ pub struct Limits {
     /// Told to the server in a comment behind each statement, which then has no name there. PostgreSQL alone hears it.
     pub trace: Option<Trace>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_rendered_once_each_way() {
+        let column = Column { name: "a".into(), type_name: None, shape: Shape::Text, origin: Origin::default() };
+        let columns: Columns = [column].into_iter().collect();
+        let render = |rendering, mark: u8| {
+            let rendered = columns.rendered(rendering, |columns, out| {
+                out.push(mark);
+                out.extend_from_slice(columns[0].name.as_bytes());
+            });
+            rendered.to_vec()
+        };
+        assert_eq!(render(Rendering::Neon, b'1'), b"1a");
+        assert_eq!(render(Rendering::Neon, b'2'), b"1a");
+        assert_eq!(render(Rendering::Json, b'3'), b"3a");
+        assert_eq!(render(Rendering::Neon, b'4'), b"1a");
+    }
+}

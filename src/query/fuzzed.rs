@@ -1,5 +1,6 @@
 //! What is read here of strangers' bytes, for [`crate::fuzz`].
 
+pub use super::neon::fuzzed::{connection_string, neon_body};
 use super::{request, value::Cells};
 use crate::backend::{Cell, Shape};
 

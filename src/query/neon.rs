@@ -13,7 +13,11 @@
 mod body;
 mod connection;
 mod failure;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzzed;
 mod head;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::borrow::Cow;
