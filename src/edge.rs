@@ -51,6 +51,7 @@ mod settings;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod tunnels;
 mod watch;
 
 pub mod answer;
@@ -71,6 +72,7 @@ pub use drain::{Drain, Hold};
 pub use limits::{ConnectionLimits, Permit, Refused};
 pub use request_body::{BodyError, RequestBody};
 pub use settings::Settings;
+pub use tunnels::{Entered, Tunnels};
 
 pub use crate::net::TlsInfo;
 

@@ -6,13 +6,14 @@
 //! `read-uncommitted`, `read-committed`, `repeatable-read` and `serializable`. A route may make all its requests read only. The
 //! answer is
 //! `{"columns": [{"name", "type"}], "rows": [[…]], "command", "row_count"}`, for a batch `{"results": […]}`; or, to
-//! `Accept: application/x-ndjson`, a line for each row between one with the columns and one with the command.
+//! `Accept: application/x-ndjson`, a line for each row between one with the columns and one with the command; or, to
+//! `Accept: text/csv`, one result's names and rows as CSV. Its bytes are compressed for who asks (`compress.rs`).
 //!
 //! **When things go wrong.** Up to 256 KiB of an answer are held back, so that an error has its status: 400 for what the caller
 //! or the statement got wrong, 409 for a conflict that is worth another try, 413, 502 for a lost connection, 503 for no
 //! connection or a database that takes no writes, 504 for the deadline, 507 for an answer larger than the route allows.
 //! `"retryable": true` says that the same request may succeed, `"outcome": "unknown"` that nobody knows whether it was done.
-//! Behind the head, a JSON body breaks off, which is no JSON; lines end with `{"error": …}`, and without a last line the answer
+//! Behind the head, a JSON body breaks off, which is no JSON, and so does CSV; lines end with `{"error": …}`, and without a last line the answer
 //! is cut short too.
 //!
 //! A page of another origin needs the route's leave; over plain HTTP, so does one of the gateway's own name (`cors.rs`).
@@ -20,84 +21,214 @@
 //! A request has 65,535 parameters at most; arrays and objects among them are held as text. An answer is made as it is taken, in
 //! bounded memory. It stops its statement when the client leaves or the deadline passes.
 //!
-//! **Left out**: compression, paging, named parameters, prepared queries.
+//! **Left out**: paging, named parameters, prepared queries.
 
+mod accept;
 mod array;
+mod compress;
 mod cors;
+mod csv;
+mod document;
 mod escape;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzzed;
+mod lines;
+mod neon;
 mod problem;
 mod request;
 mod stream;
+mod table;
+pub mod tunnel;
 mod value;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
+use std::{
+    borrow::Cow,
+    sync::{Arc, LazyLock},
+};
+
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
 use self::{
+    accept::{Codings, Shape, Shapes},
+    csv::Csv,
+    document::Document,
+    lines::Lines,
     problem::Problem,
-    stream::{Bounds, Steps},
-    writer::Form,
+    stream::{Bounds, Steps, respond},
 };
 use crate::{
+    access::{Grant, Identity},
     backend::{BackendError, Database, Limits, Work},
-    config::model::{Cors, Query},
+    config::model::{Cors, Dialect, Query},
     edge::{Context, Request, RequestBody, Response},
+    observe::trace::Trace,
     pool::Holder,
 };
 
 pub use cors::{allow_origin, preflight};
 
-/// Answers a query in the `json` dialect. Dropping the future, or the answer's body, stops the statement.
-///
-/// `find` gives the database; it is asked when all that can be wrong with the request itself has been found to be right.
-/// `deadline` covers everything to the last byte of the answer. The request body's limit is set by the caller; so are the
-/// answer's CORS headers ([`allow_origin`]).
-pub async fn json(
-    request: Request,
-    settings: &Query,
-    cors: Option<&Cors>,
-    context: &Context,
-    find: impl FnOnce() -> Result<Database, BackendError>,
-    deadline: Instant,
-    holder: Holder,
-) -> Response {
-    let row = settings.max_response.as_usize();
-    let start = |work| async move { find()?.start(work, deadline, holder, Limits { row }).await };
-    let checked = cors::check(request.headers(), &context.authority, context.peer.tls.is_some(), cors);
-    let answered = match checked {
-        Ok(()) => answer(request, settings, deadline, start).await,
-        Err(foreign) => Err(foreign),
-    };
-    answered.unwrap_or_else(Problem::into_response)
+/// What surrounds a query.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// The route's `query`.
+    pub settings: &'a Query,
+    /// The route's `cors`.
+    pub cors: Option<&'a Cors>,
+    /// The connection that it came on.
+    pub context: &'a Context,
+    /// The length of the route's own path, without a slash at its end.
+    pub below: usize,
+    /// Who asks, if that is known.
+    pub identity: Option<&'a Identity>,
+    /// Which database it is for, as far as its head says in any dialect.
+    pub wanted: Wanted,
+    /// When the last byte of the answer must have been taken.
+    pub deadline: Instant,
+    /// For whom a connection is held.
+    pub holder: Holder,
+    /// The trace that the request belongs to.
+    pub trace: Trace,
 }
 
-async fn answer<S: Steps, F: Future<Output = Result<S, BackendError>>>(
+/// Which database a request is for, beyond what its route says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The first label of the host in its connection string.
+    pub endpoint: Option<String>,
+    /// The database in its connection string.
+    pub database: Option<String>,
+    /// The login role, of a pool that is one for each.
+    pub role: Option<Arc<str>>,
+}
+
+/// Answers a query in its route's dialect. Dropping the future, or the answer's body, stops the statement.
+///
+/// `find` gives the database; it is asked when all that can be wrong with the request itself has been found to be right.
+/// The request body's limit is set by the caller; so are the answer's CORS headers ([`allow_origin`]).
+pub async fn answer(
     request: Request,
-    settings: &Query,
-    deadline: Instant,
+    asked: Asked<'_>,
+    find: impl FnOnce(&Wanted) -> Result<Database, BackendError>,
+) -> Response {
+    let Asked { settings, cors, context, below, identity, wanted, deadline, holder, trace } = asked;
+    if let Err(foreign) = cors::check(request.headers(), &context.authority, context.peer.tls.is_some(), cors) {
+        return refused(settings.dialect, &request, below, foreign.into_response());
+    }
+    let Some(codings) = Codings::of(request.headers(), settings.compress) else {
+        let problem = Problem::not_acceptable("send Accept-Encoding with gzip, zstd or identity");
+        return refused(settings.dialect, &request, below, problem.into_response());
+    };
+    let allowed = Allowed::of(settings, identity.map(|identity| &*identity.grant), deadline);
+    let row = usize::try_from(allowed.bounds.bytes).unwrap_or(usize::MAX);
+    let limits = Limits { row, trace: settings.trace_comment.then_some(trace) };
+    let start = |work, wanted: &Wanted| {
+        let found = find(wanted);
+        async move { found?.start(work, deadline, holder, limits).await }
+    };
+    let response = match settings.dialect {
+        Dialect::Json => {
+            let start = |work| start(work, &wanted);
+            json(request, &allowed, start).await.unwrap_or_else(Problem::into_response)
+        }
+        Dialect::Neon => neon::answer(request, below, &allowed, identity, wanted, start).await,
+    };
+    if settings.compress { compress::respond(response, codings).await } else { response }
+}
+
+/// What the route and the caller's grant allow together: of each bound the lesser.
+struct Allowed {
+    bounds: Bounds,
+    max_batch: usize,
+    read_only: bool,
+}
+
+impl Allowed {
+    fn of(settings: &Query, grant: Option<&Grant>, deadline: Instant) -> Self {
+        let (rows, bytes) = (settings.max_rows, settings.max_response.0);
+        let least = |bound: u64, own: Option<u64>| own.map_or(bound, |own| own.min(bound));
+        let bounds = Bounds {
+            rows: least(rows, grant.and_then(|grant| grant.max_rows)),
+            bytes: least(bytes, grant.and_then(|grant| grant.max_response)),
+            deadline,
+        };
+        let read_only = settings.read_only || grant.is_some_and(|grant| grant.read_only);
+        Self { bounds, max_batch: settings.max_batch, read_only }
+    }
+
+    /// The work, of which writes are refused if that is all that is allowed.
+    fn bound(&self, work: Work) -> Work {
+        if self.read_only { work.read_only() } else { work }
+    }
+}
+
+/// What a request carries within its dialect to say who calls: a key or a token, as one in `Authorization: Bearer` would be.
+pub fn secret(dialect: Dialect, headers: &HeaderMap) -> Option<Cow<'_, [u8]>> {
+    match dialect {
+        Dialect::Json => None,
+        Dialect::Neon => neon::secret(headers),
+    }
+}
+
+/// The answer to a request that needs neither database nor caller. `below` is as in [`Asked`].
+pub fn options(dialect: Dialect, request: &Request, below: usize) -> Option<Response> {
+    match dialect {
+        Dialect::Json => None,
+        Dialect::Neon => neon::options(request, below),
+    }
+}
+
+/// Gives an answer the request's number, where the dialect has a place for it.
+pub fn number(dialect: Dialect, request: u64, headers: &mut HeaderMap) {
+    /// So that numbers of two processes are not one.
+    static PROCESS: LazyLock<u64> = LazyLock::new(rand::random);
+    if dialect == Dialect::Neon {
+        neon::number(*PROCESS, request, headers);
+    }
+}
+
+/// A refusal that comes before the dialect (no access, too many requests, overload), in the dialect's own shape. `below` is as in
+/// [`Asked`].
+pub fn refused(dialect: Dialect, request: &Request, below: usize, refusal: Response) -> Response {
+    match dialect {
+        Dialect::Json => refusal,
+        Dialect::Neon => neon::refused(request, below, refusal),
+    }
+}
+
+async fn json<S: Steps, F: Future<Output = Result<S, BackendError>>>(
+    request: Request,
+    allowed: &Allowed,
     start: impl FnOnce(Work) -> F,
 ) -> Result<Response, Problem> {
     request::check_head(request.method(), request.headers())?;
-    let lines = request::wants_lines(request.headers());
-    let body = read(request.into_body(), deadline).await?;
-    let mut work = request::parse(&body, settings.max_batch)?;
-    drop(body);
-    if settings.read_only {
-        work = work.read_only();
+    let shapes = Shapes::of(request.headers());
+    if shapes.best(false).is_none() {
+        return Err(Problem::not_acceptable("an answer is application/json, application/x-ndjson or text/csv"));
     }
-    let form = match &work {
-        _ if lines => Form::Lines,
-        Work::Single(_) | Work::Read(_) => Form::Single,
-        Work::Batch(_) => Form::Batch,
+    let bounds = allowed.bounds;
+    let body = read(request.into_body(), bounds.deadline).await?;
+    let work = allowed.bound(request::parse(&body, allowed.max_batch)?);
+    drop(body);
+    let single = work.is_single();
+    let Some(shape) = shapes.best(!single) else {
+        return Err(Problem::not_acceptable("the answer to a batch is application/json or application/x-ndjson"));
     };
     let steps = start(work).await?;
-    stream::respond(steps, form, Bounds { rows: settings.max_rows, bytes: settings.max_response.0, deadline }).await
+    let mut response = match shape {
+        Shape::Document if single => respond(steps, Document::single(), bounds).await,
+        Shape::Document => respond(steps, Document::batch(), bounds).await,
+        Shape::Lines => respond(steps, Lines::new(), bounds).await,
+        Shape::Csv => respond(steps, Csv::new(), bounds).await,
+    }?;
+    response.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));
+    Ok(response)
 }
 
 async fn read(body: RequestBody, deadline: Instant) -> Result<Bytes, Problem> {

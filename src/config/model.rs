@@ -6,6 +6,7 @@
 mod consumer;
 mod edge;
 mod issuer;
+mod plugin;
 mod pool;
 mod route;
 
@@ -17,13 +18,14 @@ use serde::{Deserialize, Serialize};
 pub use consumer::{Claim, Consumer, Queries, Tokens, TunnelMode};
 pub use edge::{ClientCertificates, Http2, HttpsRedirect, Listener, SelfSigned, Tls, TlsPair, TlsVersion, UnknownSni};
 pub use issuer::{Algorithm, Issuer};
+pub use plugin::{NativeOnly, Plugin, PluginPolicy, PolicyRef};
 pub use pool::{
-    BackendKind, Backoff, Breaker, IdleOrder, NativeOnly, Per, Plugin, PluginPolicy, PolicyRef, Pool, PoolSize,
-    Replicas, Reset, SqliteTuning, Synchronous,
+    BackendKind, Backoff, Breaker, IdleOrder, LoginRole, Per, Pool, PoolSize, Replicas, Reset, SqliteTuning,
+    Synchronous,
 };
 pub use route::{
     Access, Cors, Dialect, HostHeader, Limit, LimitKey, NamedBy, Open, Priority, Proxy, Query, Redirect, Respond,
-    Route, Upstream, UpstreamTls,
+    Route, TunnelAuth, Upstream, UpstreamTls,
 };
 
 use super::value::{Secret, Size, Span, address, networks, word};
@@ -58,6 +60,13 @@ pub struct Config {
     pub consumer: BTreeMap<String, Consumer>,
     /// Matches and their targets.
     pub route: Vec<Route>,
+}
+
+impl Config {
+    /// The login role of a consumer, for pools that are one for each: as its `role` says, else its own name.
+    pub fn role_of<'a>(&'a self, consumer: &'a str) -> &'a str {
+        self.consumer.get(consumer).and_then(|consumer| consumer.role.as_deref()).unwrap_or(consumer)
+    }
 }
 
 /// `[server]`.

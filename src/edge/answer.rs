@@ -64,8 +64,13 @@ pub fn problem_with(status: StatusCode, title: &str, detail: &str, extra: Map<St
     let mut response = Response::new(Body::full(Value::Object(members).to_string()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, PROBLEM);
+    response.extensions_mut().insert(Explained(detail.to_owned()));
     response
 }
+
+/// The detail of a problem, with its answer, for who tells it in another shape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explained(pub String);
 
 /// A trailers-only gRPC answer: the status that fits, and the message in percent encoding.
 pub fn grpc(status: StatusCode, message: &str) -> Response {

@@ -19,16 +19,15 @@ use tokio::time::Instant;
 use super::{
     pools::{Changes, Plan, PoolEntry},
     shared::Shared,
+    source::{Place, Source},
     template::Template,
 };
 use crate::{
     access::{Admission, Consumers, SourceStatus},
-    backend::{BackendError, Database},
     config::{
         Finding, Loaded,
-        model::{Config, Cors, NamedBy, Priority, Query, Redirect, Respond, Route},
+        model::{Config, Cors, Dialect, Priority, Query, Redirect, Respond, Route},
     },
-    edge::Request,
     limit::{Limiter, RouteLimits},
     observe::figures::RouteFigures,
     policy,
@@ -76,17 +75,6 @@ pub(super) enum Target {
     Proxy { upstream: Arc<Upstream>, strip: Option<Box<str>> },
     Respond(Fixed),
     Redirect(Moved),
-}
-
-/// Where a query's database comes from.
-pub(super) enum Source {
-    One(Database),
-    /// The request names it: behind the first `path` bytes of its own path, or in a header.
-    Each {
-        template: Arc<Template>,
-        by: NamedBy,
-        path: usize,
-    },
 }
 
 /// A fixed answer.
@@ -217,6 +205,16 @@ impl Draft {
     }
 }
 
+impl RouteEntry {
+    /// The dialect of a query route.
+    pub(super) fn dialect(&self) -> Option<Dialect> {
+        match &self.target {
+            Target::Query { settings, .. } => Some(settings.dialect),
+            _ => None,
+        }
+    }
+}
+
 impl Prepared {
     /// Puts the generation in the place of the one that serves.
     pub(super) fn commit(self, shared: &Arc<Shared>) -> Arc<Generation> {
@@ -333,37 +331,27 @@ impl Parts<'_> {
 
 impl Parts<'_> {
     fn source(&self, route: &Route, query: &Query) -> Result<Source, String> {
-        if let Some(template) = self.pools.templates().get(&query.pool) {
-            let by = query.database.clone().ok_or("the pool is one for each database: say where a request names it")?;
-            let path = route.path.as_deref().unwrap_or_default().trim_end_matches('/').len();
-            return Ok(Source::Each { template: template.clone(), by, path });
+        let endpoint = |(label, pool): (&String, &String)| Ok((label.clone(), self.place(pool)?));
+        let pool = self.place(&query.pool)?;
+        let endpoints: BTreeMap<String, Place> = query.endpoints.iter().map(endpoint).collect::<Result<_, String>>()?;
+        let of_roles = pool.is_of_roles() || endpoints.values().any(Place::is_of_roles);
+        Ok(Source { pool, endpoints, below: below(route), named_by: query.database.clone(), of_roles })
+    }
+
+    fn place(&self, name: &str) -> Result<Place, String> {
+        let per = self.config.pool.get(name).and_then(|pool| pool.per);
+        if let (Some(template), Some(per)) = (self.pools.templates().get(name), per) {
+            return Ok(Place::many(name, per, template.clone()));
         }
-        let pool = self.pools.entries().get(&query.pool).ok_or_else(|| unknown("pool", &query.pool))?;
-        Ok(Source::One(pool.database.clone()))
+        self.pools.entries().get(name).map(|pool| Place::one(name, pool)).ok_or_else(|| unknown("pool", name))
     }
 }
 
-impl Source {
-    /// The name of the database that a request is for, where it has to name one; of a field that comes twice none, as others may
-    /// have read the other.
-    pub(super) fn name(&self, request: &Request) -> Option<String> {
-        let Self::Each { by, path, .. } = self else { return None };
-        let name = match by {
-            NamedBy::Path => request.uri().path().get(*path..)?.strip_prefix('/')?,
-            NamedBy::Header(name) => {
-                let mut values = request.headers().get_all(name.as_str()).iter();
-                values.next().filter(|_| values.next().is_none())?.to_str().ok()?
-            }
-        };
-        Some(name.to_owned())
-    }
-
-    /// The database of that name. A pool is made for it if there is none: only for a request that is sound otherwise.
-    pub(super) fn find(&self, name: Option<&str>) -> Result<Database, BackendError> {
-        match self {
-            Self::One(database) => Ok(database.clone()),
-            Self::Each { template, .. } => Ok(template.database(name.ok_or(BackendError::NoSuchDatabase)?)?),
-        }
+/// The length of a route's path, without a slash at its end; of a whole one, up to its last segment.
+fn below(route: &Route) -> usize {
+    match (&route.path, &route.exact) {
+        (Some(path), _) => path.trim_end_matches('/').len(),
+        (None, exact) => exact.as_deref().and_then(|path| path.rfind('/')).unwrap_or_default(),
     }
 }
 

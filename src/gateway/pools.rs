@@ -5,27 +5,25 @@
 //! while they stand on the same server.
 
 pub(super) mod budgets;
+pub(super) mod served;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
+use self::served::Served;
 use super::{
     generation::Generation,
-    replicas::{self, Turnover},
+    replicas::Turnover,
     servers::Terms,
     shared::Shared,
     template::{LONGEST_NAME, Pattern, Template},
 };
 use crate::{
-    backend::{Database, Kind, ReplicasStatus, postgres::Postgres, sqlite::Sqlite},
+    backend::{Database, Kind, ReplicasStatus, StatementsStatus, postgres::Postgres, sqlite::Sqlite},
     config::{
         Finding,
-        model::{self, Access, BackendKind, Config, Reset},
+        model::{self, BackendKind, Config},
     },
     policy::{self, Hook, Plugins, PolicyError},
     pool::{Backend, Budget, Operation, OperationError, Policies, PolicyChange, Pool, PoolSettings, PoolStatus},
@@ -42,8 +40,8 @@ pub struct PoolEntry {
     /// Its settings, with what the rest of the configuration makes of them.
     pub(super) effective: model::Pool,
     pub(super) identity: Identity,
-    /// Whose statements it has run since it was made; those that no key names are one.
-    pub(super) served: BTreeSet<String>,
+    /// Whose statements it has run since it was made.
+    pub(super) served: Served,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +49,7 @@ pub(super) struct Identity {
     backend: BackendKind,
     server: String,
     whole: String,
+    database: Option<String>,
 }
 
 /// A pool on its way out.
@@ -81,7 +80,7 @@ struct Planned {
     identity: Identity,
     ready: Ready,
     /// As [`PoolEntry::served`].
-    served: BTreeSet<String>,
+    served: Served,
 }
 
 /// The pools of a new generation, and what is to be done when it takes over.
@@ -111,6 +110,11 @@ impl PoolEntry {
     /// Its replicas at this moment, if it has some.
     pub fn replicas(&self) -> Option<ReplicasStatus> {
         self.database.replicas().map(|replicas| replicas.status())
+    }
+
+    /// What its statements have cost.
+    pub fn statements(&self) -> StatementsStatus {
+        self.database.kind().statements()
     }
 
     /// Does what an operator says to the pool.
@@ -146,7 +150,7 @@ impl Plan {
                     wrong.push(Finding::new(format!("pool.{name}.{key}"), error.to_string()));
                 }
             }
-            match Planned::of(name, settings, cores, consumers_of(config, name), before) {
+            match Planned::of(name, settings, cores, Served::by(config, name), before) {
                 Ok(planned) => pools.push(planned),
                 Err(error) => wrong.push(Finding::new(format!("pool.{name}"), error)),
             }
@@ -182,7 +186,7 @@ impl Plan {
             };
             match made {
                 Ok(kind) => {
-                    let database = Database::new(kind, effective.slow_query.0);
+                    let database = Database::new(kind, &effective);
                     changes.entries.insert(name, PoolEntry { database, effective, identity, served });
                 }
                 Err(error) => wrong.push(Finding::new(format!("pool.{name}"), error.to_string())),
@@ -205,6 +209,11 @@ impl Plan {
 }
 
 impl Identity {
+    /// What the server calls the database, if there is a server.
+    pub(super) fn database(&self) -> Option<&str> {
+        self.database.as_deref()
+    }
+
     /// Whether both are on one server.
     fn is_beside(&self, other: &Self) -> bool {
         self.backend == other.backend && self.server == other.server
@@ -213,12 +222,12 @@ impl Identity {
 
 impl Planned {
     /// A pool that has run the statements of more than one consumer since it was made resets every session: one may have left
-    /// there what another must not meet, and it cannot always be seen.
+    /// there what another must not meet, and it cannot always be seen. (Of a pool that is one for each role, each does.)
     fn of(
         name: &str,
         pool: &model::Pool,
         cores: u32,
-        mut served: BTreeSet<String>,
+        mut served: Served,
         before: Option<&Generation>,
     ) -> Result<Self, String> {
         // What tells whether secrets changed is taken before they are read for use: a change in between is seen at the next
@@ -226,17 +235,14 @@ impl Planned {
         let settings = PoolSettings::from_config(pool, cores);
         let (ready, identity) = ready(pool)?;
         if let Some(old) = before.and_then(|before| before.pools.get(name)).filter(|old| old.identity == identity) {
-            served.extend(old.served.iter().cloned());
+            served.extend(&old.served);
         }
         let template = before.and_then(|before| before.templates.get(name));
-        served.extend(template.filter(|old| old.identity == identity).map(|old| old.served()).unwrap_or_default());
-        let mut effective = pool.clone();
-        if served.len() > 1 {
-            effective.reset = Reset::Always;
-            if let Ready::Postgres(backend) = &ready {
-                backend.reset_always();
-            }
+        if let Some(old) = template.filter(|old| old.identity == identity) {
+            served.extend(&old.served());
         }
+        let mut effective = pool.clone();
+        served.keep_apart(served::EVERYBODY, &mut effective, &ready);
         Ok(Self { name: name.to_owned(), effective, settings, identity, ready, served })
     }
 }
@@ -359,7 +365,10 @@ pub(super) fn reconfigure(kind: &Kind, settings: PoolSettings, policies: PolicyC
                 pool.reconnect();
             }
         }
-        (Kind::Sqlite(pool), Ready::Sqlite(backend)) => pool.reconfigure(settings, policies, backend),
+        (Kind::Sqlite(pool), Ready::Sqlite(backend)) => {
+            let old = pool.backend();
+            pool.reconfigure(settings, policies, backend.replacing(&old));
+        }
         _ => {}
     }
 }
@@ -434,6 +443,14 @@ impl Ready {
             Self::Sqlite(backend) => Self::Sqlite(backend.of_database(name)),
         }
     }
+
+    /// The same as the role `name`; none if the template may not connect as that.
+    pub(super) fn of_role(&self, name: &str) -> Option<Self> {
+        match self {
+            Self::Postgres(backend) => backend.of_role(name).map(Self::Postgres),
+            Self::Sqlite(_) => None,
+        }
+    }
 }
 
 /// Drains a pool that nobody uses and no configuration names: that takes as long as its goodbyes.
@@ -479,26 +496,16 @@ fn ready(pool: &model::Pool) -> Result<(Ready, Identity), String> {
             let postgres = Postgres::new(pool).map_err(|error| error.to_string())?;
             let whole = postgres.identity();
             let server = whole.rsplit_once('/').and_then(|(left, _)| left.rsplit_once('@')).map_or("", |(_, at)| at);
-            let identity = Identity { backend: pool.backend, server: server.to_owned(), whole: whole.clone() };
+            let (server, database) = (server.to_owned(), Some(postgres.database().to_owned()));
+            let identity = Identity { backend: pool.backend, server, whole, database };
             Ok((Ready::Postgres(postgres), identity))
         }
         BackendKind::Sqlite => {
             let url = pool.url.reveal()?;
             let sqlite = Sqlite::new(&url, &pool.sqlite).map_err(|error| error.to_string())?;
-            Ok((Ready::Sqlite(sqlite), Identity { backend: pool.backend, server: url.clone(), whole: url }))
+            let sqlite = sqlite.noting(pool.statements);
+            let identity = Identity { backend: pool.backend, server: url.clone(), whole: url, database: None };
+            Ok((Ready::Sqlite(sqlite), identity))
         }
     }
-}
-
-/// Consumers whose statements a pool runs: each that a route names, and everybody unnamed as one.
-fn consumers_of(config: &Config, pool: &str) -> BTreeSet<String> {
-    let routes = config
-        .route
-        .iter()
-        .filter(|route| route.query.as_ref().is_some_and(|query| replicas::leads_to(config, &query.pool, pool)));
-    let names = routes.flat_map(|route| match &route.access {
-        Some(Access::Consumers(names)) => names.clone(),
-        Some(Access::Open(_)) | None => vec![String::new()],
-    });
-    names.collect()
 }

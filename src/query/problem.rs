@@ -16,9 +16,9 @@ use crate::{
 pub(super) struct Problem {
     pub(super) status: StatusCode,
     title: &'static str,
-    detail: String,
+    pub(super) detail: String,
     members: Map<String, Value>,
-    retry_after: Option<Duration>,
+    pub(super) retry_after: Option<Duration>,
     allow: Option<&'static str>,
 }
 
@@ -30,6 +30,11 @@ impl Problem {
     /// A request that is not as it should be.
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "Bad request", detail)
+    }
+
+    /// Nothing that the client accepts can be had.
+    pub(super) fn not_acceptable(detail: &'static str) -> Self {
+        Self::new(StatusCode::NOT_ACCEPTABLE, "Not acceptable", detail)
     }
 
     /// Adds a member.
@@ -123,6 +128,10 @@ impl From<BackendError> for Problem {
                     .retry_in(error.retry_after().unwrap_or(Duration::from_secs(1)))
             }
             BackendError::NoSuchDatabase => Self::new(StatusCode::NOT_FOUND, "No such database", error.to_string()),
+            BackendError::NoSuchEndpoint => Self::new(StatusCode::NOT_FOUND, "No such endpoint", error.to_string()),
+            BackendError::NoRole | BackendError::Forbidden => {
+                Self::new(StatusCode::FORBIDDEN, "Forbidden", error.to_string())
+            }
             BackendError::Unavailable(why) => {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
                 Self::new(status, "No connection to the database", why).retry_in(Duration::from_secs(1))

@@ -12,7 +12,7 @@ use serde::{
 
 /// Most parameters of a request, of all its statements together. It is as many as one statement of PostgreSQL can have; and
 /// they are held while the request waits for a connection, where many tiny ones weigh several times their text.
-const MOST_PARAMS: usize = u16::MAX as usize;
+pub(super) const MOST_PARAMS: usize = u16::MAX as usize;
 
 fn too_many() -> String {
     format!("a request may have {MOST_PARAMS} parameters at most")
@@ -34,20 +34,6 @@ pub(super) fn check_head(method: &Method, headers: &HeaderMap) -> Result<(), Pro
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported content encoding", detail));
     }
     Ok(())
-}
-
-/// Whether the caller asks for a line for each row.
-pub(super) fn wants_lines(headers: &HeaderMap) -> bool {
-    const LINES: [&str; 4] =
-        ["application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"];
-    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|range| {
-        let mut parts = range.split(';').map(str::trim);
-        let kind = parts.next().unwrap_or_default();
-        let refused =
-            parts.any(|part| part.strip_prefix("q=").is_some_and(|q| q.trim_end_matches(['0', '.']).is_empty()));
-        LINES.iter().any(|lines| kind.eq_ignore_ascii_case(lines)) && !refused
-    })
 }
 
 fn is_json(content_type: &[u8]) -> bool {
@@ -94,6 +80,7 @@ pub(super) fn parse(body: &[u8], max_batch: usize) -> Result<Work, Problem> {
             statements: batch.into_iter().map(|Object(member)| Statement::from(member)).collect(),
             isolation: body.isolation.map(Isolation::from),
             read_only: body.read_only.unwrap_or(false),
+            ..Batch::default()
         })),
         _ => Err(Problem::bad_request("send either `sql` or `batch`")),
     }
@@ -150,7 +137,7 @@ impl From<Level> for Isolation {
 }
 
 /// A struct from an object. Left to itself, serde also takes an array of its fields.
-struct Object<T>(T);
+pub(super) struct Object<T>(pub(super) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -174,7 +161,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 
 /// Parameters; exists for its message and its bound.
 #[derive(Default)]
-struct Params(Vec<Param>);
+pub(super) struct Params(pub(super) Vec<Param>);
 
 impl<'de> Deserialize<'de> for Params {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -235,9 +222,8 @@ mod tests {
         );
         let statements = vec![statement("a", vec![json!(true)]), statement("b", vec![])];
         let isolation = Some(Isolation::RepeatableRead);
-        assert_eq!(batch, Ok(Work::Batch(Batch { statements, isolation, read_only: true })));
-        let empty = Batch { statements: vec![], isolation: None, read_only: false };
-        assert_eq!(read(r#"{"batch":[]}"#), Ok(Work::Batch(empty)));
+        assert_eq!(batch, Ok(Work::Batch(Batch { statements, isolation, read_only: true, ..Batch::default() })));
+        assert_eq!(read(r#"{"batch":[]}"#), Ok(Work::Batch(Batch::default())));
     }
 
     #[test]
@@ -318,21 +304,6 @@ mod tests {
             (get.status(), get.headers()[header::ALLOW].as_bytes()),
             (StatusCode::METHOD_NOT_ALLOWED, &b"POST"[..])
         );
-    }
-
-    #[test]
-    fn lines_are_sent_where_they_are_asked_for() {
-        for (accept, lines) in [
-            ("application/x-ndjson", true),
-            ("text/html, application/JSONL;q=0.5", true),
-            ("application/x-ndjson;q=0", false),
-            ("application/x-ndjson;q=0.0, application/json", false),
-            ("*/*", false),
-            ("application/json", false),
-        ] {
-            assert_eq!(wants_lines(&headers(&[("accept", accept)])), lines, "{accept}");
-        }
-        assert!(!wants_lines(&HeaderMap::new()));
     }
 
     proptest! {

@@ -1,7 +1,7 @@
 //! The `json` dialect over scripted steps, and over SQLite.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -16,14 +16,15 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
-    answer,
+    Allowed,
+    document::Document,
+    lines::Lines,
     problem::Problem,
-    stream::{Bounds, Steps, respond},
-    writer::Form,
+    stream::{self, Bounds, Steps},
 };
 use crate::{
     backend::{
-        BackendError, Cell, Column, DatabaseError, Event, Limits, Row, Shape, Work,
+        BackendError, Cell, Column, Columns, DatabaseError, Event, Limits, Origin, Row, Shape, Work,
         sqlite::{self, Sqlite, SqliteConn},
     },
     config::model::{Dialect, Query, SqliteTuning},
@@ -33,7 +34,7 @@ use crate::{
 
 /// A scripted step.
 enum Step {
-    Columns(Vec<Column>),
+    Columns(Columns),
     Row(Texts),
     /// So many more of the row before.
     Repeat(usize),
@@ -96,11 +97,29 @@ impl Steps for Script {
     }
 }
 
+/// The shapes of an answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Form {
+    Single,
+    Batch,
+    Lines,
+}
+
+async fn respond(steps: impl Steps, form: Form, bounds: Bounds) -> Result<Response, Problem> {
+    let answered = match form {
+        Form::Single => stream::respond(steps, Document::single(), bounds).await,
+        Form::Batch => stream::respond(steps, Document::batch(), bounds).await,
+        Form::Lines => stream::respond(steps, Lines::new(), bounds).await,
+    };
+    answered.map_err(Problem::from)
+}
+
 fn columns(columns: &[(&str, Option<&'static str>, Shape)]) -> Step {
     let column = |(name, type_name, shape): &(&str, Option<&'static str>, Shape)| Column {
         name: (*name).to_owned(),
         type_name: type_name.map(Into::into),
         shape: shape.clone(),
+        origin: Origin::default(),
     };
     Step::Columns(columns.iter().map(column).collect())
 }
@@ -257,26 +276,28 @@ async fn a_client_who_does_not_read_cannot_hold_the_execution() {
         let deadline = Instant::now() + Duration::from_millis(20);
         let response = respond(script, form, Bounds { deadline, ..bounds() }).await.unwrap();
         let mut body = response.into_body();
+        let mut last = None;
         if rows == 300 {
             // Waits for a step that never comes, and must be woken.
-            while let Some(Ok(frame)) = body.frame().await {
-                if frame.into_data().unwrap().starts_with(b"{\"error\"") {
-                    break;
-                }
+            while let Some(frame) = body.frame().await {
+                last = Some(frame);
             }
         } else {
             tokio::time::sleep(Duration::from_millis(400)).await;
         }
         assert!(pulled.load(Ordering::Relaxed) >= GONE);
         if rows == 5_000 {
-            match (form, body.frame().await) {
-                (Form::Lines, Some(Ok(frame))) => {
-                    let line: Value = serde_json::from_slice(&frame.into_data().unwrap()).unwrap();
-                    assert_eq!(line["error"]["status"], 504);
-                }
-                (_, frame) => assert!(frame.unwrap().is_err()),
-            }
+            last = body.frame().await;
             assert!(body.frame().await.is_none());
+        }
+        match (form, last.unwrap()) {
+            // Behind the lines that were complete by then.
+            (Form::Lines, Ok(frame)) => {
+                let lines = frame.into_data().unwrap();
+                let last = lines[..lines.len() - 1].rsplit(|byte| *byte == b'\n').next().unwrap();
+                assert_eq!(serde_json::from_slice::<Value>(last).unwrap()["error"]["status"], 504);
+            }
+            (_, frame) => assert!(frame.is_err()),
         }
     }
 }
@@ -302,11 +323,15 @@ impl Gateway {
         let settings = Query {
             dialect: Dialect::Json,
             pool: "test".into(),
+            endpoints: BTreeMap::new(),
             database: None,
             max_rows: 1_000_000,
             max_response: "64MiB".parse().unwrap(),
             max_batch: 3,
             read_only: false,
+            compress: true,
+            trace_comment: false,
+            ..serde_json::from_value(json!({"dialect": "json", "pool": "test"})).unwrap()
         };
         Self { backend: Sqlite::new(&url, &SqliteTuning::default()).unwrap(), settings, _dir: dir }
     }
@@ -315,9 +340,9 @@ impl Gateway {
         let deadline = Instant::now() + Duration::from_secs(20);
         let start = |work: Work| async move {
             let conn = self.backend.create().await.unwrap();
-            Ok(sqlite::Execution::start(Box::new(conn), work, deadline, Limits { row: 64 << 20 }))
+            Ok(sqlite::Execution::start(Box::new(conn), work, deadline, Limits { row: 64 << 20, ..Limits::default() }))
         };
-        let answered = answer(request, &self.settings, deadline, start).await;
+        let answered = super::json(request, &Allowed::of(&self.settings, None, deadline), start).await;
         answered.unwrap_or_else(Problem::into_response)
     }
 

@@ -13,6 +13,7 @@ pub mod origin;
 pub mod pgbouncer;
 pub mod postgres;
 pub mod standby;
+pub mod tunnel;
 
 use std::{
     fmt::Debug,
@@ -95,4 +96,17 @@ pub fn component(name: &str) -> PathBuf {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("plugins/dist/{name}.wasm"));
     assert!(path.exists(), "{} is missing: run `make plugins-testing`", path.display());
     path
+}
+
+/// SHA-256 in hex, as a configuration holds a key's.
+pub fn sha256(text: &str) -> String {
+    use std::fmt::Write;
+
+    use sha2::Digest;
+
+    let mut hex = String::new();
+    for byte in sha2::Sha256::digest(text) {
+        write!(hex, "{byte:02x}").unwrap();
+    }
+    hex
 }

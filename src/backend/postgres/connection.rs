@@ -25,6 +25,7 @@ use super::{
     statement,
 };
 use crate::{
+    backend::watch::Notebook,
     net,
     pool::backend::{Connection, Hygiene, Peek},
 };
@@ -41,6 +42,8 @@ pub struct PostgresConnection {
     pub(super) outbox: BytesMut,
     /// Under TLS bytes may be written and not yet flushed.
     unflushed: bool,
+    /// Stands behind each statement of the current request.
+    pub(super) comment: Option<String>,
     /// Bytes of the current request that went out.
     pub(super) sent: usize,
     /// `ReadyForQuery` messages that are still to come.
@@ -48,6 +51,12 @@ pub struct PostgresConnection {
     /// The transaction's state: `I`, `T` or `E`.
     pub(super) status: u8,
     pub(super) broken: bool,
+    /// A holder who spoke to it raw left it so that nobody can tell what is to come.
+    pub(super) torn: bool,
+    /// Replies are due to messages that a holder sent by himself.
+    pub(super) raw: bool,
+    /// A cancel request has ended whose signal may not have come yet.
+    pub(super) cancelled: bool,
     pub(super) dirty: u32,
     /// A statement ran since the session was last reset.
     pub(super) used: bool,
@@ -71,10 +80,14 @@ impl PostgresConnection {
             inbox: started.inbox,
             outbox: BytesMut::new(),
             unflushed: false,
+            comment: None,
             sent: 0,
             pending: 0,
             status: b'I',
             broken: false,
+            torn: false,
+            raw: false,
+            cancelled: false,
             dirty: 0,
             used: false,
             resetting: false,
@@ -93,9 +106,19 @@ impl PostgresConnection {
         self.parameters.get(name).map(String::as_str)
     }
 
+    /// All parameters that the server reports.
+    pub(super) fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// The process id of the session at the server, as in `pg_stat_activity`.
     pub fn process(&self) -> i32 {
         self.process
+    }
+
+    /// What is known of its pool's statements.
+    pub(in crate::backend) fn notebook(&self) -> &Notebook {
+        &self.shared.notebook
     }
 
     /// Whether its pool wants servers that take no writes.
@@ -142,7 +165,7 @@ impl PostgresConnection {
         Poll::Ready(Err(failure))
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.outbox.is_empty() {
             let written = std::task::ready!(Pin::new(&mut self.stream).poll_write(cx, &self.outbox))?;
             if written == 0 {
@@ -182,7 +205,7 @@ impl PostgresConnection {
         }
     }
 
-    fn note_ready(&mut self) -> Result<(), Violation> {
+    pub(super) fn note_ready(&mut self) -> Result<(), Violation> {
         let (Some(pending), Some(status @ (b'I' | b'T' | b'E'))) =
             (self.pending.checked_sub(1), self.inbox.body().first().copied())
         else {
@@ -266,7 +289,7 @@ impl Connection for PostgresConnection {
     fn hygiene(&self) -> Hygiene {
         if self.broken {
             Hygiene::Broken
-        } else if self.pending > 0 || !self.outbox.is_empty() {
+        } else if self.pending > 0 || !self.outbox.is_empty() || self.torn || self.cancelled {
             Hygiene::Busy
         } else if self.status != b'I' {
             Hygiene::Transaction

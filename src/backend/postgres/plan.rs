@@ -1,7 +1,7 @@
 //! A request as one pipeline: everything is written at once and closed with one Sync, and the parts say which replies
 //! to expect.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, fmt::Write, sync::Arc};
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
@@ -13,8 +13,10 @@ use super::{
     statement::{self, Traits},
 };
 use crate::backend::{
+    comment,
     error::BackendError,
-    work::{Batch, Column, Isolation, Statement, Work},
+    param::Param,
+    work::{Batch, Columns, Isolation, Statement, Work},
 };
 
 /// Something that the server executes, in the order of the pipeline.
@@ -53,7 +55,7 @@ pub(super) enum Source {
     /// The server describes them.
     Described,
     /// They are known.
-    Known(Arc<[Column]>),
+    Known(Arc<Columns>),
     /// From an earlier part of the pipeline with the same text.
     Like(usize),
 }
@@ -112,19 +114,28 @@ fn encode_read(conn: &mut PostgresConnection, statement: &Statement) -> Result<V
     Ok(parts)
 }
 
+/// What a single statement's earlier attempt left in the way is rolled back, as for [`encode_read`].
 fn encode_batch(conn: &mut PostgresConnection, batch: &Batch) -> Result<Vec<Part>, BackendError> {
-    let mut parts = Vec::with_capacity(batch.statements.len() + 3);
+    let mut parts = Vec::with_capacity(batch.statements.len() + 4);
+    if batch.single && conn.status == b'E' {
+        frame("ROLLBACK", Role::Frame, &mut conn.outbox, &mut parts)?;
+    }
     frame(&begin(batch), Role::Frame, &mut conn.outbox, &mut parts)?;
     if batch.read_only {
         frame(PIN, Role::Frame, &mut conn.outbox, &mut parts)?;
     }
+    prelude(batch, &mut conn.outbox, &mut parts)?;
     let mut earlier = Earlier::default();
     for (index, statement) in batch.statements.iter().enumerate() {
         caller(conn, statement, index, &mut earlier, &mut parts)?;
         let traits = parts.last().map(|part| part.traits).unwrap_or_default();
         if traits.control || traits.copy {
             let what = if traits.copy { "COPY" } else { "transaction control" };
-            let text = format!("statement {} of the batch is {what}, which a batch cannot hold", index + 1);
+            let text = if batch.single {
+                format!("a statement with settings cannot be {what}")
+            } else {
+                format!("statement {} of the batch is {what}, which a batch cannot hold", index + 1)
+            };
             return Err(BackendError::Unsupported(text));
         }
     }
@@ -147,7 +158,12 @@ fn caller<'a>(
         return Err(BackendError::Unsupported("the statement holds a NUL character".to_owned()));
     }
     params::check(&statement.params).map_err(BackendError::Unsupported)?;
-    let sight = conn.statements.sight(sql, || statement::traits(sql));
+    // With a comment every text is a new one, and none is worth a name.
+    let commented = conn.comment.as_deref().and_then(|comment| comment::behind(sql, comment));
+    let sight = match commented {
+        Some(_) => Sight::First,
+        None => conn.statements.sight(sql, || statement::traits(sql)),
+    };
     let (name, naming, columns, traits) = match sight {
         Sight::First => (Arc::from(""), Naming::Unnamed, Source::Described, statement::traits(sql)),
         Sight::Second(name, traits) => (name, Naming::Preparing, Source::Described, traits),
@@ -166,7 +182,7 @@ fn caller<'a>(
     }
     let out = &mut conn.outbox;
     if naming != Naming::Known {
-        wire(frontend::parse(&name, sql, [], out))?;
+        wire(frontend::parse(&name, commented.as_deref().unwrap_or(sql), [], out))?;
     }
     params::bind(&name, &statement.params, out).map_err(|text| BackendError::Unsupported(text.to_owned()))?;
     if matches!(columns, Source::Described) {
@@ -180,11 +196,38 @@ fn caller<'a>(
     Ok(())
 }
 
+/// Sets what holds for this transaction, in one statement. It stands behind [`PIN`], and its values are parameters: neither can
+/// be read as anything else.
+fn prelude(batch: &Batch, out: &mut BytesMut, parts: &mut Vec<Part>) -> Result<(), BackendError> {
+    if batch.settings.is_empty() {
+        return Ok(());
+    }
+    let mut sql = String::with_capacity(8 + 32 * batch.settings.len());
+    let mut values = Vec::with_capacity(2 * batch.settings.len());
+    for (index, (name, value)) in batch.settings.iter().enumerate() {
+        sql.push_str(if index == 0 { "SELECT " } else { ", " });
+        let _ = write!(sql, "set_config(${}, ${}, true)", 2 * index + 1, 2 * index + 2);
+        values.extend([Param::Text((**name).into()), Param::Text(value.as_str().into())]);
+    }
+    params::check(&values).map_err(|_| BackendError::Unsupported("a setting holds a NUL character".to_owned()))?;
+    framed(&sql, &values, Role::Frame, out, parts)
+}
+
 fn frame(sql: &str, role: Role, out: &mut BytesMut, parts: &mut Vec<Part>) -> Result<(), BackendError> {
+    framed(sql, &[], role, out, parts)
+}
+
+fn framed(
+    sql: &str,
+    values: &[Param],
+    role: Role,
+    out: &mut BytesMut,
+    parts: &mut Vec<Part>,
+) -> Result<(), BackendError> {
     wire(frontend::parse("", sql, [], out))?;
-    params::bind("", &[], out).map_err(|text| BackendError::Unsupported(text.to_owned()))?;
+    params::bind("", values, out).map_err(|text| BackendError::Unsupported(text.to_owned()))?;
     wire(frontend::execute("", 0, out))?;
-    let columns = Source::Known(Arc::from([]));
+    let columns = Source::Known(Arc::default());
     parts.push(Part { role, naming: Naming::Unnamed, columns, traits: Traits::default() });
     Ok(())
 }
@@ -197,7 +240,9 @@ fn begin(batch: &Batch) -> String {
         Some(Isolation::RepeatableRead) => " ISOLATION LEVEL REPEATABLE READ",
         Some(Isolation::Serializable) => " ISOLATION LEVEL SERIALIZABLE",
     };
-    format!("BEGIN{isolation}{}", if batch.read_only { " READ ONLY" } else { "" })
+    let read_only = if batch.read_only { " READ ONLY" } else { "" };
+    let deferrable = if batch.deferrable { " DEFERRABLE" } else { "" };
+    format!("BEGIN{isolation}{read_only}{deferrable}")
 }
 
 /// Writing to memory fails for a text of more than 2 GiB.

@@ -1,6 +1,6 @@
 //! An execution: replies become events, one at a time and when asked.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -14,8 +14,9 @@ use super::{
     types::TypeId,
 };
 use crate::backend::{
+    comment,
     error::{BackendError, DatabaseError},
-    work::{Column, Event, Limits, Shape, Work},
+    work::{Column, Columns, Event, Limits, Shape, Work},
 };
 
 /// Length of a Sync, which every request ends with.
@@ -30,7 +31,7 @@ pub(crate) struct Running {
     /// The part whose replies come.
     at: usize,
     limits: Limits,
-    columns: Arc<[Column]>,
+    columns: Arc<Columns>,
     /// The current part's columns are handed out.
     announced: bool,
     /// Anything is handed out.
@@ -47,6 +48,9 @@ pub(crate) struct Running {
     guess: bool,
     sent: Instant,
     answered: Option<Instant>,
+    /// How long the server was waited for, and since when it is.
+    waited: Duration,
+    waiting: Option<Instant>,
 }
 
 /// What [`Running::next`] found; [`Running::event`] shows it.
@@ -79,6 +83,7 @@ impl Running {
         limits: Limits,
     ) -> Result<Self, BackendError> {
         conn.sent = 0;
+        conn.comment = limits.trace.as_ref().map(comment::comment);
         let parts = plan::write(conn, &work)?;
         conn.used = true;
         conn.push().await.map_err(|failure| lost(conn, &work, &failure))?;
@@ -87,7 +92,7 @@ impl Running {
             parts,
             at: 0,
             limits,
-            columns: Arc::from([]),
+            columns: Arc::default(),
             announced: false,
             delivered: false,
             command: String::new(),
@@ -99,6 +104,8 @@ impl Running {
             guess: false,
             sent: Instant::now(),
             answered: None,
+            waited: Duration::ZERO,
+            waiting: None,
         })
     }
 
@@ -133,15 +140,24 @@ impl Running {
     }
 
     /// From sending to the first reply.
-    pub(crate) fn round_trip(&self) -> Option<std::time::Duration> {
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
         Some(self.answered?.duration_since(self.sent))
+    }
+
+    /// How long the server was waited for so far: the time of the work without the time that its answer was not read.
+    pub(crate) fn waited(&self) -> Duration {
+        self.waited + self.waiting.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     // --- reading ---
 
     async fn read(&mut self, conn: &mut PostgresConnection) -> Result<(), BackendError> {
+        let since = *self.waiting.get_or_insert_with(Instant::now);
         conn.exchange().await.map_err(|failure| self.lost(conn, &failure))?;
-        self.answered.get_or_insert_with(Instant::now);
+        let now = Instant::now();
+        self.waiting = None;
+        self.waited += now.duration_since(since);
+        self.answered.get_or_insert(now);
         Ok(())
     }
 
@@ -205,18 +221,20 @@ impl Running {
     ) -> Result<Option<Progress>, BackendError> {
         let fields = if has_columns { messages::fields(conn.inbox.body()) } else { Ok(Vec::new()) };
         let fields = fields.map_err(|violation| self.violation(conn, violation.0))?;
-        let known: Vec<_> = fields.iter().map(|field| conn.shared.types.get(field.type_id)).collect();
-        let unknown = fields.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(field, _)| field.type_id);
+        let known: Vec<_> = fields.iter().map(|field| conn.shared.types.get(field.type_id())).collect();
+        let unknown = fields.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(field, _)| field.type_id());
         let unknown: Vec<TypeId> = unknown.collect();
         let guess = std::mem::take(&mut self.guess);
         if !unknown.is_empty() && !guess {
             return Ok(Some(Progress::Types(unknown)));
         }
         let columns = fields.into_iter().zip(known).map(|(field, known)| match known {
-            Some(info) => Column { name: field.name, type_name: Some(info.name), shape: info.shape },
-            None => Column { name: field.name, type_name: None, shape: Shape::Text },
+            Some(info) => {
+                Column { name: field.name, type_name: Some(info.name), shape: info.shape, origin: field.origin }
+            }
+            None => Column { name: field.name, type_name: None, shape: Shape::Text, origin: field.origin },
         });
-        self.columns = columns.collect();
+        self.columns = Arc::new(columns.collect());
         if let (true, Some((sql, _))) = (unknown.is_empty(), self.named()) {
             conn.statements.describe(sql, &self.columns);
         }
@@ -270,7 +288,7 @@ impl Running {
 
     fn refused(&mut self, conn: &mut PostgresConnection) -> Result<Option<Progress>, BackendError> {
         let mut error = messages::error(conn.inbox.body());
-        if let (Some(Role::Caller(index)), Work::Batch(_)) = (self.role(), &*self.work) {
+        if let (Some(Role::Caller(index)), false) = (self.role(), self.work.is_single()) {
             error.statement = Some(index);
         }
         if messages::is_fatal(&error) {
@@ -315,9 +333,9 @@ impl Running {
     /// handed out.
     fn may_retry(&self, conn: &PostgresConnection, failure: &BackendError) -> bool {
         matches!(failure, BackendError::Database(error) if stale(error))
-            && !matches!(*self.work, Work::Batch(_))
+            && self.work.is_single()
             && self.parts.iter().any(|part| part.naming == Naming::Known)
-            && (conn.status == b'I' || matches!(*self.work, Work::Read(_)))
+            && (conn.status == b'I' || !matches!(*self.work, Work::Single(_)))
             && !self.retried
             && !self.delivered
     }

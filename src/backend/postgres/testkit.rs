@@ -225,7 +225,7 @@ impl Answer {
     }
 }
 
-pub(crate) const LIMITS: Limits = Limits { row: 1 << 20 };
+pub(crate) const LIMITS: Limits = Limits { row: 1 << 20, trace: None };
 
 pub(crate) fn statement(sql: &str, params: Value) -> Statement {
     let Value::Array(params) = params else { panic!("parameters are an array") };
@@ -234,7 +234,7 @@ pub(crate) fn statement(sql: &str, params: Value) -> Statement {
 
 pub(crate) fn batch(statements: &[&str]) -> Batch {
     let statements = statements.iter().map(|sql| statement(sql, json!([]))).collect();
-    Batch { statements, isolation: None, read_only: false }
+    Batch { statements, ..Batch::default() }
 }
 
 /// Runs `work` to its end.

@@ -168,7 +168,9 @@ mod tests {
     #[test]
     fn only_reads_that_a_standby_can_do_go_there() {
         let statement = || Statement { sql: "select 1".into(), params: vec![json!(1).into()] };
-        let batch = |isolation, read_only| Work::Batch(Batch { statements: vec![statement()], isolation, read_only });
+        let batch = |isolation, read_only| {
+            Work::Batch(Batch { statements: vec![statement()], isolation, read_only, ..Batch::default() })
+        };
         assert!(suits(&Work::Read(statement())) && suits(&batch(None, true)));
         assert!(suits(&batch(Some(Isolation::RepeatableRead), true)));
         assert!(!suits(&batch(Some(Isolation::Serializable), true)));

@@ -21,7 +21,9 @@ use super::{
     text::{self, Fault},
     writer::Writer,
 };
-use crate::backend::{BackendError, Batch, Column, DatabaseError, Limits, Param, Shape, Statement, Work};
+use crate::backend::{
+    BackendError, Batch, Column, Columns, DatabaseError, Limits, Origin, Param, Shape, Statement, Work,
+};
 
 /// A request on its way to a blocking thread.
 pub(super) struct Task {
@@ -165,6 +167,10 @@ impl<'a> Run<'a> {
     }
 
     fn batch(&mut self, batch: &Batch) -> Result<(), Stop> {
+        if !batch.settings.is_empty() {
+            let message = "SQLite has no roles and no settings of a transaction";
+            return Err(Stop::Error(BackendError::Unsupported(message.to_owned())));
+        }
         if let Some(index) = batch.statements.iter().position(|statement| text::controls_transaction(&statement.sql)) {
             let number = index + 1;
             let message = format!("statement {number} of the batch is transaction control, which a batch cannot hold");
@@ -318,7 +324,7 @@ impl<'a> Run<'a> {
 
     /// What a text without a statement gives.
     fn empty(&mut self) -> Complete {
-        self.chunk.push(Item::Columns(Vec::new()));
+        self.chunk.push(Item::Columns(Columns::default()));
         Complete { command: String::new(), row_count: None }
     }
 
@@ -368,11 +374,12 @@ fn writes(prepared: &CachedStatement<'_>) -> bool {
     !prepared.readonly() && prepared.is_explain() == 0
 }
 
-fn describe(statement: &rusqlite::Statement<'_>) -> Vec<Column> {
+fn describe(statement: &rusqlite::Statement<'_>) -> Columns {
     let column = |column: &rusqlite::Column<'_>| Column {
         name: column.name().to_owned(),
         type_name: column.decl_type().map(|name| name.to_owned().into()),
         shape: Shape::Text,
+        origin: Origin::default(),
     };
     statement.columns().iter().map(column).collect()
 }

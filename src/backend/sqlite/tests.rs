@@ -18,7 +18,7 @@ use crate::{
     pool::Manager,
 };
 
-const LIMITS: Limits = Limits { row: 64 << 20 };
+const LIMITS: Limits = Limits { row: 64 << 20, trace: None };
 
 /// Counts for ever.
 const ENDLESS: &str = "with recursive c(x) as (select 1 union all select x + 1 from c) select count(*) from c";
@@ -75,7 +75,7 @@ fn single(sql: &str) -> Work {
 
 fn batch(sqls: &[&str]) -> Work {
     let statements = sqls.iter().map(|sql| statement(sql, json!([]))).collect();
-    Work::Batch(Batch { statements, isolation: None, read_only: false })
+    Work::Batch(Batch { statements, ..Batch::default() })
 }
 
 fn plain(cell: Cell<'_>) -> Value {

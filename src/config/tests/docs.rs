@@ -13,7 +13,7 @@ struct Row {
 }
 
 /// Values that are one thing to a reader, with forms explained in words.
-const WHOLE: [&str; 5] = ["sizing", "eviction", "validation", "tls", "jwt.claims"];
+const WHOLE: [&str; 6] = ["query.endpoints", "sizing", "eviction", "validation", "tls", "jwt.claims"];
 
 /// The page: section (`pool.NAME`, `route`) to its text and its rows.
 fn page() -> BTreeMap<String, (String, BTreeMap<String, Row>)> {
@@ -57,7 +57,8 @@ fn leaves(section: &str, at: &str, value: &Value, found: &mut BTreeMap<(String, 
     match value {
         Value::Object(table) if !(forms && WHOLE.contains(&at)) => {
             for (name, value) in table {
-                let key = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+                let name = if at == "roles" { "NAME" } else { name };
+                let key = if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") };
                 leaves(section, &key, value, found);
             }
         }

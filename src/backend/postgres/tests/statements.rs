@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     backend::{
-        BackendError, Batch, Isolation, Limits, Work,
+        BackendError, Batch, Isolation, Limits, Origin, Work,
         postgres::{
             Running,
             running::Step,
@@ -248,6 +248,34 @@ async fn success_is_told_only_when_it_is_committed() {
 }
 
 #[tokio::test]
+async fn columns_say_where_they_come_from() {
+    let cluster = Cluster::start();
+    let mut conn = cluster.connect().await;
+    query(&mut conn, "create table t (id int, dropped int, price numeric(10, 2), code varchar(7))").await.unwrap();
+    query(&mut conn, "alter table t drop column dropped").await.unwrap();
+    let table: u32 = query(&mut conn, "select 't'::regclass::oid").await.unwrap().cell().parse().unwrap();
+    let from = |type_id, column_id, size, modifier| Origin {
+        type_id,
+        table_id: if column_id == 0 { 0 } else { table },
+        column_id,
+        size,
+        modifier,
+    };
+    let expected = [
+        from(23, 1, 4, -1),
+        from(1700, 3, -1, (10 << 16 | 2) + 4),
+        from(1043, 4, -1, 7 + 4),
+        from(27, -1, 6, -1),
+        from(20, 0, 8, -1),
+    ];
+    // As the server tells it, and twice as it is remembered.
+    for _ in 0..4 {
+        let answer = query(&mut conn, "select id, price, code, ctid, 1::int8 from t").await.unwrap();
+        assert_eq!(answer.columns.iter().map(|column| column.origin).collect::<Vec<_>>(), expected);
+    }
+}
+
+#[tokio::test]
 async fn isolation_and_read_only_hold() {
     let cluster = Cluster::start();
     let mut conn = cluster.connect().await;
@@ -260,6 +288,12 @@ async fn isolation_and_read_only_hold() {
     ] {
         let work = Batch { isolation: Some(isolation), ..batch(&["show transaction_isolation"]) };
         assert_eq!(run(&mut conn, Work::Batch(work)).await.unwrap()[0].cell(), name);
+    }
+    for deferrable in [true, false] {
+        let isolation = Some(Isolation::Serializable);
+        let work = Batch { isolation, read_only: true, deferrable, ..batch(&["show transaction_deferrable"]) };
+        let shown = if deferrable { "on" } else { "off" };
+        assert_eq!(run(&mut conn, Work::Batch(work)).await.unwrap()[0].cell(), shown);
     }
     for escape in [
         "insert into t values (1)",
@@ -322,7 +356,7 @@ async fn the_same_text_many_times_in_a_batch_is_parsed_twice() {
     query(&mut conn, "create table t (id int)").await.unwrap();
     let insert = "insert into t values ($1) returning id";
     let statements = (0..1000).map(|n| statement(insert, json!([n]))).collect();
-    let work = Batch { statements, isolation: None, read_only: false };
+    let work = Batch { statements, ..Batch::default() };
     let answers = run(&mut conn, Work::Batch(work)).await.unwrap();
     for (n, answer) in answers.iter().enumerate() {
         assert_eq!((answer.cell(), answer.columns.len()), (n.to_string().as_str(), 1));
@@ -337,7 +371,7 @@ async fn long_requests_and_long_replies_do_not_wait_for_each_other() {
     let mut conn = cluster.connect().await;
     let text = "x".repeat(100_000);
     let statements = (0..100).map(|_| statement("select repeat($1, 5)", json!([text]))).collect();
-    let work = Batch { statements, isolation: None, read_only: false };
+    let work = Batch { statements, ..Batch::default() };
     let answers = run(&mut conn, Work::Batch(work)).await.unwrap();
     assert!(answers.iter().all(|answer| answer.cell().len() == 500_000));
 }
@@ -363,7 +397,7 @@ async fn a_row_beyond_the_limit_is_not_held_and_the_connection_recovers() {
     let cluster = Cluster::start();
     let mut conn = cluster.connect().await;
     let sql = "select repeat('x', n) from unnest(array[10, 50000000, 10]) n";
-    let limits = Limits { row: 100_000 };
+    let limits = Limits { row: 100_000, ..Limits::default() };
     let work = Arc::new(Work::Single(statement(sql, json!([]))));
     let mut running = Running::begin(&mut conn, work, limits).await.unwrap();
     assert_eq!(running.next(&mut conn).await.unwrap(), Step::Columns);
@@ -408,4 +442,100 @@ async fn copy_is_refused_both_ways_and_the_connection_goes_on() {
         conn.recover().await.unwrap();
     }
     assert_eq!(query(&mut conn, "select count(*) from t").await.unwrap().cell(), "5000");
+}
+
+/// A named query as it is composed: one statement with what holds for it.
+fn settled(sql: &str, params: serde_json::Value, read_only: bool, settings: &[(&'static str, &str)]) -> Work {
+    let settings = settings.iter().map(|(name, value)| ((*name).into(), (*value).to_owned())).collect();
+    let statements = vec![statement(sql, params)];
+    Work::Batch(Batch { statements, read_only, settings, single: true, ..Batch::default() })
+}
+
+#[tokio::test]
+async fn settings_hold_for_their_transaction_only_and_cost_no_round_trip() {
+    let cluster = Cluster::start();
+    cluster.admin().await.batch_execute("create role anon nologin; grant anon to app").await.unwrap();
+    let mut conn = cluster.connect().await;
+    let sql = "select current_user || ' ' || current_setting('request.jwt.claims') || $1";
+    let claims = r#"{"sub":"o'brien"}"#;
+    for read_only in [false, true] {
+        for _ in 0..3 {
+            let work = settled(sql, json!(["!"]), read_only, &[("role", "anon"), ("request.jwt.claims", claims)]);
+            let mut running = Running::begin(&mut conn, Arc::new(work), LIMITS).await.unwrap();
+            let (sent, pending) = (conn.sent, conn.pending);
+            assert!(conn.outbox.is_empty(), "all is sent before anything is read");
+            let mut cells = Vec::new();
+            while let step @ (Step::Columns | Step::Row | Step::Complete) = running.next(&mut conn).await.unwrap() {
+                if let Some(crate::backend::Event::Row(row)) = running.event(&conn, step) {
+                    row.cells(&mut |cell| cells.push(format!("{cell:?}")));
+                }
+            }
+            assert_eq!((conn.sent, pending, conn.pending), (sent, 1, 0), "one Sync, and nothing more went out");
+            let expected = format!("anon {claims}!");
+            assert_eq!(cells, [format!("{:?}", crate::backend::Cell::Text(expected.as_bytes()))]);
+            assert_eq!(conn.hygiene(), Hygiene::Clean);
+            let after = "select current_user || coalesce(current_setting('request.jwt.claims', true), '')";
+            assert_eq!(query(&mut conn, after).await.unwrap().cell(), "app");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_statement_with_settings_fails_as_a_single_one_and_leaves_none_behind() {
+    let cluster = Cluster::start();
+    cluster.admin().await.batch_execute("create role anon nologin; grant anon to app").await.unwrap();
+    let mut conn = cluster.connect().await;
+    query(&mut conn, "create table t (a int)").await.unwrap();
+    let left = "select current_user || ' ' || current_setting('statement_timeout')";
+    let before = query(&mut conn, left).await.unwrap().cell().to_owned();
+    let anon = [("role", "anon"), ("statement_timeout", "100ms")];
+
+    let error = refusal(run(&mut conn, settled("select * from t", json!([]), true, &anon)).await);
+    assert_eq!((error.sqlstate.as_deref(), error.statement), (Some("42501"), None));
+    conn.probe(Probe::Rollback).await.unwrap();
+    let error = refusal(run(&mut conn, settled("select pg_sleep(60)", json!([]), false, &anon)).await);
+    assert_eq!(error.sqlstate.as_deref(), Some("57014"), "the timeout holds for the statement behind it");
+    conn.probe(Probe::Rollback).await.unwrap();
+    let error = refusal(run(&mut conn, settled("select 1", json!([]), false, &[("role", "postgres")])).await);
+    assert_eq!(error.sqlstate.as_deref(), Some("42501"), "a role that the login role is no member of");
+    conn.probe(Probe::Rollback).await.unwrap();
+    let nul = settled("select 1", json!([]), false, &[("a.b", "\0")]);
+    assert!(matches!(run(&mut conn, nul).await, Err(BackendError::Unsupported(_))));
+    assert_eq!(conn.hygiene(), Hygiene::Clean, "nothing was sent");
+    assert_eq!(query(&mut conn, left).await.unwrap().cell(), before);
+}
+
+#[tokio::test]
+async fn no_statement_with_settings_makes_its_transaction_writable() {
+    let cluster = Cluster::start();
+    let mut conn = cluster.connect().await;
+    query(&mut conn, "create table t (id int)").await.unwrap();
+    for sql in [
+        "do $$ begin set transaction_read_only = off; insert into t values (1); end $$",
+        "select set_config('transaction_read_only', 'off', true)",
+    ] {
+        let error = refusal(run(&mut conn, settled(sql, json!([]), true, &[("a.b", "c")])).await);
+        assert_eq!(error.sqlstate.as_deref(), Some("25001"), "{sql}");
+        conn.probe(Probe::Rollback).await.unwrap();
+    }
+    for sql in ["commit", "set transaction read write"] {
+        let outcome = run(&mut conn, settled(sql, json!([]), true, &[("a.b", "c")])).await;
+        assert!(matches!(outcome, Err(BackendError::Unsupported(_))), "{sql}: {outcome:?}");
+    }
+    assert_eq!(query(&mut conn, "select count(*) from t").await.unwrap().cell(), "0");
+}
+
+#[tokio::test]
+async fn a_prepared_statement_with_settings_outlives_a_change_of_its_table() {
+    let cluster = Cluster::start();
+    let (mut conn, mut other) = (cluster.connect().await, cluster.connect().await);
+    query(&mut conn, "create table t (a int)").await.unwrap();
+    let mut columns = Vec::new();
+    for change in ["select", "select", "select", "alter table t add b text", "select", "alter table t drop b"] {
+        query(&mut other, change).await.unwrap();
+        let answers = run(&mut conn, settled("select * from t", json!([]), false, &[("a.b", "c")])).await.unwrap();
+        columns.push(answers[0].columns.len());
+        assert_eq!(conn.hygiene(), Hygiene::Clean, "the failed attempt left nothing open");
+    }
+    assert_eq!(columns, [1, 1, 1, 2, 2, 1]);
 }
