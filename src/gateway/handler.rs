@@ -289,8 +289,10 @@ impl Walk {
                 return response;
             }
         }
-        let title = if denied.status() == StatusCode::FORBIDDEN { "Forbidden" } else { "Unauthorized" };
-        let mut response = answer::problem(denied.status(), title, denied.public());
+        let mut response = answer::problem(denied.status(), "", denied.public());
+        if denied.status() == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, 1.into());
+        }
         if let Some(challenge) = denied.challenge() {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
