@@ -4,7 +4,8 @@
 //! time. Nothing is read ahead of the consumer but one buffer, so that a slow client slows its database down and memory
 //! stays bounded. The deadline covers the wait for a connection, the statement and the reading.
 //!
-//! Work that is read only may go to replicas of the database ([`Replicas`]).
+//! Work that is read only may go to replicas of the database ([`Replicas`]). What statements cost is kept by fingerprint
+//! (`figures.rs`), and what was slow is logged (`watch.rs`); neither holds what callers put into a statement.
 //!
 //! **When things go wrong.** Work is sent at most once, with two exceptions: if a connection turns out to be dead before
 //! a byte went out, the work goes to another one, a few times; and what a replica lost before it gave anything out was only read. An [`Execution`] that is dropped before its end, for whatever
@@ -380,6 +381,7 @@ impl Execution {
             if let Some(blame) = watch.blame.take() {
                 lease.failed_with(blame);
             }
+            watch.tally = Tally::default();
             self.running = watch.note(again)?;
             self.until = self.running.until(self.deadline);
             watch.pool = self.running.pool().unwrap_or_default();
