@@ -15,6 +15,7 @@
 
 mod error;
 mod fingerprint;
+mod inspect;
 mod lex;
 mod param;
 mod replicas;
@@ -42,6 +43,7 @@ use crate::pool::{Asked, Backend, Holder, Lease, Operation, OperationError, Pool
 
 pub use error::{BackendError, DatabaseError};
 pub use fingerprint::fingerprint;
+pub use inspect::{Inspection, inspect};
 pub use param::Param;
 pub use replicas::{ReplicaStatus, Replicas, ReplicasStatus};
 pub use work::{Batch, Cell, Column, Event, Isolation, Limits, Row, Shape, Statement, Work};

@@ -68,6 +68,7 @@ use crate::{
 pub use connection::PostgresConnection;
 pub use failure::{PostgresFailure, PostgresSettingsError, Violation};
 pub(crate) use running::{Running, Step};
+pub(super) use statement::traits as effects;
 
 /// Makes and mends connections to one database as one role.
 pub struct Postgres {

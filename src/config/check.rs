@@ -3,6 +3,7 @@
 //! those who use them, and their findings join this report.
 
 pub(super) mod listener;
+mod named;
 mod pool;
 mod process;
 mod replicas;
@@ -45,6 +46,7 @@ pub(super) fn check_with(config: &Config, secrets: &Revealed, doubtful: &BTreeSe
     check.upstreams();
     check.limits();
     check.consumers();
+    check.named();
     check.routes();
     check.findings
 }
@@ -119,13 +121,14 @@ impl Check<'_> {
     /// Names of tables go into logs, labels of figures, and addresses of the admin API.
     fn names(&mut self) {
         let config = self.config;
-        let tables: [(&str, Vec<&String>); 6] = [
+        let tables: [(&str, Vec<&String>); 7] = [
             ("listener", config.listener.keys().collect()),
             ("plugin", config.plugin.keys().collect()),
             ("pool", config.pool.keys().collect()),
             ("upstream", config.upstream.keys().collect()),
             ("limit", config.limit.keys().collect()),
             ("consumer", config.consumer.keys().collect()),
+            ("named", config.named.keys().collect()),
         ];
         for (table, names) in tables {
             for name in names {

@@ -4,6 +4,7 @@
 //! collide) is decided in [`super::check()`].
 
 mod edge;
+mod named;
 mod pool;
 mod route;
 
@@ -13,6 +14,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use edge::{Http2, HttpsRedirect, Listener, SelfSigned, Tls, TlsPair, TlsVersion, UnknownSni};
+pub use named::{Allow, AllowMode, Claims, Named, NamedParam, OnExhausted, ParamType, Serves};
 pub use pool::{
     BackendKind, Backoff, Breaker, IdleOrder, NativeOnly, Per, Plugin, PluginPolicy, PolicyRef, Pool, PoolSize,
     Replicas, Reset, SqliteTuning, Synchronous,
@@ -50,6 +52,8 @@ pub struct Config {
     pub limit: BTreeMap<String, Limit>,
     /// Authenticated callers, by name.
     pub consumer: BTreeMap<String, Consumer>,
+    /// Queries that are asked for by name.
+    pub named: BTreeMap<String, Named>,
     /// Matches and their targets.
     pub route: Vec<Route>,
 }
@@ -69,6 +73,8 @@ pub struct Server {
     /// Networks whose `X-Forwarded-For` is believed, read from right to left. Default none. (live)
     #[serde(deserialize_with = "networks")]
     pub trusted_proxies: Vec<IpNet>,
+    /// Memory for answers of named queries that are kept; 0B: none is kept. Default 32MiB. (live)
+    pub query_cache: Size,
     /// How long readiness is already down while connections are still accepted, at shutdown. Default 0s. (live)
     pub drain_delay: Span,
     /// How long open connections may take to finish at shutdown. Default 120s. (live)
@@ -193,6 +199,7 @@ impl Default for Server {
             max_connections: 10_000,
             max_connections_per_address: None,
             trusted_proxies: Vec::new(),
+            query_cache: Size::mib(32),
             drain_delay: Span::secs(0),
             drain_deadline: Span::secs(120),
         }

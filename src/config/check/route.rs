@@ -101,6 +101,7 @@ impl Check<'_> {
             }
             _ => {}
         }
+        self.serves(at, route, query);
         self.number(format!("{at}.query.max_rows"), query.max_rows, 1, u64::MAX);
         self.number(format!("{at}.query.max_batch"), query.max_batch, 1, 1 << 20);
         self.size(format!("{at}.query.max_response"), query.max_response, Size(1), Size(u64::MAX));

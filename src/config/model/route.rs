@@ -7,7 +7,7 @@ use serde::{
     de::{self, value::SeqAccessDeserializer},
 };
 
-use super::default_body;
+use super::{Allow, Serves, default_body};
 use crate::config::value::{Rate, Size, Span, word};
 
 /// `[[route]]`: a match and exactly one target. All keys are live.
@@ -121,6 +121,15 @@ pub struct Query {
     /// Every request of the route is read only, whatever it says. Default false.
     #[serde(default)]
     pub read_only: bool,
+    /// Named queries that may be asked for: a list, or `"*"` for all. Default none.
+    #[serde(default)]
+    pub named: Serves,
+    /// Whether callers may send SQL of their own. Default true.
+    #[serde(default = "yes")]
+    pub raw: bool,
+    /// Which SQL of callers' own passes. Default all.
+    #[serde(default)]
+    pub allow: Option<Allow>,
 }
 
 /// Where a request names its database.
