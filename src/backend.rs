@@ -46,7 +46,9 @@ pub use fingerprint::fingerprint;
 pub use inspect::{Inspection, inspect};
 pub use param::Param;
 pub use replicas::{ReplicaStatus, Replicas, ReplicasStatus};
-pub use work::{Batch, Cell, Column, Event, Isolation, Limits, Row, Shape, Statement, Work};
+pub use work::{
+    Batch, Cell, Column, Columns, Event, Isolation, Limits, Origin, Rendering, Row, Shape, Statement, Work,
+};
 
 /// A pool of connections to a database of some kind, and what a dialect needs to use it.
 #[derive(Clone)]

@@ -46,38 +46,68 @@ use self::{
 };
 use crate::{
     backend::{BackendError, Database, Limits, Work},
-    config::model::{Cors, Query},
-    edge::{Context, Request, RequestBody, Response},
+    config::model::{Cors, Dialect, Query},
+    edge::{Context, Request, RequestBody, Response, answer},
     pool::Holder,
 };
 
 pub use cors::{allow_origin, preflight};
 
-/// Answers a query in the `json` dialect. Dropping the future, or the answer's body, stops the statement.
+/// What surrounds a query.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// The route's `query`.
+    pub settings: &'a Query,
+    /// The route's `cors`.
+    pub cors: Option<&'a Cors>,
+    /// The connection that it came on.
+    pub context: &'a Context,
+    /// When the last byte of the answer must have been taken.
+    pub deadline: Instant,
+    /// For whom a connection is held.
+    pub holder: Holder,
+}
+
+/// Which database a request is for, beyond what its route says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The first label of the host in its connection string.
+    pub endpoint: Option<String>,
+    /// The database in its connection string.
+    pub database: Option<String>,
+    /// The login role, of a pool that is one for each.
+    pub role: Option<String>,
+}
+
+/// Answers a query in its route's dialect. Dropping the future, or the answer's body, stops the statement.
 ///
 /// `find` gives the database; it is asked when all that can be wrong with the request itself has been found to be right.
-/// `deadline` covers everything to the last byte of the answer. The request body's limit is set by the caller; so are the
-/// answer's CORS headers ([`allow_origin`]).
-pub async fn json(
+/// The request body's limit is set by the caller; so are the answer's CORS headers ([`allow_origin`]).
+pub async fn answer(
     request: Request,
-    settings: &Query,
-    cors: Option<&Cors>,
-    context: &Context,
-    find: impl FnOnce() -> Result<Database, BackendError>,
-    deadline: Instant,
-    holder: Holder,
+    asked: Asked<'_>,
+    find: impl FnOnce(&Wanted) -> Result<Database, BackendError>,
 ) -> Response {
+    let Asked { settings, cors, context, deadline, holder } = asked;
     let row = settings.max_response.as_usize();
-    let start = |work| async move { find()?.start(work, deadline, holder, Limits { row }).await };
-    let checked = cors::check(request.headers(), &context.authority, context.peer.tls.is_some(), cors);
-    let answered = match checked {
-        Ok(()) => answer(request, settings, deadline, start).await,
+    let start = |work| async move { find(&Wanted::default())?.start(work, deadline, holder, Limits { row }).await };
+    let answered = match cors::check(request.headers(), &context.authority, context.peer.tls.is_some(), cors) {
+        Ok(()) => match settings.dialect {
+            Dialect::Json => json(request, settings, deadline, start).await,
+        },
         Err(foreign) => Err(foreign),
     };
     answered.unwrap_or_else(Problem::into_response)
 }
 
-async fn answer<S: Steps, F: Future<Output = Result<S, BackendError>>>(
+/// A refusal that comes before the dialect (no access, too many requests, overload), in the dialect's own shape.
+pub fn refused(dialect: Dialect, status: StatusCode, title: &str, detail: &str) -> Response {
+    match dialect {
+        Dialect::Json => answer::problem(status, title, detail),
+    }
+}
+
+async fn json<S: Steps, F: Future<Output = Result<S, BackendError>>>(
     request: Request,
     settings: &Query,
     deadline: Instant,

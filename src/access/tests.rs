@@ -9,7 +9,7 @@ fn consumers(entries: &[(&str, &[&str])]) -> BTreeMap<String, Consumer> {
     let hash = |key: &&str| Digest::of(key.as_bytes()).to_string();
     entries
         .iter()
-        .map(|(name, keys)| ((*name).to_owned(), Consumer { key_sha256: keys.iter().map(hash).collect() }))
+        .map(|(name, keys)| ((*name).to_owned(), Consumer { key_sha256: keys.iter().map(hash).collect(), role: None }))
         .collect()
 }
 
@@ -77,7 +77,10 @@ fn open_to_some_closed_to_others() {
 #[test]
 fn malformed_and_shared_keys_are_refused_without_repeating_them() {
     let mut configured = consumers(&[("a", &["k1"]), ("b", &["k1"])]);
-    configured.insert("c".to_owned(), Consumer { key_sha256: vec!["sg_pasted-by-mistake".to_owned(), "é".repeat(32)] });
+    configured.insert(
+        "c".to_owned(),
+        Consumer { key_sha256: vec!["sg_pasted-by-mistake".to_owned(), "é".repeat(32)], role: None },
+    );
     let errors = Consumers::build(&configured).unwrap_err();
     assert_eq!(errors.len(), 3);
     let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
@@ -91,7 +94,7 @@ fn a_new_key_opens() {
     assert!(key.text.starts_with("sg_") && key.text.len() == 46, "{}", key.text);
     assert_ne!(key.text, new_key().unwrap().text);
     assert!(!format!("{key:?}").contains(&key.text));
-    let consumer = Consumer { key_sha256: vec![key.sha256.to_uppercase()] };
+    let consumer = Consumer { key_sha256: vec![key.sha256.to_uppercase()], role: None };
     let consumers = Consumers::build(&BTreeMap::from([("new".to_owned(), consumer)])).unwrap();
     assert_eq!(who(&consumers, &[("x-api-key", &key.text)]), Ok(Some("new".to_owned())));
     // RFC 6234's vector.

@@ -20,6 +20,9 @@ pub enum BackendError {
     /// The caller named a database that there is not.
     #[error("there is no such database")]
     NoSuchDatabase,
+    /// The caller has no role in the database.
+    #[error("the caller has no role in this database")]
+    NoRole,
     /// No pool is to be had for the database just now; nothing was done.
     #[error("{0}")]
     Unavailable(String),

@@ -111,6 +111,13 @@ impl Postgres {
         Self { settings: Arc::new(self.settings.of_database(name)), shared: Arc::new(shared) }
     }
 
+    /// The same as another role; none if it is none of those that the pool may connect as.
+    #[must_use]
+    pub fn of_role(&self, name: &str) -> Option<Self> {
+        let shared = Shared { always_reset: AtomicBool::new(self.always_resets()), ..Shared::default() };
+        Some(Self { settings: Arc::new(self.settings.of_role(name)?), shared: Arc::new(shared) })
+    }
+
     /// Bytes of the database's name beside the `*`.
     pub fn around_name(&self) -> usize {
         self.settings.startup.get_dbname().map_or(0, |name| name.len().saturating_sub(1))

@@ -1,6 +1,6 @@
 //! What a dialect hands to a database, and what comes back.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, ops::Deref, sync::OnceLock};
 
 use super::{Param, fingerprint};
 
@@ -76,6 +76,8 @@ pub struct Batch {
     pub isolation: Option<Isolation>,
     /// Refuse writes.
     pub read_only: bool,
+    /// Wait for a snapshot that cannot conflict (`DEFERRABLE`). It means something only with `serializable` and `read_only`.
+    pub deferrable: bool,
     /// Settings and their values, for this transaction only, made before its first statement and in the same round trip
     /// (PostgreSQL). They are no boundary for a statement whose text a caller chose: that can set them anew.
     pub settings: Vec<(Cow<'static, str>, String)>,
@@ -105,6 +107,69 @@ pub struct Column {
     pub type_name: Option<Cow<'static, str>>,
     /// How a cell that is text becomes JSON.
     pub shape: Shape,
+    /// Where it comes from, as PostgreSQL tells it.
+    pub origin: Origin,
+}
+
+/// Where a column comes from: the numbers of PostgreSQL's `RowDescription`. All are 0 for a database that has none of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// OID of its type.
+    pub type_id: u32,
+    /// OID of its table; 0: it is no table's column.
+    pub table_id: u32,
+    /// Its number in that table, from 1; below 0: a system column; 0: it is no table's column.
+    pub column_id: i16,
+    /// Its type's size in bytes (`pg_type.typlen`); below 0: it varies.
+    pub size: i16,
+    /// Its type's modifier (`pg_attribute.atttypmod`); -1: none.
+    pub modifier: i32,
+}
+
+/// The columns of a result, and what a dialect made of them. A statement that is run again shares its columns with the run
+/// before, so that what describes them is written once.
+#[derive(Debug, Default)]
+pub struct Columns {
+    columns: Box<[Column]>,
+    rendered: [OnceLock<Box<[u8]>>; Rendering::COUNT],
+}
+
+/// A description of columns that is kept with them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rendering {
+    /// Of the `json` dialect.
+    Json,
+    /// Of the `neon` dialect.
+    Neon,
+}
+
+impl Rendering {
+    const COUNT: usize = 2;
+}
+
+impl Columns {
+    /// What `render` writes, now or when it was first asked for. It must write the same each time.
+    pub fn rendered(&self, rendering: Rendering, render: impl FnOnce(&[Column], &mut Vec<u8>)) -> &[u8] {
+        self.rendered[rendering as usize].get_or_init(|| {
+            let mut out = Vec::new();
+            render(&self.columns, &mut out);
+            out.into()
+        })
+    }
+}
+
+impl Deref for Columns {
+    type Target = [Column];
+
+    fn deref(&self) -> &[Column] {
+        &self.columns
+    }
+}
+
+impl FromIterator<Column> for Columns {
+    fn from_iter<I: IntoIterator<Item = Column>>(columns: I) -> Self {
+        Self { columns: columns.into_iter().collect(), rendered: Default::default() }
+    }
 }
 
 /// How a text cell becomes JSON (cells that are not text know it by themselves).
@@ -150,7 +215,7 @@ pub trait Row {
 /// rows.
 pub enum Event<'a> {
     /// A result begins; without columns where the statement returns none.
-    Columns(&'a [Column]),
+    Columns(&'a Columns),
     /// A row of it.
     Row(&'a dyn Row),
     /// It is complete.

@@ -47,9 +47,17 @@ pub(super) fn merge(layers: &mut [Layer]) -> Merged {
 fn give_way(lower: &mut Dict, upper: &Dict) {
     give_way_at(lower, upper, "admin", "token", SECRET);
     if let (Some(Value::Dict(_, lower)), Some(Value::Dict(_, upper))) = (lower.get_mut("pool"), upper.get("pool")) {
-        for name in upper.keys() {
+        for (name, above) in upper {
             for (key, choice) in OF_A_POOL {
                 give_way_at(lower, upper, name, key, choice);
+            }
+            let (Some(Value::Dict(_, below)), Value::Dict(_, above)) = (lower.get_mut(name), above) else { continue };
+            if let (Some(Value::Dict(_, below)), Some(Value::Dict(_, above))) =
+                (below.get_mut("roles"), above.get("roles"))
+            {
+                for role in above.keys() {
+                    give_way_at(below, above, role, "password", SECRET);
+                }
             }
         }
     }

@@ -5,6 +5,7 @@
 
 mod edge;
 mod named;
+mod plugin;
 mod pool;
 mod route;
 
@@ -15,9 +16,10 @@ use serde::{Deserialize, Serialize};
 
 pub use edge::{Http2, HttpsRedirect, Listener, SelfSigned, Tls, TlsPair, TlsVersion, UnknownSni};
 pub use named::{Allow, AllowMode, Claims, Named, NamedParam, OnExhausted, ParamType, Serves};
+pub use plugin::{NativeOnly, Plugin, PluginPolicy, PolicyRef};
 pub use pool::{
-    BackendKind, Backoff, Breaker, IdleOrder, NativeOnly, Per, Plugin, PluginPolicy, PolicyRef, Pool, PoolSize,
-    Replicas, Reset, SqliteTuning, Synchronous,
+    BackendKind, Backoff, Breaker, IdleOrder, LoginRole, Per, Pool, PoolSize, Replicas, Reset, SqliteTuning,
+    Synchronous,
 };
 pub use route::{
     Access, Consumer, Cors, Dialect, HostHeader, Limit, LimitKey, NamedBy, Open, Priority, Proxy, Query, Redirect,
@@ -56,6 +58,13 @@ pub struct Config {
     pub named: BTreeMap<String, Named>,
     /// Matches and their targets.
     pub route: Vec<Route>,
+}
+
+impl Config {
+    /// The login role of a consumer, for pools that are one for each: as its `role` says, else its own name.
+    pub fn role_of<'a>(&'a self, consumer: &'a str) -> &'a str {
+        self.consumer.get(consumer).and_then(|consumer| consumer.role.as_deref()).unwrap_or(consumer)
+    }
 }
 
 /// `[server]`.

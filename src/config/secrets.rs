@@ -44,7 +44,10 @@ impl Config {
         let pools = self.pool.iter().flat_map(|(name, pool)| {
             let url = (format!("pool.{name}.url"), &pool.url);
             let password = pool.password.iter().map(move |password| (format!("pool.{name}.password"), password));
-            std::iter::once(url).chain(password)
+            let roles = pool.roles.iter().filter_map(move |(role, login)| {
+                Some((format!("pool.{name}.roles.{role}.password"), login.password.as_ref()?))
+            });
+            std::iter::once(url).chain(password).chain(roles)
         });
         token.chain(pools).collect()
     }

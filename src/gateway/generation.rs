@@ -21,17 +21,18 @@ use super::{
     template::Template,
 };
 use crate::{
-    access::{Admission, Consumers},
+    access::{Admission, ConsumerHandle, Consumers},
     backend::{BackendError, Database},
     config::{
         Finding, Loaded,
-        model::{Config, Cors, NamedBy, Priority, Query, Redirect, Respond, Route},
+        model::{Config, Cors, NamedBy, Per, Priority, Query, Redirect, Respond, Route},
     },
     edge::Request,
     limit::{Limiter, RouteLimits},
     observe::figures::RouteFigures,
     policy,
     proxy::Upstream,
+    query::Wanted,
     route::{RouteTable, describe},
 };
 
@@ -85,6 +86,12 @@ pub(super) enum Source {
         template: Arc<Template>,
         by: NamedBy,
         path: usize,
+    },
+    /// It is one for each role: that of who calls.
+    Role {
+        template: Arc<Template>,
+        /// By consumer.
+        roles: BTreeMap<String, String>,
     },
 }
 
@@ -322,6 +329,12 @@ impl Parts<'_> {
 
 impl Parts<'_> {
     fn source(&self, route: &Route, query: &Query) -> Result<Source, String> {
+        let per = self.config.pool.get(&query.pool).and_then(|pool| pool.per);
+        if let (Some(template), Some(Per::Role)) = (self.pools.templates().get(&query.pool), per) {
+            let role = |name: &String| (name.clone(), self.config.role_of(name).to_owned());
+            let roles = self.config.consumer.keys().map(role).collect();
+            return Ok(Source::Role { template: template.clone(), roles });
+        }
         if let Some(template) = self.pools.templates().get(&query.pool) {
             let by = query.database.clone().ok_or("the pool is one for each database: say where a request names it")?;
             let path = route.path.as_deref().unwrap_or_default().trim_end_matches('/').len();
@@ -334,9 +347,13 @@ impl Parts<'_> {
 
 impl Source {
     /// The name of the database that a request is for, where it has to name one; of a field that comes twice none, as others may
-    /// have read the other.
-    pub(super) fn name(&self, request: &Request) -> Option<String> {
-        let Self::Each { by, path, .. } = self else { return None };
+    /// have read the other. Where it does not, the role of who calls.
+    pub(super) fn name(&self, request: &Request, consumer: Option<&ConsumerHandle>) -> Option<String> {
+        let (by, path) = match self {
+            Self::One(_) => return None,
+            Self::Role { roles, .. } => return roles.get(&**consumer?.name()).cloned(),
+            Self::Each { by, path, .. } => (by, path),
+        };
         let name = match by {
             NamedBy::Path => request.uri().path().get(*path..)?.strip_prefix('/')?,
             NamedBy::Header(name) => {
@@ -347,11 +364,16 @@ impl Source {
         Some(name.to_owned())
     }
 
-    /// The database of that name. A pool is made for it if there is none: only for a request that is sound otherwise.
-    pub(super) fn find(&self, name: Option<&str>) -> Result<Database, BackendError> {
+    /// The database that a request is for, which it may name in its head (`name`) or within its dialect. A pool is made for it
+    /// if there is none: only for a request that is sound otherwise.
+    pub(super) fn find(&self, wanted: &Wanted, name: Option<&str>) -> Result<Database, BackendError> {
         match self {
             Self::One(database) => Ok(database.clone()),
-            Self::Each { template, .. } => Ok(template.database(name.ok_or(BackendError::NoSuchDatabase)?)?),
+            Self::Each { template, .. } => {
+                let name = wanted.database.as_deref().or(name);
+                Ok(template.database(name.ok_or(BackendError::NoSuchDatabase)?)?)
+            }
+            Self::Role { template, .. } => Ok(template.database(name.ok_or(BackendError::NoRole)?)?),
         }
     }
 }

@@ -217,12 +217,16 @@ impl Walk {
         }
         match &route.target {
             Target::Query { source, settings } => {
-                let name = source.name(request);
-                let find = || source.find(name.as_deref());
-                let holder = Holder { route: route.name.clone(), request: entry.id, statement: None };
-                let deadline = asked.started + route.deadline;
-                let cors = route.cors.as_ref();
-                Box::pin(query::json(take(request), settings, cors, asked.context, find, deadline, holder)).await
+                let name = source.name(request, consumer.as_deref());
+                let find = |wanted: &query::Wanted| source.find(wanted, name.as_deref());
+                let asked = query::Asked {
+                    settings,
+                    cors: route.cors.as_ref(),
+                    context: asked.context,
+                    deadline: asked.started + route.deadline,
+                    holder: Holder { route: route.name.clone(), request: entry.id, statement: None },
+                };
+                Box::pin(query::answer(take(request), asked, find)).await
             }
             Target::Proxy { upstream, strip } => {
                 request.headers_mut().insert(TRACEPARENT, entry.trace.header());

@@ -5,18 +5,16 @@
 //! while they stand on the same server.
 
 pub(super) mod budgets;
+pub(super) mod served;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
+use self::served::Served;
 use super::{
     generation::Generation,
-    replicas::{self, Turnover},
+    replicas::Turnover,
     servers::Terms,
     shared::Shared,
     template::{LONGEST_NAME, Pattern, Template},
@@ -25,7 +23,7 @@ use crate::{
     backend::{Database, Kind, ReplicasStatus, postgres::Postgres, sqlite::Sqlite},
     config::{
         Finding,
-        model::{self, Access, BackendKind, Config, Reset},
+        model::{self, BackendKind, Config},
     },
     policy::{self, Hook, Plugins, PolicyError},
     pool::{Backend, Budget, Operation, OperationError, Policies, PolicyChange, Pool, PoolSettings, PoolStatus},
@@ -42,8 +40,8 @@ pub struct PoolEntry {
     /// Its settings, with what the rest of the configuration makes of them.
     pub(super) effective: model::Pool,
     pub(super) identity: Identity,
-    /// Whose statements it has run since it was made; those that no key names are one.
-    pub(super) served: BTreeSet<String>,
+    /// Whose statements it has run since it was made.
+    pub(super) served: Served,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +79,7 @@ struct Planned {
     identity: Identity,
     ready: Ready,
     /// As [`PoolEntry::served`].
-    served: BTreeSet<String>,
+    served: Served,
 }
 
 /// The pools of a new generation, and what is to be done when it takes over.
@@ -146,7 +144,7 @@ impl Plan {
                     wrong.push(Finding::new(format!("pool.{name}.{key}"), error.to_string()));
                 }
             }
-            match Planned::of(name, settings, cores, consumers_of(config, name), before) {
+            match Planned::of(name, settings, cores, Served::by(config, name), before) {
                 Ok(planned) => pools.push(planned),
                 Err(error) => wrong.push(Finding::new(format!("pool.{name}"), error)),
             }
@@ -213,12 +211,12 @@ impl Identity {
 
 impl Planned {
     /// A pool that has run the statements of more than one consumer since it was made resets every session: one may have left
-    /// there what another must not meet, and it cannot always be seen.
+    /// there what another must not meet, and it cannot always be seen. (Of a pool that is one for each role, each does.)
     fn of(
         name: &str,
         pool: &model::Pool,
         cores: u32,
-        mut served: BTreeSet<String>,
+        mut served: Served,
         before: Option<&Generation>,
     ) -> Result<Self, String> {
         // What tells whether secrets changed is taken before they are read for use: a change in between is seen at the next
@@ -226,17 +224,14 @@ impl Planned {
         let settings = PoolSettings::from_config(pool, cores);
         let (ready, identity) = ready(pool)?;
         if let Some(old) = before.and_then(|before| before.pools.get(name)).filter(|old| old.identity == identity) {
-            served.extend(old.served.iter().cloned());
+            served.extend(&old.served);
         }
         let template = before.and_then(|before| before.templates.get(name));
-        served.extend(template.filter(|old| old.identity == identity).map(|old| old.served()).unwrap_or_default());
-        let mut effective = pool.clone();
-        if served.len() > 1 {
-            effective.reset = Reset::Always;
-            if let Ready::Postgres(backend) = &ready {
-                backend.reset_always();
-            }
+        if let Some(old) = template.filter(|old| old.identity == identity) {
+            served.extend(&old.served());
         }
+        let mut effective = pool.clone();
+        served.keep_apart(served::EVERYBODY, &mut effective, &ready);
         Ok(Self { name: name.to_owned(), effective, settings, identity, ready, served })
     }
 }
@@ -434,6 +429,14 @@ impl Ready {
             Self::Sqlite(backend) => Self::Sqlite(backend.of_database(name)),
         }
     }
+
+    /// The same as the role `name`; none if the template may not connect as that.
+    pub(super) fn of_role(&self, name: &str) -> Option<Self> {
+        match self {
+            Self::Postgres(backend) => backend.of_role(name).map(Self::Postgres),
+            Self::Sqlite(_) => None,
+        }
+    }
 }
 
 /// Drains a pool that nobody uses and no configuration names: that takes as long as its goodbyes.
@@ -488,17 +491,4 @@ fn ready(pool: &model::Pool) -> Result<(Ready, Identity), String> {
             Ok((Ready::Sqlite(sqlite), Identity { backend: pool.backend, server: url.clone(), whole: url }))
         }
     }
-}
-
-/// Consumers whose statements a pool runs: each that a route names, and everybody unnamed as one.
-fn consumers_of(config: &Config, pool: &str) -> BTreeSet<String> {
-    let routes = config
-        .route
-        .iter()
-        .filter(|route| route.query.as_ref().is_some_and(|query| replicas::leads_to(config, &query.pool, pool)));
-    let names = routes.flat_map(|route| match &route.access {
-        Some(Access::Consumers(names)) => names.clone(),
-        Some(Access::Open(_)) | None => vec![String::new()],
-    });
-    names.collect()
 }

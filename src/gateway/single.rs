@@ -102,7 +102,7 @@ async fn start(shared: Arc<Shared>, loaded: &Loaded, name: &str) -> Result<Singl
     shared.plugins.commit(plugins);
     let changes = plan.make(&shared, None)?;
     let Some(entry) = changes.entries().get(name).cloned() else {
-        let many = "is one for each database: name a pool of one database, with the same keys";
+        let many = "stands for many (`per`): name a pool of one database, with the same keys";
         return Err(vec![Finding::new(format!("pool.{name}"), many)]);
     };
     changes.commit(&shared);

@@ -1,7 +1,9 @@
-//! A pool that stands for many: one for each database that requests name, made on demand, dropped when nobody uses it.
+//! A pool that stands for many: one for each database that requests name, or for each role that consumers have; made on demand,
+//! dropped when nobody uses it.
 //!
 //! The pool's `url` has a `*` where the name goes, so that a caller can reach no other database than those whose names fit.
 //! A name is letters, digits, `-` and `_`, at most 63 of them: it cannot leave a directory, nor the database part of a URL.
+//! A role is one that the pool lists; which one is its consumer's, never the caller's own word.
 //!
 //! **When things go wrong.** A name that no database has costs one connection attempt; its pool fails at once, is the first to
 //! go, and the caller gets 404. Until a pool has had a connection it is not shown, and where there is room for no more, such
@@ -10,7 +12,7 @@
 //! its budget.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -18,10 +20,10 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{runtime::Handle, time::Instant};
 
-use super::pools::{self, Identity, PoolEntry, Ready, Retiring};
+use super::pools::{self, Identity, PoolEntry, Ready, Retiring, served::Served};
 use crate::{
     backend::{BackendError, Database, Kind},
-    config::model,
+    config::model::{self, Per},
     policy::{Plugins, PolicyError},
     pool::{Budget, Policies, PolicyChange, Pool, PoolSettings, ServerBudget, Standing},
 };
@@ -57,7 +59,7 @@ pub(super) struct Pattern {
     pub(super) effective: model::Pool,
     pub(super) settings: PoolSettings,
     pub(super) ready: Ready,
-    pub(super) served: BTreeSet<String>,
+    pub(super) served: Served,
 }
 
 struct Member {
@@ -71,6 +73,9 @@ pub(super) enum TemplateError {
     /// It is no name.
     #[error("the name of a database is 1 to 63 letters, digits, `-` and `_`")]
     Name,
+    /// The pool does not connect as it.
+    #[error("the caller has no role in this database")]
+    Role,
     /// As many are in use as there may be.
     #[error("too many databases are in use at a time")]
     TooMany,
@@ -83,6 +88,7 @@ impl From<TemplateError> for BackendError {
     fn from(error: TemplateError) -> Self {
         match error {
             TemplateError::Name => Self::NoSuchDatabase,
+            TemplateError::Role => Self::NoRole,
             TemplateError::TooMany | TemplateError::Policy => Self::Unavailable(error.to_string()),
         }
     }
@@ -102,10 +108,10 @@ impl Template {
         Arc::new(Self { name: name.to_owned(), identity, plugins, background, server, many })
     }
 
-    /// The pool of the database `name`, made now if there is none.
+    /// The pool of the database, or of the role, `name`; made now if there is none.
     ///
     /// # Errors
-    /// It is no name, or there are too many already.
+    /// It is no name of such, or there are too many already.
     pub(super) fn database(&self, name: &str) -> Result<Database, TemplateError> {
         let now = Instant::now();
         let mut many = self.many.lock();
@@ -113,12 +119,10 @@ impl Template {
             member.asked = now;
             return Ok(member.entry.database.clone());
         }
-        if !is_name(name) || name.len() > many.pattern.ready.longest_name() {
-            return Err(TemplateError::Name);
-        }
+        let one = many.pattern.one(name)?;
         let dropped = many.make_room(now)?;
         let budget = many.budgets.remove(name).and_then(|budget| budget.upgrade());
-        let entry = self.make(&many.pattern, name, budget).map_err(|_policy| TemplateError::Policy)?;
+        let entry = self.make(one, name, budget).map_err(|_policy| TemplateError::Policy)?;
         let database = entry.database.clone();
         let last = many.retired.then(|| database.kind().clone());
         many.pools.insert(name.into(), Member { entry, asked: now });
@@ -127,12 +131,12 @@ impl Template {
         for gone in dropped.into_iter().chain(last) {
             pools::retire_unseen(&gone);
         }
-        tracing::debug!(pool = self.name, database = name, "pool made");
+        tracing::debug!(pool = self.name, of = name, "pool made");
         Ok(database)
     }
 
-    fn make(&self, pattern: &Pattern, name: &str, budget: Option<Arc<Budget>>) -> Result<PoolEntry, PolicyError> {
-        let Pattern { effective, settings, ready, served } = pattern;
+    fn make(&self, one: Pattern, name: &str, budget: Option<Arc<Budget>>) -> Result<PoolEntry, PolicyError> {
+        let Pattern { effective, settings, ready, served } = one;
         let policies = Policies {
             sizing: self.plugins.sizing(&effective.sizing)?,
             eviction: self.plugins.eviction(&effective.eviction)?,
@@ -143,27 +147,20 @@ impl Template {
             None => Budget::new(settings.max),
         });
         let pool_name = format!("{}:{name}", self.name);
-        let (settings, background) = (settings.clone(), self.background.clone());
+        let background = self.background.clone();
         let kind = match ready {
             Ready::Postgres(backend) => {
-                let backend = backend.of_database(name);
                 let pool = Pool::new(pool_name, settings, backend, policies, background, Some(budget));
                 drop(self.background.spawn(Arc::clone(&pool).drive()));
                 Kind::Postgres(pool)
             }
             Ready::Sqlite(backend) => {
-                let backend = backend.of_database(name);
                 let pool = Pool::new(pool_name, settings, backend, policies, background, Some(budget));
                 drop(self.background.spawn(Arc::clone(&pool).drive()));
                 Kind::Sqlite(pool)
             }
         };
-        Ok(PoolEntry {
-            database: Database::one_of_many(kind, effective.slow_query.0),
-            effective: effective.clone(),
-            identity: self.identity.clone(),
-            served: served.clone(),
-        })
+        Ok(PoolEntry { database: one_of(&effective, kind), effective, identity: self.identity.clone(), served })
     }
 
     /// The pools that have had a connection, by the names that logs and figures have for them: `TEMPLATE:DATABASE`.
@@ -179,7 +176,7 @@ impl Template {
     }
 
     /// Whose statements its pools have run.
-    pub(super) fn served(&self) -> BTreeSet<String> {
+    pub(super) fn served(&self) -> Served {
         self.many.lock().pattern.served.clone()
     }
 
@@ -198,31 +195,38 @@ impl Template {
         let gone: Vec<Kind> = over.iter().filter_map(|name| many.take(name)).collect();
         drop(many);
         for (name, kind) in over.iter().zip(&gone) {
-            tracing::debug!(pool = self.name, database = &**name, "pool dropped: nobody uses it");
+            tracing::debug!(pool = self.name, of = &**name, "pool dropped: nobody uses it");
             pools::retire_unseen(kind);
         }
     }
 
-    /// Goes on with another configuration, in what there is and what will be.
+    /// Goes on with another configuration, in what there is and what will be. Pools of roles that it has no more drain.
     pub(super) fn reconfigure(&self, pattern: Pattern) {
         let mut many = self.many.lock();
-        let is_new = |member: &Member| {
-            member.entry.effective != pattern.effective
-                || pools::is_outdated(member.entry.database.kind(), &pattern.settings)
-        };
-        for (name, member) in many.pools.iter_mut().filter(|(_, member)| is_new(member)) {
-            let policies = pools::policy_change(&self.plugins, &member.entry.effective, &pattern.effective);
+        let mut gone = Vec::new();
+        for (name, member) in &mut many.pools {
+            let Ok(one) = pattern.one(name) else {
+                gone.push(name.clone());
+                continue;
+            };
+            let kind = member.entry.database.kind().clone();
+            if member.entry.effective == one.effective && !pools::is_outdated(&kind, &one.settings) {
+                continue;
+            }
+            let policies = pools::policy_change(&self.plugins, &member.entry.effective, &one.effective);
             // The draft was checked: a plugin that changed since will be told of by itself.
             let policies = policies.unwrap_or_else(|error| {
-                tracing::error!(pool = self.name, database = &**name, %error, "policies stay as they are");
+                tracing::error!(pool = self.name, of = &**name, %error, "policies stay as they are");
                 PolicyChange::default()
             });
-            let kind = member.entry.database.kind().clone();
-            pools::reconfigure(&kind, pattern.settings.clone(), policies, pattern.ready.of_database(name));
-            member.entry.database = Database::one_of_many(kind, pattern.effective.slow_query.0);
-            member.entry.effective = pattern.effective.clone();
+            pools::reconfigure(&kind, one.settings, policies, one.ready);
+            member.entry.database = one_of(&one.effective, kind);
+            member.entry.effective = one.effective;
         }
+        let gone: Vec<Kind> = gone.iter().filter_map(|name| many.take(name)).collect();
         many.pattern = pattern;
+        drop(many);
+        gone.iter().for_each(pools::retire_unseen);
     }
 
     /// Another generation has none of it. Returns the pools there are, to be drained; whoever came before still finds them.
@@ -234,6 +238,23 @@ impl Template {
             Retiring::new(format!("{}:{name}", self.name), kind, self.identity.clone())
         };
         many.pools.iter().map(|(name, member)| retiring((name, member))).collect()
+    }
+}
+
+impl Pattern {
+    /// What the pool of one database, or of one role, is made of.
+    fn one(&self, name: &str) -> Result<Self, TemplateError> {
+        let mut effective = self.effective.clone();
+        let ready = match self.effective.per {
+            Some(Per::Role) => {
+                let ready = self.ready.of_role(name).ok_or(TemplateError::Role)?;
+                self.served.keep_apart(name, &mut effective, &ready);
+                ready
+            }
+            _ if !is_name(name) || name.len() > self.ready.longest_name() => return Err(TemplateError::Name),
+            _ => self.ready.of_database(name),
+        };
+        Ok(Self { effective, settings: self.settings.clone(), ready, served: self.served.clone() })
     }
 }
 
@@ -270,6 +291,14 @@ impl Many {
 impl Member {
     fn standing(&self) -> Standing {
         self.entry.database.kind().standing()
+    }
+}
+
+/// That a database does not exist is the mistake of a caller who has named it; nobody names a role.
+fn one_of(effective: &model::Pool, kind: Kind) -> Database {
+    match effective.per {
+        Some(Per::Role) => Database::new(kind, effective.slow_query.0),
+        _ => Database::one_of_many(kind, effective.slow_query.0),
     }
 }
 

@@ -174,6 +174,7 @@ fn session(pool: &Pool) -> u64 {
     let mut secret = |secret: &Secret| secret.reveal().ok().hash(&mut hasher);
     secret(&pool.url);
     pool.password.as_ref().map(&mut secret);
+    pool.roles.values().filter_map(|role| role.password.as_ref()).for_each(&mut secret);
     pool.behind_pgbouncer.hash(&mut hasher);
     pool.statement_cache.hash(&mut hasher);
     for span in [pool.statement_timeout, pool.idle_in_transaction_timeout, pool.tcp_keepalive, pool.tcp_user_timeout] {

@@ -123,6 +123,7 @@ impl From<BackendError> for Problem {
                     .retry_in(error.retry_after().unwrap_or(Duration::from_secs(1)))
             }
             BackendError::NoSuchDatabase => Self::new(StatusCode::NOT_FOUND, "No such database", error.to_string()),
+            BackendError::NoRole => Self::new(StatusCode::FORBIDDEN, "Forbidden", error.to_string()),
             BackendError::Unavailable(why) => {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
                 Self::new(status, "No connection to the database", why).retry_in(Duration::from_secs(1))

@@ -237,8 +237,7 @@ mod tests {
         let statements = vec![statement("a", vec![json!(true)]), statement("b", vec![])];
         let isolation = Some(Isolation::RepeatableRead);
         assert_eq!(batch, Ok(Work::Batch(Batch { statements, isolation, read_only: true, ..Batch::default() })));
-        let empty = Batch::default();
-        assert_eq!(read(r#"{"batch":[]}"#), Ok(Work::Batch(empty)));
+        assert_eq!(read(r#"{"batch":[]}"#), Ok(Work::Batch(Batch::default())));
     }
 
     #[test]

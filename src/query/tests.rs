@@ -16,14 +16,13 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
-    answer,
     problem::Problem,
     stream::{Bounds, Steps, respond},
     writer::Form,
 };
 use crate::{
     backend::{
-        BackendError, Cell, Column, DatabaseError, Event, Limits, Row, Shape, Work,
+        BackendError, Cell, Column, Columns, DatabaseError, Event, Limits, Origin, Row, Shape, Work,
         sqlite::{self, Sqlite, SqliteConn},
     },
     config::model::{Dialect, Query, SqliteTuning},
@@ -33,7 +32,7 @@ use crate::{
 
 /// A scripted step.
 enum Step {
-    Columns(Vec<Column>),
+    Columns(Columns),
     Row(Texts),
     /// So many more of the row before.
     Repeat(usize),
@@ -101,6 +100,7 @@ fn columns(columns: &[(&str, Option<&'static str>, Shape)]) -> Step {
         name: (*name).to_owned(),
         type_name: type_name.map(Into::into),
         shape: shape.clone(),
+        origin: Origin::default(),
     };
     Step::Columns(columns.iter().map(column).collect())
 }
@@ -317,7 +317,7 @@ impl Gateway {
             let conn = self.backend.create().await.unwrap();
             Ok(sqlite::Execution::start(Box::new(conn), work, deadline, Limits { row: 64 << 20 }))
         };
-        let answered = answer(request, &self.settings, deadline, start).await;
+        let answered = super::json(request, &self.settings, deadline, start).await;
         answered.unwrap_or_else(Problem::into_response)
     }
 

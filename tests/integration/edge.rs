@@ -1,7 +1,6 @@
 //! What arrives at the socket: bytes that are not TLS, names that disagree, requests that smuggle, clients that dawdle.
 
 use std::{
-    fmt::Write,
     fs,
     process::Command,
     time::{Duration, Instant},
@@ -19,6 +18,7 @@ use crate::support::{
     gateway::Gateway,
     nginx::Nginx,
     origin::Origin,
+    sha256,
 };
 
 fn config(upstream: &str, listener: &str) -> String {
@@ -389,13 +389,4 @@ async fn limits_count_by_what_they_are_told_to() {
         let statuses = [ask(path, one).await, ask(path, one).await, ask(path, other).await];
         assert_eq!(statuses, [200, 429, if counted_apart { 200 } else { 429 }], "{path}");
     }
-}
-
-fn sha256(text: &str) -> String {
-    use sha2::Digest;
-    let mut hex = String::new();
-    for byte in sha2::Sha256::digest(text) {
-        write!(hex, "{byte:02x}").unwrap();
-    }
-    hex
 }

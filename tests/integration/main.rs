@@ -27,6 +27,7 @@ mod pools;
 mod proxying;
 mod queries;
 mod replicas;
+mod roles;
 mod rooms;
 mod sisters;
 mod support;

@@ -96,3 +96,16 @@ pub fn component(name: &str) -> PathBuf {
     assert!(path.exists(), "{} is missing: run `make plugins-testing`", path.display());
     path
 }
+
+/// SHA-256 in hex, as a configuration holds a key's.
+pub fn sha256(text: &str) -> String {
+    use std::fmt::Write;
+
+    use sha2::Digest;
+
+    let mut hex = String::new();
+    for byte in sha2::Sha256::digest(text) {
+        write!(hex, "{byte:02x}").unwrap();
+    }
+    hex
+}

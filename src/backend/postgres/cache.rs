@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::statement::Traits;
-use crate::backend::work::Column;
+use crate::backend::work::Columns;
 
 /// Longer texts are not cached: they are seldom sent twice, and 256 of them would weigh.
 const LONGEST_TEXT: usize = 16 << 10;
@@ -35,7 +35,7 @@ pub(super) struct Statements {
 pub(super) struct Prepared {
     pub(super) name: Arc<str>,
     /// The result's columns, once the server has described them.
-    pub(super) columns: Option<Arc<[Column]>>,
+    pub(super) columns: Option<Arc<Columns>>,
     pub(super) traits: Traits,
     ready: bool,
     used: u64,
@@ -101,7 +101,7 @@ impl Statements {
     }
 
     /// The server has described the result of `sql`.
-    pub(super) fn describe(&mut self, sql: &str, columns: &Arc<[Column]>) {
+    pub(super) fn describe(&mut self, sql: &str, columns: &Arc<Columns>) {
         if let Some(entry) = self.prepared.get_mut(sql) {
             entry.columns = Some(columns.clone());
         }

@@ -1,7 +1,7 @@
 //! Bodies of the server's messages, read in place.
 
 use super::{failure::Violation, types::TypeId};
-use crate::backend::error::DatabaseError;
+use crate::backend::{error::DatabaseError, work::Origin};
 
 /// Reads an `ErrorResponse` or a `NoticeResponse`. Unknown fields are passed over, as the protocol asks.
 pub(super) fn error(body: &[u8]) -> DatabaseError {
@@ -51,7 +51,13 @@ pub(super) fn is_fatal(error: &DatabaseError) -> bool {
 /// A column, as `RowDescription` tells of it.
 pub(super) struct Field {
     pub(super) name: String,
-    pub(super) type_id: TypeId,
+    pub(super) origin: Origin,
+}
+
+impl Field {
+    pub(super) fn type_id(&self) -> TypeId {
+        TypeId { oid: self.origin.type_id, modifier: self.origin.modifier }
+    }
 }
 
 /// Reads a `RowDescription`.
@@ -65,8 +71,15 @@ pub(super) fn fields(body: &[u8]) -> Result<Vec<Field>, Violation> {
         // table (4), column (2), type (4), size (2), modifier (4), format (2)
         let (numbers, after) = after.split_first_chunk::<18>().ok_or(short)?;
         let word = |at: usize| [numbers[at], numbers[at + 1], numbers[at + 2], numbers[at + 3]];
-        let type_id = TypeId { oid: u32::from_be_bytes(word(6)), modifier: i32::from_be_bytes(word(12)) };
-        fields.push(Field { name: String::from_utf8_lossy(name).into_owned(), type_id });
+        let half = |at: usize| i16::from_be_bytes([numbers[at], numbers[at + 1]]);
+        let origin = Origin {
+            table_id: u32::from_be_bytes(word(0)),
+            column_id: half(4),
+            type_id: u32::from_be_bytes(word(6)),
+            size: half(10),
+            modifier: i32::from_be_bytes(word(12)),
+        };
+        fields.push(Field { name: String::from_utf8_lossy(name).into_owned(), origin });
         rest = after;
     }
     if rest.is_empty() { Ok(fields) } else { Err(Violation("a row description is too long")) }

@@ -15,7 +15,7 @@ use super::{
 use crate::backend::{
     error::BackendError,
     param::Param,
-    work::{Batch, Column, Isolation, Statement, Work},
+    work::{Batch, Columns, Isolation, Statement, Work},
 };
 
 /// Something that the server executes, in the order of the pipeline.
@@ -54,7 +54,7 @@ pub(super) enum Source {
     /// The server describes them.
     Described,
     /// They are known.
-    Known(Arc<[Column]>),
+    Known(Arc<Columns>),
     /// From an earlier part of the pipeline with the same text.
     Like(usize),
 }
@@ -221,7 +221,7 @@ fn framed(
     wire(frontend::parse("", sql, [], out))?;
     params::bind("", values, out).map_err(|text| BackendError::Unsupported(text.to_owned()))?;
     wire(frontend::execute("", 0, out))?;
-    let columns = Source::Known(Arc::from([]));
+    let columns = Source::Known(Arc::default());
     parts.push(Part { role, naming: Naming::Unnamed, columns, traits: Traits::default() });
     Ok(())
 }
@@ -234,7 +234,9 @@ fn begin(batch: &Batch) -> String {
         Some(Isolation::RepeatableRead) => " ISOLATION LEVEL REPEATABLE READ",
         Some(Isolation::Serializable) => " ISOLATION LEVEL SERIALIZABLE",
     };
-    format!("BEGIN{isolation}{}", if batch.read_only { " READ ONLY" } else { "" })
+    let read_only = if batch.read_only { " READ ONLY" } else { "" };
+    let deferrable = if batch.deferrable { " DEFERRABLE" } else { "" };
+    format!("BEGIN{isolation}{read_only}{deferrable}")
 }
 
 /// Writing to memory fails for a text of more than 2 GiB.

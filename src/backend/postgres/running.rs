@@ -15,7 +15,7 @@ use super::{
 };
 use crate::backend::{
     error::{BackendError, DatabaseError},
-    work::{Column, Event, Limits, Shape, Work},
+    work::{Column, Columns, Event, Limits, Shape, Work},
 };
 
 /// Length of a Sync, which every request ends with.
@@ -30,7 +30,7 @@ pub(crate) struct Running {
     /// The part whose replies come.
     at: usize,
     limits: Limits,
-    columns: Arc<[Column]>,
+    columns: Arc<Columns>,
     /// The current part's columns are handed out.
     announced: bool,
     /// Anything is handed out.
@@ -87,7 +87,7 @@ impl Running {
             parts,
             at: 0,
             limits,
-            columns: Arc::from([]),
+            columns: Arc::default(),
             announced: false,
             delivered: false,
             command: String::new(),
@@ -205,18 +205,20 @@ impl Running {
     ) -> Result<Option<Progress>, BackendError> {
         let fields = if has_columns { messages::fields(conn.inbox.body()) } else { Ok(Vec::new()) };
         let fields = fields.map_err(|violation| self.violation(conn, violation.0))?;
-        let known: Vec<_> = fields.iter().map(|field| conn.shared.types.get(field.type_id)).collect();
-        let unknown = fields.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(field, _)| field.type_id);
+        let known: Vec<_> = fields.iter().map(|field| conn.shared.types.get(field.type_id())).collect();
+        let unknown = fields.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(field, _)| field.type_id());
         let unknown: Vec<TypeId> = unknown.collect();
         let guess = std::mem::take(&mut self.guess);
         if !unknown.is_empty() && !guess {
             return Ok(Some(Progress::Types(unknown)));
         }
         let columns = fields.into_iter().zip(known).map(|(field, known)| match known {
-            Some(info) => Column { name: field.name, type_name: Some(info.name), shape: info.shape },
-            None => Column { name: field.name, type_name: None, shape: Shape::Text },
+            Some(info) => {
+                Column { name: field.name, type_name: Some(info.name), shape: info.shape, origin: field.origin }
+            }
+            None => Column { name: field.name, type_name: None, shape: Shape::Text, origin: field.origin },
         });
-        self.columns = columns.collect();
+        self.columns = Arc::new(columns.collect());
         if let (true, Some((sql, _))) = (unknown.is_empty(), self.named()) {
             conn.statements.describe(sql, &self.columns);
         }

@@ -1,14 +1,22 @@
 //! A pool's settings as PostgreSQL needs them: the URL taken apart, the session's options, TLS.
 
 use std::{
-    collections::hash_map::RandomState, hash::BuildHasher, net::IpAddr, path::PathBuf, sync::Arc, time::Duration,
+    collections::{BTreeMap, hash_map::RandomState},
+    hash::BuildHasher,
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
 };
 
 use tokio_postgres::config::{Host, LoadBalanceHosts, TargetSessionAttrs};
 
 use super::failure::PostgresSettingsError;
 use crate::{
-    config::model::Pool,
+    config::{
+        model::{LoginRole, Pool},
+        value::Secret,
+    },
     net::{ClientConfig, Verify, client_tls},
 };
 
@@ -38,6 +46,8 @@ pub(super) struct Settings {
     pub(super) asks_grants: bool,
     /// Another pooler stands between.
     pub(super) behind_pgbouncer: bool,
+    /// Roles to connect as instead, with their passwords.
+    roles: BTreeMap<String, Option<String>>,
 }
 
 /// A host of the URL.
@@ -105,6 +115,7 @@ impl Settings {
             statement_cache: if pool.behind_pgbouncer { 0 } else { pool.statement_cache },
             asks_grants: pool.server.connections.is_none() && !pool.behind_pgbouncer,
             behind_pgbouncer: pool.behind_pgbouncer,
+            roles: roles(pool)?,
             startup,
         })
     }
@@ -115,6 +126,17 @@ impl Settings {
         let database = self.startup.get_dbname().unwrap_or_default().replace('*', name);
         settings.startup.dbname(database);
         settings
+    }
+
+    /// The same as the role `name`, if that is one to connect as.
+    pub(super) fn of_role(&self, name: &str) -> Option<Self> {
+        let password = self.roles.get(name)?;
+        let mut settings = Self { roles: BTreeMap::new(), ..self.clone() };
+        settings.startup.user(name);
+        if let Some(password) = password {
+            settings.startup.password(password);
+        }
+        Some(settings)
     }
 
     /// Hosts, database and role: what makes two pools the same one.
@@ -148,6 +170,12 @@ impl std::fmt::Display for Address {
             Self::Unix(path) => write!(f, "{}", path.display()),
         }
     }
+}
+
+fn roles(pool: &Pool) -> Result<BTreeMap<String, Option<String>>, PostgresSettingsError> {
+    let password = |role: &LoginRole| role.password.as_ref().map(Secret::reveal).transpose();
+    let roles = pool.roles.iter().map(|(name, role)| Ok((name.clone(), password(role)?)));
+    roles.collect::<Result<_, String>>().map_err(PostgresSettingsError::Secret)
 }
 
 /// `tokio_postgres` knows three modes and refuses the others; libpq knows six.

@@ -3,7 +3,7 @@
 
 use rusqlite::types::ValueRef;
 
-use crate::backend::{Cell, Column, Row};
+use crate::backend::{Cell, Columns, Row};
 
 /// A chunk is handed over when its rows have grown to this.
 pub(super) const CHUNK: usize = 64 << 10;
@@ -25,7 +25,7 @@ pub(super) struct Chunk {
 #[derive(Debug)]
 pub(super) enum Item {
     /// A result begins.
-    Columns(Vec<Column>),
+    Columns(Columns),
     /// So many rows follow.
     Rows(u64),
     /// The result is complete.
@@ -105,7 +105,7 @@ pub(super) struct Reader {
 #[derive(Debug)]
 pub(super) enum Step {
     /// On the columns of a result.
-    Columns(Vec<Column>),
+    Columns(Columns),
     /// On a row.
     Row,
     /// At the end of a result.

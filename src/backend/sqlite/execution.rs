@@ -12,7 +12,7 @@ use super::{
     chunk::{Chunk, Reader, Step},
     run::{End, Stop, Task},
 };
-use crate::backend::{BackendError, Column, Event, Limits, Work};
+use crate::backend::{BackendError, Columns, Event, Limits, Work};
 
 /// Chunks that may lie between the two sides.
 pub(super) const DEPTH: usize = 2;
@@ -33,7 +33,7 @@ pub struct Execution<L: DerefMut<Target = SqliteConn>> {
     /// How the run ended; taken when it was told.
     outcome: Option<Result<(), Stop>>,
     pub(super) reader: Reader,
-    columns: Vec<Column>,
+    columns: Columns,
     command: String,
     row_count: Option<u64>,
     pub(super) deadline: Instant,
@@ -64,7 +64,7 @@ impl<L: DerefMut<Target = SqliteConn>> Execution<L> {
             tail: None,
             outcome: None,
             reader: Reader::default(),
-            columns: Vec::new(),
+            columns: Columns::default(),
             command: String::new(),
             row_count: None,
             deadline,

@@ -21,7 +21,9 @@ use super::{
     text::{self, Fault},
     writer::Writer,
 };
-use crate::backend::{BackendError, Batch, Column, DatabaseError, Limits, Param, Shape, Statement, Work};
+use crate::backend::{
+    BackendError, Batch, Column, Columns, DatabaseError, Limits, Origin, Param, Shape, Statement, Work,
+};
 
 /// A request on its way to a blocking thread.
 pub(super) struct Task {
@@ -322,7 +324,7 @@ impl<'a> Run<'a> {
 
     /// What a text without a statement gives.
     fn empty(&mut self) -> Complete {
-        self.chunk.push(Item::Columns(Vec::new()));
+        self.chunk.push(Item::Columns(Columns::default()));
         Complete { command: String::new(), row_count: None }
     }
 
@@ -372,11 +374,12 @@ fn writes(prepared: &CachedStatement<'_>) -> bool {
     !prepared.readonly() && prepared.is_explain() == 0
 }
 
-fn describe(statement: &rusqlite::Statement<'_>) -> Vec<Column> {
+fn describe(statement: &rusqlite::Statement<'_>) -> Columns {
     let column = |column: &rusqlite::Column<'_>| Column {
         name: column.name().to_owned(),
         type_name: column.decl_type().map(|name| name.to_owned().into()),
         shape: Shape::Text,
+        origin: Origin::default(),
     };
     statement.columns().iter().map(column).collect()
 }

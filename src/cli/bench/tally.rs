@@ -136,6 +136,7 @@ fn class_of(error: &BackendError) -> String {
             class.map_or_else(|| "database".into(), |class| format!("SQLSTATE {class}"))
         }
         BackendError::NoSuchDatabase => "no such database".into(),
+        BackendError::NoRole => "no role".into(),
         BackendError::Unavailable(_) => "unavailable".into(),
         BackendError::Timeout => "timeout".into(),
         BackendError::Held => "held too long".into(),

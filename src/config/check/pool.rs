@@ -3,7 +3,7 @@
 use super::{Check, syntax};
 use crate::config::{
     key,
-    model::{BackendKind, PolicyRef, Pool},
+    model::{BackendKind, Per, PolicyRef, Pool},
     value::{Size, Span},
     words,
 };
@@ -38,6 +38,7 @@ impl Check<'_> {
         for (name, pool) in &config.pool {
             let at = key::join("pool", name);
             self.url(&at, pool);
+            self.roles(&at, pool);
             self.bounds(&at, pool);
             self.waits(&at, pool);
             self.policy(&at, "sizing", &pool.sizing, SIZING);
@@ -61,7 +62,7 @@ impl Check<'_> {
             BackendKind::Sqlite => syntax::sqlite_url(url).map(|()| false),
         };
         match holds_password {
-            Err(message) => self.wrong(key, message),
+            Err(message) => self.wrong(key.clone(), message),
             Ok(true) if pool.password.is_some() => {
                 self.wrong(format!("{at}.password"), "the URL has a password already: give one of them");
             }
@@ -70,23 +71,48 @@ impl Check<'_> {
             }
             Ok(_) => {}
         }
-        let stars = url.split('?').next().unwrap_or_default().matches('*').count();
-        let in_place =
-            url.split('?').next().and_then(|url| url.rsplit('/').next()).is_some_and(|last| last.contains('*'));
-        let path = url.split('?').next().unwrap_or_default();
+        self.star(key, url, pool);
+    }
+
+    /// Where a pool stands for many, its URL has a place for the name.
+    fn star(&mut self, key: String, url: &str, pool: &Pool) {
+        let place = url.split('?').next().unwrap_or_default();
+        let stars = place.matches('*').count();
+        let last = place.rsplit('/').next().is_some_and(|last| last.contains('*'));
         let open_ended =
-            pool.backend == BackendKind::Sqlite && path.rsplit_once('*').is_some_and(|(_, end)| !end.starts_with('.'));
+            pool.backend == BackendKind::Sqlite && place.rsplit_once('*').is_some_and(|(_, end)| !end.starts_with('.'));
         let message = match pool.per {
-            Some(_) if stars == 1 && in_place && open_ended => {
+            Some(Per::Role) if pool.backend == BackendKind::Sqlite => "SQLite knows no roles: `per` cannot be `role`",
+            Some(Per::Role) if stars != 1 || !place.contains("://*@") => {
+                "with `per = \"role\"`, the URL's user is `*`, without a password: those are in `roles`"
+            }
+            Some(Per::Database) if stars == 1 && last && open_ended => {
                 "with `per`, a file has an ending behind the `*`, as in `data/*.db`: a name could else be that of another's log"
             }
-            Some(_) if stars != 1 || !in_place => {
+            Some(Per::Database) if stars != 1 || !last => {
                 "with `per`, the database (the file) has one `*` where the name goes, as in `tenant_*`"
             }
-            None if stars > 0 => "has a `*`: for a pool for each database, write `per = \"database\"`",
+            None if stars > 0 => {
+                "has a `*`: for a pool for each database, write `per = \"database\"`; for each role, `\"role\"`"
+            }
             _ => return,
         };
-        self.wrong(format!("{at}.url"), message);
+        self.wrong(key, message);
+    }
+
+    fn roles(&mut self, at: &str, pool: &Pool) {
+        if pool.per != Some(Per::Role) {
+            return self.unless(pool.roles.is_empty(), format!("{at}.roles"), "are for a pool with `per = \"role\"`");
+        }
+        self.unless(!pool.roles.is_empty(), at, "connects as no role: name some, `roles.NAME = { password = … }`");
+        let own = "each role has its own: `roles.NAME.password`";
+        self.unless(pool.password.is_none(), format!("{at}.password"), own);
+        for role in pool.roles.keys() {
+            // PostgreSQL cuts longer names off, and would take one for another.
+            let fits = (1..=63).contains(&role.len()) && !role.contains(char::is_control);
+            let message = "a role's name has 1 to 63 bytes, none of them a control character";
+            self.unless(fits, key::join(&format!("{at}.roles"), role), message);
+        }
     }
 
     fn bounds(&mut self, at: &str, pool: &Pool) {

@@ -65,7 +65,7 @@ impl Check<'_> {
         for (index, pool) in admin.ready_requires.iter().enumerate() {
             let at = format!("admin.ready_requires[{index}]");
             let one = config.pool.get(pool).is_none_or(|pool| pool.per.is_none());
-            self.unless(one, &at, format!("`{pool}` is one for each database (`per`): there may be none yet"));
+            self.unless(one, &at, format!("`{pool}` stands for many (`per`): there may be none yet"));
             self.refer(at, "pool", pool, config.pool.keys());
         }
         for (index, host) in admin.hosts.iter().enumerate() {

@@ -22,7 +22,7 @@ impl Check<'_> {
             }
             let message = "replicas are for PostgreSQL: SQLite reads side by side from one pool";
             self.unless(pool.backend == BackendKind::Postgres, format!("{at}.replicas.pools"), message);
-            let alone = "a pool that is one for each database (`per`) has no replicas";
+            let alone = "a pool that stands for many (`per`) has no replicas";
             self.unless(pool.per.is_none(), format!("{at}.replicas.pools"), alone);
             let few = pool.replicas.pools.len() <= MOST;
             self.unless(few, format!("{at}.replicas.pools"), format!("must be at most {MOST}"));
@@ -51,7 +51,7 @@ impl Check<'_> {
             return self.wrong(at, format!("`{name}` has replicas of its own: name them here, side by side"));
         }
         if pool.per.is_some() {
-            return self.wrong(at, format!("`{name}` is one for each database (`per`), and cannot be a replica"));
+            return self.wrong(at, format!("`{name}` stands for many (`per`), and cannot be a replica"));
         }
         let refuses =
             format!("`{name}` takes only servers that take writes (target_session_attrs), which no replica does");

@@ -7,7 +7,7 @@ use http::{HeaderValue, Method};
 use super::{Check, syntax};
 use crate::config::{
     key,
-    model::{Access, Cors, NamedBy, Query, Redirect, Respond, Route},
+    model::{Access, Cors, NamedBy, Per, Pool, Query, Redirect, Respond, Route},
     value::Size,
     words,
 };
@@ -82,25 +82,7 @@ impl Check<'_> {
 
     fn query(&mut self, at: &str, route: &Route, query: &Query) {
         self.refer(format!("{at}.query.pool"), "pool", &query.pool, self.config.pool.keys());
-        let each = self.config.pool.get(&query.pool).map(|pool| pool.per.is_some());
-        let by_path = query.database == Some(NamedBy::Path);
-        match (each, &query.database) {
-            (Some(true), None) => {
-                let message =
-                    "the pool is one for each database: say where a request names it, `path` or `header:NAME`";
-                self.wrong(format!("{at}.query.database"), message);
-            }
-            (Some(false), Some(_)) => {
-                self.wrong(format!("{at}.query.database"), "the pool has one database: `per` is not set for it");
-            }
-            _ if by_path && route.path.is_none() => {
-                self.wrong(
-                    format!("{at}.query.database"),
-                    "`path` needs a route with `path`: behind `exact` there is nothing",
-                );
-            }
-            _ => {}
-        }
+        self.one_of_many(at, route, query);
         self.serves(at, route, query);
         self.number(format!("{at}.query.max_rows"), query.max_rows, 1, u64::MAX);
         self.number(format!("{at}.query.max_batch"), query.max_batch, 1, 1 << 20);
@@ -110,6 +92,39 @@ impl Check<'_> {
         let message = "a query route says who may call: `access = [\"CONSUMER\", …]`, or `access = \"open\"` for anyone \
                        who reaches the listener";
         self.unless(route.access.is_some(), format!("{at}.access"), message);
+    }
+
+    /// Which of a pool's many a request is for.
+    fn one_of_many(&mut self, at: &str, route: &Route, query: &Query) {
+        let Some(pool) = self.config.pool.get(&query.pool) else { return };
+        let key = format!("{at}.query.database");
+        match (pool.per, &query.database) {
+            (Some(Per::Database), None) => {
+                let message =
+                    "the pool is one for each database: say where a request names it, `path` or `header:NAME`";
+                self.wrong(key, message);
+            }
+            (None, Some(_)) => self.wrong(key, "the pool has one database: `per` is not set for it"),
+            (Some(Per::Role), Some(_)) => self.wrong(key, "the pool has one database: it is one for each role"),
+            (Some(Per::Role), None) => self.roles_of(at, route, query, pool),
+            _ if query.database == Some(NamedBy::Path) && route.path.is_none() => {
+                self.wrong(key, "`path` needs a route with `path`: behind `exact` there is nothing");
+            }
+            _ => {}
+        }
+    }
+
+    /// Each consumer of a route has a role in its pool.
+    fn roles_of(&mut self, at: &str, route: &Route, query: &Query, pool: &Pool) {
+        let Some(Access::Consumers(names)) = &route.access else {
+            let message = "the pool is one for each role: name consumers, of whom each has one";
+            return self.unless(route.access.is_none(), format!("{at}.access"), message);
+        };
+        for (index, name) in names.iter().enumerate().filter(|(_, name)| self.config.consumer.contains_key(*name)) {
+            let role = self.config.role_of(name);
+            let message = format!("`{name}` has the role `{role}`, which is none of `pool.{}.roles`", query.pool);
+            self.unless(pool.roles.contains_key(role), format!("{at}.access[{index}]"), message);
+        }
     }
 
     fn respond(&mut self, at: &str, respond: &Respond) {

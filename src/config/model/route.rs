@@ -299,6 +299,9 @@ pub enum LimitKey {
 pub struct Consumer {
     /// SHA-256 of each API key, 64 hex digits, as printed by `sluicegate key new`.
     pub key_sha256: Vec<String>,
+    /// Login role, for pools with `per = "role"`. Default: the consumer's name.
+    #[serde(default)]
+    pub role: Option<String>,
 }
 
 // Written out, not `untagged`: that forgets where in the list the mistake was, and what it was.

@@ -1,4 +1,4 @@
-//! What is said of a pool for each database, and of routes to it, that cannot be.
+//! What is said of a pool for each database or role, and of routes to it, that cannot be.
 
 use super::report;
 
@@ -38,16 +38,60 @@ fn a_pool_for_each_database_has_one_star_where_the_name_goes() {
         format!("pool.two.url: {star}"),
         format!("pool.option.url: {star}"),
         "pool.open.url: with `per`, a file has an ending behind the `*`, as in `data/*.db`: a name could else be that of another's log".into(),
-        "admin.ready_requires[0]: `good` is one for each database (`per`): there may be none yet".into(),
-        "pool.plain.url: has a `*`: for a pool for each database, write `per = \"database\"`".into(),
+        "admin.ready_requires[0]: `good` stands for many (`per`): there may be none yet".into(),
+        "pool.plain.url: has a `*`: for a pool for each database, write `per = \"database\"`; for each role, `\"role\"`".into(),
         "pool.many.max_pools: must be from 1 to 65536".into(),
         "pool.many.pool_idle_timeout: must be more than 0s".into(),
-        "pool.main.replicas.pools[0]: `good` is one for each database (`per`), and cannot be a replica".into(),
-        "pool.replicated.replicas.pools: a pool that is one for each database (`per`) has no replicas".into(),
-        "pool.replicated.replicas.pools[0]: `none` is one for each database (`per`), and cannot be a replica".into(),
+        "pool.main.replicas.pools[0]: `good` stands for many (`per`), and cannot be a replica".into(),
+        "pool.replicated.replicas.pools: a pool that stands for many (`per`) has no replicas".into(),
+        "pool.replicated.replicas.pools[0]: `none` stands for many (`per`), and cannot be a replica".into(),
         "route[0].query.database: the pool is one for each database: say where a request names it, `path` or `header:NAME`".into(),
         "route[1].query.database: `path` needs a route with `path`: behind `exact` there is nothing".into(),
         "route[2].query.database: the pool has one database: `per` is not set for it".into(),
+    ];
+    for line in &expected {
+        assert!(lines.iter().any(|found| found.ends_with(line)), "{line}\nin\n{report}");
+    }
+    assert_eq!(lines.len(), expected.len(), "{report}");
+}
+
+#[test]
+fn a_pool_for_each_role_lists_them_and_each_consumer_has_one() {
+    let each = "per = \"role\"\nroles.app = { password = \"x\" }";
+    let consumer = |name: &str, digit: &str, keys: &str| {
+        format!("[consumer.{name}]\nkey_sha256 = [\"{}\"]\n{keys}\n", digit.repeat(64))
+    };
+    let text = [
+        pool("user", "postgres://u@h/d", each),
+        pool("word", "postgres://*:p@h/d", each),
+        pool("database", "postgres://u@h/*", each),
+        pool("file", "sqlite:*.db", each),
+        pool("none", "postgres://*@h/d", "per = \"role\""),
+        pool("secret", "postgres://*@h/d", "password = \"p\"\nper = \"role\"\nroles.\"\" = {}"),
+        pool("plain", "postgres://u@h/d", "roles.app = {}"),
+        pool("good", "postgres://*@h/d?sslmode=disable", each),
+        consumer("app", "0", ""),
+        consumer("other", "1", ""),
+        consumer("as_app", "2", "role = \"app\""),
+        route("path = \"/a\"", "pool = \"good\""),
+        route("path = \"/b\"", "pool = \"good\", database = \"path\"").replace("\"open\"", "[\"app\"]"),
+        route("path = \"/c\"", "pool = \"good\"").replace("\"open\"", "[\"app\", \"other\", \"as_app\"]"),
+    ];
+    let report = report(&text.concat());
+    let lines: Vec<_> = report.lines().collect();
+    let star = "with `per = \"role\"`, the URL's user is `*`, without a password: those are in `roles`";
+    let expected = [
+        format!("pool.user.url: {star}"),
+        format!("pool.word.url: {star}"),
+        format!("pool.database.url: {star}"),
+        "pool.file.url: SQLite knows no roles: `per` cannot be `role`".into(),
+        "pool.none: connects as no role: name some, `roles.NAME = { password = … }`".into(),
+        "pool.secret.password: each role has its own: `roles.NAME.password`".into(),
+        "pool.secret.roles.\"\": a role's name has 1 to 63 bytes, none of them a control character".into(),
+        "pool.plain.roles: are for a pool with `per = \"role\"`".into(),
+        "route[0].access: the pool is one for each role: name consumers, of whom each has one".into(),
+        "route[1].query.database: the pool has one database: it is one for each role".into(),
+        "route[2].access[1]: `other` has the role `other`, which is none of `pool.good.roles`".into(),
     ];
     for line in &expected {
         assert!(lines.iter().any(|found| found.ends_with(line)), "{line}\nin\n{report}");

@@ -57,7 +57,8 @@ fn leaves(section: &str, at: &str, value: &Value, found: &mut BTreeMap<(String, 
     match value {
         Value::Object(table) if !(forms && WHOLE.contains(&at)) => {
             for (name, value) in table {
-                let key = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+                let name = if at == "roles" { "NAME" } else { name };
+                let key = if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") };
                 leaves(section, &key, value, found);
             }
         }

@@ -170,7 +170,7 @@ async fn a_contradiction_in_framing_never_reaches_the_upstream() {
 #[tokio::test]
 async fn revoking_the_key_ends_the_tunnel() {
     let key = crate::access::new_key().unwrap();
-    let consumer = BTreeMap::from([("app".to_owned(), Consumer { key_sha256: vec![key.sha256] })]);
+    let consumer = BTreeMap::from([("app".to_owned(), Consumer { key_sha256: vec![key.sha256], role: None })]);
     let consumers = Consumers::build(&consumer).unwrap();
     let mut headers = HeaderMap::new();
     headers.insert("x-api-key", key.text.parse().unwrap());

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     backend::{
-        BackendError, Batch, Isolation, Limits, Work,
+        BackendError, Batch, Isolation, Limits, Origin, Work,
         postgres::{
             Running,
             running::Step,
@@ -248,6 +248,34 @@ async fn success_is_told_only_when_it_is_committed() {
 }
 
 #[tokio::test]
+async fn columns_say_where_they_come_from() {
+    let cluster = Cluster::start();
+    let mut conn = cluster.connect().await;
+    query(&mut conn, "create table t (id int, dropped int, price numeric(10, 2), code varchar(7))").await.unwrap();
+    query(&mut conn, "alter table t drop column dropped").await.unwrap();
+    let table: u32 = query(&mut conn, "select 't'::regclass::oid").await.unwrap().cell().parse().unwrap();
+    let from = |type_id, column_id, size, modifier| Origin {
+        type_id,
+        table_id: if column_id == 0 { 0 } else { table },
+        column_id,
+        size,
+        modifier,
+    };
+    let expected = [
+        from(23, 1, 4, -1),
+        from(1700, 3, -1, (10 << 16 | 2) + 4),
+        from(1043, 4, -1, 7 + 4),
+        from(27, -1, 6, -1),
+        from(20, 0, 8, -1),
+    ];
+    // As the server tells it, and twice as it is remembered.
+    for _ in 0..4 {
+        let answer = query(&mut conn, "select id, price, code, ctid, 1::int8 from t").await.unwrap();
+        assert_eq!(answer.columns.iter().map(|column| column.origin).collect::<Vec<_>>(), expected);
+    }
+}
+
+#[tokio::test]
 async fn isolation_and_read_only_hold() {
     let cluster = Cluster::start();
     let mut conn = cluster.connect().await;
@@ -260,6 +288,12 @@ async fn isolation_and_read_only_hold() {
     ] {
         let work = Batch { isolation: Some(isolation), ..batch(&["show transaction_isolation"]) };
         assert_eq!(run(&mut conn, Work::Batch(work)).await.unwrap()[0].cell(), name);
+    }
+    for deferrable in [true, false] {
+        let isolation = Some(Isolation::Serializable);
+        let work = Batch { isolation, read_only: true, deferrable, ..batch(&["show transaction_deferrable"]) };
+        let shown = if deferrable { "on" } else { "off" };
+        assert_eq!(run(&mut conn, Work::Batch(work)).await.unwrap()[0].cell(), shown);
     }
     for escape in [
         "insert into t values (1)",
