@@ -24,10 +24,13 @@
 
 mod array;
 mod cors;
+mod document;
 mod escape;
+mod lines;
 mod problem;
 mod request;
 mod stream;
+mod table;
 mod value;
 mod writer;
 
@@ -40,9 +43,10 @@ use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
 use self::{
+    document::Document,
+    lines::Lines,
     problem::Problem,
-    stream::{Bounds, Steps},
-    writer::Form,
+    stream::{Bounds, Steps, respond},
 };
 use crate::{
     backend::{BackendError, Database, Limits, Work},
@@ -121,13 +125,14 @@ async fn json<S: Steps, F: Future<Output = Result<S, BackendError>>>(
     if settings.read_only {
         work = work.read_only();
     }
-    let form = match &work {
-        _ if lines => Form::Lines,
-        work if work.is_single() => Form::Single,
-        _ => Form::Batch,
-    };
+    let single = work.is_single();
     let steps = start(work).await?;
-    stream::respond(steps, form, Bounds { rows: settings.max_rows, bytes: settings.max_response.0, deadline }).await
+    let bounds = Bounds { rows: settings.max_rows, bytes: settings.max_response.0, deadline };
+    if lines {
+        respond(steps, Lines::new(), bounds).await
+    } else {
+        respond(steps, if single { Document::single() } else { Document::batch() }, bounds).await
+    }
 }
 
 async fn read(body: RequestBody, deadline: Instant) -> Result<Bytes, Problem> {

@@ -5,23 +5,26 @@
 //! reading does not poll the body any more; so a timer stands beside it, and drops the execution at the deadline.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream, stream::BoxStream};
-use http::{HeaderValue, header};
+use http::header;
 use http_body::Frame;
 use parking_lot::Mutex;
 use tokio::{task::AbortHandle, time::Instant};
 
 use super::{
     problem::{Problem, Trouble},
-    writer::{Form, Writer, error_line},
+    writer::Writer,
 };
 use crate::{
     backend::{BackendError, Event, Execution},
@@ -66,74 +69,91 @@ pub(super) struct Bounds {
     pub(super) deadline: Instant,
 }
 
-/// Answers with the steps of an execution.
+/// Answers with the steps of an execution, in the shape that `writer` gives them.
 ///
 /// # Errors
-/// What goes wrong before the head is sent. After that, a JSON body breaks off, and lines end with one that says why.
-pub(super) async fn respond(steps: impl Steps, form: Form, bounds: Bounds) -> Result<Response, Problem> {
-    let mut answer = Answer { steps, writer: Writer::new(form), bounds };
+/// What goes wrong before the head is sent. After that the writer says it, or the body breaks off.
+pub(super) async fn respond<W: Writer>(steps: impl Steps, writer: W, bounds: Bounds) -> Result<Response, Problem> {
+    let kind = writer.content_type();
+    let mut answer = Answer { steps, writer, bounds };
     let body = if answer.fill(HEAD).await? {
-        Body::full(answer.writer.take(0))
+        Body::full(answer.writer.sheet().take(0))
     } else {
-        let ends = answer.steps.ends();
-        Body::stream(Timed::new(answer.into_frames(form).boxed(), form, ends, bounds.deadline))
+        Body::stream(Timed::new(answer))
     };
     let mut response = Response::new(body);
-    let kind = if form == Form::Lines { "application/x-ndjson" } else { "application/json" };
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
     Ok(response)
 }
 
-struct Answer<S> {
+struct Answer<S, W> {
     steps: S,
-    writer: Writer,
+    writer: W,
     bounds: Bounds,
 }
 
-impl<S: Steps> Answer<S> {
-    /// Takes steps until so many bytes wait. True: that was all.
+impl<S: Steps, W: Writer> Answer<S, W> {
+    /// Takes steps until so many bytes wait. True: that was all. Cancel safe, as far as the steps are.
     async fn fill(&mut self, enough: usize) -> Result<bool, Trouble> {
-        while self.writer.waiting() < enough {
-            let before = self.writer.waiting();
+        while self.writer.sheet().waiting() < enough {
+            let before = self.writer.sheet().waiting();
             match self.steps.next().await? {
                 Some(Event::Columns(columns)) => self.writer.columns(columns),
-                Some(Event::Row(_)) if self.writer.rows() == self.bounds.rows => {
+                Some(Event::Row(_)) if self.writer.sheet().rows == self.bounds.rows => {
                     return Err(Trouble::Rows(self.bounds.rows));
                 }
-                Some(Event::Row(row)) => self.writer.row(row),
+                Some(Event::Row(row)) => {
+                    self.writer.sheet().rows += 1;
+                    self.writer.row(row);
+                }
                 Some(Event::Complete { command, row_count }) => self.writer.complete(command, row_count),
                 None => {
                     self.writer.end();
                     return Ok(true);
                 }
             }
-            if self.writer.bytes() > self.bounds.bytes {
-                self.writer.back_to(before);
+            let sheet = self.writer.sheet();
+            if sheet.bytes() > self.bounds.bytes {
+                sheet.back_to(before);
                 return Err(Trouble::Bytes(self.bounds.bytes));
             }
         }
         Ok(false)
     }
 
-    /// The rest, beginning with what was held back.
-    fn into_frames(self, form: Form) -> impl Stream<Item = Result<Bytes, CutShort>> + Send {
-        stream::unfold(Some(self), move |answer| async move {
-            let mut answer = answer?;
-            match answer.fill(FRAME).await {
-                Ok(true) => Some((Ok(answer.writer.take(0)), None)),
-                Ok(false) => Some((Ok(answer.writer.take(FRAME + FRAME / 8)), Some(answer))),
-                // Complete lines, which the client shall have before the one that says why there are no more.
-                Err(trouble) if form == Form::Lines => {
-                    answer.writer.error_line(cut_short(trouble).into_object());
-                    Some((Ok(answer.writer.take(0)), None))
+    /// The rest, beginning with what was held back. Ends when `late` is set, and looks at that before anything else.
+    fn into_frames(self, late: Arc<AtomicBool>) -> impl Stream<Item = Piece> + Send {
+        stream::unfold(Some((self, late)), move |state| async move {
+            let (mut answer, late) = state?;
+            let filled = tokio::select! {
+                biased;
+                () = set(&late) => Err(answer.too_late()),
+                filled = answer.fill(FRAME) => filled,
+            };
+            match filled {
+                Ok(true) => Some((Ok(answer.writer.sheet().take(0)), None)),
+                Ok(false) => {
+                    let frame = answer.writer.sheet().take(FRAME + FRAME / 8);
+                    Some((Ok(frame), Some((answer, late))))
                 }
                 Err(trouble) => {
-                    cut_short(trouble);
-                    Some((Err(CutShort), None))
+                    tracing::info!(error = %trouble, "answer cut short");
+                    let told = answer.writer.failed(trouble.into());
+                    let last = if told { Ok(answer.writer.sheet().take(0)) } else { Err(CutShort) };
+                    Some((last, None))
                 }
             }
         })
     }
+
+    fn too_late(&self) -> Trouble {
+        if self.steps.ends().is_some() { BackendError::Held.into() } else { Trouble::Slow }
+    }
+}
+
+/// Ready when `flag` is set. Wakes nobody: whoever sets it polls.
+fn set(flag: &AtomicBool) -> impl Future<Output = ()> {
+    poll_fn(|_| if flag.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending })
 }
 
 /// The body of an answer broke off: what came is not whole.
@@ -141,45 +161,53 @@ impl<S: Steps> Answer<S> {
 #[error("the answer was cut short")]
 struct CutShort;
 
-fn cut_short(trouble: Trouble) -> Problem {
-    tracing::info!(error = %trouble, "answer cut short");
-    trouble.into()
-}
-
 /// A body that is made as it is sent, until its deadline, polled or not.
 struct Timed {
     shared: Arc<Mutex<State>>,
-    form: Form,
-    /// It was not the deadline that ended it.
-    held: bool,
     timer: AbortHandle,
 }
 
 enum State {
-    Running { frames: BoxStream<'static, Result<Bytes, CutShort>>, waker: Option<Waker> },
-    Expired,
+    Running {
+        frames: BoxStream<'static, Piece>,
+        waker: Option<Waker>,
+    },
+    /// The deadline has passed; this is still to be sent.
+    Expired(Piece),
     Over,
 }
 
+type Piece = Result<Bytes, CutShort>;
+
 impl Timed {
-    fn new(
-        frames: BoxStream<'static, Result<Bytes, CutShort>>,
-        form: Form,
-        ends: Option<Instant>,
-        deadline: Instant,
-    ) -> Self {
-        let until = ends.unwrap_or(deadline);
+    fn new<S: Steps, W: Writer>(answer: Answer<S, W>) -> Self {
+        let until = answer.steps.ends().unwrap_or(answer.bounds.deadline);
+        let late = Arc::new(AtomicBool::new(false));
+        let frames = answer.into_frames(late.clone()).boxed();
         let shared = Arc::new(Mutex::new(State::Running { frames, waker: None }));
         let timed = Arc::downgrade(&shared);
         let timer = tokio::spawn(async move {
             tokio::time::sleep_until(until + LATE).await;
-            let Some(shared) = timed.upgrade() else { return };
-            let expired = std::mem::replace(&mut *shared.lock(), State::Expired);
-            if let State::Running { waker: Some(waker), .. } = &expired {
-                waker.wake_by_ref();
+            late.store(true, Ordering::Release);
+            if let Some(shared) = timed.upgrade() {
+                expire(&mut shared.lock());
             }
         });
-        Self { shared, form, held: ends.is_some(), timer: timer.abort_handle() }
+        Self { shared, timer: timer.abort_handle() }
+    }
+}
+
+/// Ends a body that is under way: its steps are dropped, and its last words kept.
+fn expire(state: &mut State) {
+    let State::Running { frames, waker } = state else { return };
+    let waker = waker.take();
+    *state = match frames.poll_next_unpin(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Some(last)) => State::Expired(last),
+        Poll::Ready(None) => State::Over,
+        Poll::Pending => State::Expired(Err(CutShort)),
+    };
+    if let Some(waker) = waker {
+        waker.wake();
     }
 }
 
@@ -198,11 +226,10 @@ impl http_body::Body for Timed {
                     return Poll::Pending;
                 }
             },
-            State::Expired => {
-                let problem = cut_short(if self.held { BackendError::Held.into() } else { Trouble::Slow });
-                Some(if self.form == Form::Lines { Ok(error_line(problem.into_object())) } else { Err(CutShort) })
-            }
-            State::Over => None,
+            State::Expired(_) | State::Over => match std::mem::replace(&mut *state, State::Over) {
+                State::Expired(last) => Some(last),
+                _ => None,
+            },
         };
         *state = State::Over;
         Poll::Ready(polled.map(|last| last.map(Frame::data).map_err(BoxError::from)))

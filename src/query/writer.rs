@@ -1,111 +1,47 @@
-//! The shape of an answer, written step by step: one JSON document, or a line for each step (NDJSON).
+//! What an answer is written by, whatever its shape.
 
 use bytes::Bytes;
-use serde_json::Value;
+use http::HeaderValue;
 
-use super::{escape::string, value::Cells};
-use crate::backend::{Column, Row, Shape};
+use super::problem::Problem;
+use crate::backend::{Column, Row};
 
-/// The shape of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
-    /// `{"columns":…,"rows":…,"command":…,"row_count":…}`
-    Single,
-    /// `{"results":[…]}`, each as a single one.
-    Batch,
-    /// `{"columns":…}`, a line for each row, `{"command":…,"row_count":…}`; a batch has that for each statement.
-    Lines,
+/// One shape of an answer, written step by step into a [`Sheet`]. Steps come in the order that
+/// [`crate::backend::Event`] has them. What is written between two steps is never sent by itself, and a step that makes the
+/// answer too long is taken back.
+pub(super) trait Writer: Send + 'static {
+    /// The answer's `Content-Type`.
+    fn content_type(&self) -> HeaderValue;
+    /// A result begins.
+    fn columns(&mut self, columns: &[Column]);
+    /// A row of it. [`super::stream::respond`] counts it.
+    fn row(&mut self, row: &dyn Row);
+    /// The result is complete.
+    fn complete(&mut self, command: &str, row_count: Option<u64>);
+    /// All is done.
+    fn end(&mut self);
+    /// Something went wrong behind the head. True: the shape can tell it in its last bytes, and they are written. False: the
+    /// body must break off.
+    fn failed(&mut self, problem: Problem) -> bool;
+    /// Where it is written.
+    fn sheet(&mut self) -> &mut Sheet;
 }
 
-/// An answer that is being written.
-pub(super) struct Writer {
-    form: Form,
-    out: Vec<u8>,
+/// What is written of an answer and waits to be taken, and what was taken of it.
+#[derive(Debug, Default)]
+pub(super) struct Sheet {
+    /// What waits.
+    pub(super) out: Vec<u8>,
     /// Bytes already taken.
     taken: u64,
     /// Rows of all results.
-    rows: u64,
-    /// Whether the next result, and the next row, is the first.
-    first_result: bool,
-    first_row: bool,
-    shapes: Vec<Shape>,
-    cells: Cells,
+    pub(super) rows: u64,
 }
 
-impl Writer {
-    pub(super) fn new(form: Form) -> Self {
-        let mut out = Vec::with_capacity(1024);
-        if form == Form::Batch {
-            out.extend_from_slice(b"{\"results\":[");
-        }
-        let cells = Cells::default();
-        Self { form, out, taken: 0, rows: 0, first_result: true, first_row: true, shapes: Vec::new(), cells }
-    }
-
-    /// A result begins.
-    pub(super) fn columns(&mut self, columns: &[Column]) {
-        if self.form == Form::Batch && !self.first_result {
-            self.out.push(b',');
-        }
-        (self.first_result, self.first_row) = (false, true);
-        self.shapes.clear();
-        self.out.extend_from_slice(b"{\"columns\":[");
-        for (index, column) in columns.iter().enumerate() {
-            self.shapes.push(column.shape.clone());
-            self.out.extend_from_slice(if index == 0 { b"{\"name\":" } else { b",{\"name\":" });
-            string(&mut self.out, column.name.as_bytes());
-            self.out.extend_from_slice(b",\"type\":");
-            match &column.type_name {
-                Some(name) => string(&mut self.out, name.as_bytes()),
-                None => self.out.extend_from_slice(b"null"),
-            }
-            self.out.push(b'}');
-        }
-        self.out.extend_from_slice(if self.form == Form::Lines { b"]}\n" } else { b"],\"rows\":[" });
-    }
-
-    /// A row of it.
-    pub(super) fn row(&mut self, row: &dyn Row) {
-        self.rows += 1;
-        if self.form != Form::Lines && !self.first_row {
-            self.out.push(b',');
-        }
-        self.first_row = false;
-        self.out.push(b'[');
-        let (out, cells, shapes) = (&mut self.out, &mut self.cells, &self.shapes);
-        let mut index = 0;
-        row.cells(&mut |cell| {
-            if index > 0 {
-                out.push(b',');
-            }
-            cells.cell(out, shapes.get(index).unwrap_or(&Shape::Text), cell);
-            index += 1;
-        });
-        self.out.extend_from_slice(if self.form == Form::Lines { b"]\n" } else { b"]" });
-    }
-
-    /// The result is complete.
-    pub(super) fn complete(&mut self, command: &str, row_count: Option<u64>) {
-        self.out.extend_from_slice(if self.form == Form::Lines { b"{\"command\":" } else { b"],\"command\":" });
-        string(&mut self.out, command.as_bytes());
-        self.out.extend_from_slice(b",\"row_count\":");
-        match row_count {
-            Some(count) => self.out.extend_from_slice(itoa::Buffer::new().format(count).as_bytes()),
-            None => self.out.extend_from_slice(b"null"),
-        }
-        self.out.extend_from_slice(if self.form == Form::Lines { b"}\n" } else { b"}" });
-    }
-
-    /// All is done.
-    pub(super) fn end(&mut self) {
-        if self.form == Form::Batch {
-            self.out.extend_from_slice(b"]}");
-        }
-    }
-
-    /// The last line of an answer that went wrong.
-    pub(super) fn error_line(&mut self, problem: Value) {
-        self.out.extend_from_slice(&error_line(problem));
+impl Sheet {
+    /// With room for a small answer.
+    pub(super) fn new() -> Self {
+        Self { out: Vec::with_capacity(1024), taken: 0, rows: 0 }
     }
 
     /// Forgets what was written since so many bytes waited.
@@ -123,21 +59,9 @@ impl Writer {
         self.taken + self.out.len() as u64
     }
 
-    /// Rows so far.
-    pub(super) fn rows(&self) -> u64 {
-        self.rows
-    }
-
     /// Takes what is written. `next`: about how much will come before it is taken again.
     pub(super) fn take(&mut self, next: usize) -> Bytes {
         self.taken += self.out.len() as u64;
         std::mem::replace(&mut self.out, Vec::with_capacity(next)).into()
     }
-}
-
-/// The last line of an answer in lines that went wrong.
-pub(super) fn error_line(problem: Value) -> Bytes {
-    let mut line = serde_json::json!({ "error": problem }).to_string();
-    line.push('\n');
-    line.into()
 }
