@@ -43,7 +43,7 @@ use crate::pool::{Asked, Backend, Holder, Lease, Operation, OperationError, Pool
 
 pub use error::{BackendError, DatabaseError};
 pub use fingerprint::fingerprint;
-pub use inspect::{Inspection, inspect};
+pub use inspect::{Inspection, Piece, inspect, pieces};
 pub use param::Param;
 pub use replicas::{ReplicaStatus, Replicas, ReplicasStatus};
 pub use work::{

@@ -26,6 +26,35 @@ pub struct Inspection {
     pub session: bool,
 }
 
+/// A piece of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// White space or a comment.
+    Gap,
+    /// Anything else.
+    Code,
+    /// A literal or a name that is not closed.
+    Open,
+}
+
+/// The pieces of `sql`, in order; put together they are the text.
+pub fn pieces(sql: &str) -> impl Iterator<Item = (Piece, &str)> {
+    tokens(sql).map(|(token, text)| {
+        let piece = match token {
+            Token::Space | Token::Comment => Piece::Gap,
+            Token::Literal | Token::Quoted if !is_closed(text) => Piece::Open,
+            _ => Piece::Code,
+        };
+        (piece, text)
+    })
+}
+
+/// Whether a literal or a name would take no more.
+fn is_closed(text: &str) -> bool {
+    let longer = format!("{text} ");
+    tokens(&longer).next().is_some_and(|(_, taken)| taken.len() == text.len())
+}
+
 /// Reads `sql`.
 pub fn inspect(sql: &str) -> Inspection {
     let mut found = Inspection::default();

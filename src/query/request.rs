@@ -1,9 +1,9 @@
 //! A query's request: its head and its body, read into [`Work`].
 
-use std::{fmt, marker::PhantomData};
+use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
-use super::problem::Problem;
-use crate::backend::{Batch, Isolation, Param, Statement, Work};
+use super::{named::Params, problem::Problem};
+use crate::backend::{Isolation, Param, Statement};
 use http::{HeaderMap, Method, StatusCode, header};
 use serde::{
     Deserialize, Deserializer,
@@ -63,40 +63,74 @@ fn is_json(content_type: &[u8]) -> bool {
     essence.eq_ignore_ascii_case("application/json") && !parts.any(foreign)
 }
 
+/// What a request asks for, as it came.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Wish {
+    /// In order.
+    pub(super) asks: Vec<Ask>,
+    /// They are one transaction; otherwise there is one.
+    pub(super) batch: bool,
+    pub(super) isolation: Option<Isolation>,
+    pub(super) read_only: bool,
+}
+
+/// A statement.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Ask {
+    /// Of the caller's own.
+    Sql(Statement),
+    /// By name.
+    Name(String, Params),
+}
+
 /// Reads a body.
 ///
 /// # Errors
 /// 400, with `line` and `column` where the text is at fault.
-pub(super) fn parse(body: &[u8], max_batch: usize) -> Result<Work, Problem> {
+pub(super) fn parse(body: &[u8], max_batch: usize) -> Result<Wish, Problem> {
     let Object(body): Object<Body> = serde_json::from_slice(body).map_err(|error| {
         let detail = error.to_string();
         let (line, column) = (error.line(), error.column());
         let detail = detail.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&detail).to_owned();
         Problem::bad_request(detail).with("line", line).with("column", column)
     })?;
-    match (body.sql, body.batch) {
-        (Some(_), None) if body.isolation.is_some() => Err(Problem::bad_request("`isolation` belongs to a `batch`")),
-        (Some(sql), None) => {
-            let statement = Statement { sql, params: body.params.unwrap_or_default().0 };
-            Ok(if body.read_only.unwrap_or(false) { Work::Read(statement) } else { Work::Single(statement) })
+    let read_only = body.read_only.unwrap_or(false);
+    match body {
+        Body { batch: None, isolation: Some(_), .. } => Err(Problem::bad_request("`isolation` belongs to a `batch`")),
+        Body { batch: None, sql, name, params, .. } => {
+            let ask = ask(sql, name, params).map_err(|_| Problem::bad_request("send one of `sql`, `name` and `batch`"))?;
+            Ok(Wish { asks: vec![ask], read_only, ..Wish::default() })
         }
-        (None, Some(_)) if body.params.is_some() => {
+        Body { batch: Some(_), sql, name, .. } if sql.is_some() || name.is_some() => {
+            Err(Problem::bad_request("send one of `sql`, `name` and `batch`"))
+        }
+        Body { batch: Some(_), params: Some(_), .. } => {
             Err(Problem::bad_request("`params` belong to each statement of a `batch`"))
         }
-        (None, Some(batch)) if batch.len() > max_batch => {
+        Body { batch: Some(batch), .. } if batch.len() > max_batch => {
             let detail = format!("the batch has {} statements; this route allows {max_batch}", batch.len());
             Err(Problem::bad_request(detail))
         }
-        (None, Some(batch)) if batch.iter().map(|Object(member)| member.count()).sum::<usize>() > MOST_PARAMS => {
+        Body { batch: Some(batch), .. }
+            if batch.iter().map(|Object(member)| member.count()).sum::<usize>() > MOST_PARAMS =>
+        {
             Err(Problem::bad_request(too_many()))
         }
-        (None, Some(batch)) => Ok(Work::Batch(Batch {
-            statements: batch.into_iter().map(|Object(member)| Statement::from(member)).collect(),
-            isolation: body.isolation.map(Isolation::from),
-            read_only: body.read_only.unwrap_or(false),
-            ..Batch::default()
-        })),
-        _ => Err(Problem::bad_request("send either `sql` or `batch`")),
+        Body { batch: Some(batch), isolation, .. } => {
+            let asks: Result<Vec<Ask>, Problem> =
+                batch.into_iter().map(|Object(Member { sql, name, params })| ask(sql, name, params)).collect();
+            Ok(Wish { asks: asks?, batch: true, isolation: isolation.map(Isolation::from), read_only })
+        }
+    }
+}
+
+fn ask(sql: Option<String>, name: Option<String>, params: Option<Given>) -> Result<Ask, Problem> {
+    let params = params.map(|Given(params)| params).unwrap_or_default();
+    match (sql, name, params) {
+        (Some(sql), None, Params::List(params)) => Ok(Ask::Sql(Statement { sql, params })),
+        (Some(_), None, _) => Err(Problem::bad_request("`params` of `sql` are a list: its placeholders have no names")),
+        (None, Some(name), params) => Ok(Ask::Name(name, params)),
+        _ => Err(Problem::bad_request("a statement is either `sql` or a `name`")),
     }
 }
 
@@ -104,7 +138,8 @@ pub(super) fn parse(body: &[u8], max_batch: usize) -> Result<Work, Problem> {
 #[serde(deny_unknown_fields)]
 struct Body {
     sql: Option<String>,
-    params: Option<Params>,
+    name: Option<String>,
+    params: Option<Given>,
     batch: Option<Vec<Object<Member>>>,
     isolation: Option<Level>,
     read_only: Option<bool>,
@@ -113,20 +148,14 @@ struct Body {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Member {
-    sql: String,
-    #[serde(default)]
-    params: Option<Params>,
+    sql: Option<String>,
+    name: Option<String>,
+    params: Option<Given>,
 }
 
 impl Member {
     fn count(&self) -> usize {
-        self.params.as_ref().map_or(0, |Params(params)| params.len())
-    }
-}
-
-impl From<Member> for Statement {
-    fn from(member: Member) -> Self {
-        Self { sql: member.sql, params: member.params.unwrap_or_default().0 }
+        self.params.as_ref().map_or(0, |Given(params)| params.len())
     }
 }
 
@@ -174,21 +203,20 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 }
 
 /// Parameters; exists for its message and its bound.
-#[derive(Default)]
-struct Params(Vec<Param>);
+struct Given(Params);
 
-impl<'de> Deserialize<'de> for Params {
+impl<'de> Deserialize<'de> for Given {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct Items;
 
         impl<'de> Visitor<'de> for Items {
-            type Value = Params;
+            type Value = Given;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an array of parameters")
+                f.write_str("an array of parameters, or an object for a named query")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Params, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Given, A::Error> {
                 let mut params = Vec::new();
                 while let Some(item) = items.next_element()? {
                     if params.len() == MOST_PARAMS {
@@ -196,11 +224,25 @@ impl<'de> Deserialize<'de> for Params {
                     }
                     params.push(item);
                 }
-                Ok(Params(params))
+                Ok(Given(Params::List(params)))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Given, A::Error> {
+                let mut params = BTreeMap::new();
+                while let Some((name, value)) = members.next_entry::<String, Param>()? {
+                    if params.len() == MOST_PARAMS {
+                        return Err(A::Error::custom(too_many()));
+                    }
+                    if let Some((name, _)) = params.get_key_value(&name) {
+                        return Err(A::Error::custom(format_args!("the parameter `{name}` stands there twice")));
+                    }
+                    params.insert(name, value);
+                }
+                Ok(Given(Params::Map(params)))
             }
         }
 
-        from.deserialize_seq(Items)
+        from.deserialize_any(Items)
     }
 }
 
