@@ -34,7 +34,7 @@ use rustls::crypto::CryptoProvider;
 
 pub use rustls::ClientConfig;
 
-pub use accept::{HandshakeError, HandshakeFailure, ServerStream, TlsInfo, accept_tls};
+pub use accept::{ClientCertificate, HandshakeError, HandshakeFailure, ServerStream, TlsInfo, accept_tls};
 pub use certs::{CertError, CertStore, Certificate};
 pub use client_tls::{TlsError, Verify, client_tls};
 pub use dial::{DialError, Host, Target, connect_tls, dial, dial_host};

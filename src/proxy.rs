@@ -66,7 +66,7 @@ pub use failure::Outcome;
 pub use tunnels::Tunnels;
 pub use upstream::{EndpointStatus, Upstream, UpstreamError, UpstreamStatus};
 
-use crate::{access::ConsumerHandle, edge::Context};
+use crate::{access::Identity, edge::Context};
 
 /// What [`forward`] needs to know about a request beyond the request.
 #[derive(Clone, Debug)]
@@ -79,8 +79,8 @@ pub struct Forward<'a> {
     pub trusted: bool,
     /// Taken off the front of the path, on a segment boundary.
     pub strip_prefix: Option<&'a str>,
-    /// Who calls: the key is taken out of the request, and a tunnel ends when it is revoked.
-    pub consumer: Option<Arc<ConsumerHandle>>,
+    /// Who calls: the key is taken out of the request, and a tunnel ends when it is revoked or expires.
+    pub identity: Option<Identity>,
     /// Where a tunnel is registered.
     pub tunnels: &'a Arc<Tunnels>,
 }

@@ -49,6 +49,7 @@ use self::{
     stream::{Bounds, Steps, respond},
 };
 use crate::{
+    access::Identity,
     backend::{BackendError, Database, Limits, Work},
     config::model::{Cors, Dialect, Query},
     edge::{Context, Request, RequestBody, Response, answer},
@@ -66,6 +67,8 @@ pub struct Asked<'a> {
     pub cors: Option<&'a Cors>,
     /// The connection that it came on.
     pub context: &'a Context,
+    /// Who asks, if that is known.
+    pub identity: Option<&'a Identity>,
     /// When the last byte of the answer must have been taken.
     pub deadline: Instant,
     /// For whom a connection is held.
@@ -92,7 +95,7 @@ pub async fn answer(
     asked: Asked<'_>,
     find: impl FnOnce(&Wanted) -> Result<Database, BackendError>,
 ) -> Response {
-    let Asked { settings, cors, context, deadline, holder } = asked;
+    let Asked { settings, cors, context, identity: _, deadline, holder } = asked;
     let row = settings.max_response.as_usize();
     let start = |work| async move { find(&Wanted::default())?.start(work, deadline, holder, Limits { row }).await };
     let answered = match cors::check(request.headers(), &context.authority, context.peer.tls.is_some(), cors) {

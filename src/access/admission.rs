@@ -1,10 +1,8 @@
 //! Whether a caller may use a route.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-use http::{HeaderMap, HeaderValue, StatusCode};
-
-use super::{AccessError, ConsumerHandle, Consumers};
+use super::{AccessError, Consumers, Denied, Identity, Shown};
 use crate::config::model::{Access, Consumer};
 
 /// A route's `access`.
@@ -15,23 +13,6 @@ pub enum Admission {
     Open,
     /// The consumers of these names may call.
     AnyOf(Box<[Arc<str>]>),
-}
-
-/// Why a caller was not let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Denied {
-    /// No key was shown, and the route asks for one.
-    #[error("no key")]
-    NoKey,
-    /// The key is nobody's.
-    #[error("unknown key")]
-    UnknownKey,
-    /// Two different keys were shown.
-    #[error("two different keys")]
-    TwoKeys,
-    /// The consumer is known, and not let in here.
-    #[error("consumer is not let in")]
-    NotNamed,
 }
 
 impl Admission {
@@ -58,56 +39,23 @@ impl Admission {
     }
 
     /// Who calls, if the caller may. On an open route a key that is not ours lets its caller in as nobody: it may be meant
-    /// for the upstream. One of ours beside another is refused there, too: it is not the upstream's business.
+    /// for the upstream. One of ours beside another is refused there, too: it is not the upstream's business. So is a consumer
+    /// who may not do this: who shows a key of ours is held to its bounds.
     ///
     /// # Errors
     /// The caller may not.
-    pub fn admit(&self, consumers: &Consumers, headers: &HeaderMap) -> Result<Option<Arc<ConsumerHandle>>, Denied> {
+    pub fn admit(&self, consumers: &Consumers, shown: &Shown<'_>) -> Result<Option<Identity>, Denied> {
         match self {
             Self::Open if consumers.is_empty() => Ok(None),
-            Self::Open => match consumers.authenticate(headers) {
-                Err(Denied::TwoKeys) if consumers.know_one_of(headers) => Err(Denied::TwoKeys),
-                who => Ok(who.unwrap_or_default()),
+            Self::Open => match consumers.authenticate(shown, SystemTime::now()) {
+                Err(Denied::TwoKeys) if consumers.know_one_of(shown) => Err(Denied::TwoKeys),
+                Err(Denied::TwoKeys | Denied::UnknownKey) => Ok(None),
+                who => who,
             },
             Self::AnyOf(names) => {
-                let consumer = consumers.authenticate(headers)?.ok_or(Denied::NoKey)?;
-                if names.contains(consumer.name()) { Ok(Some(consumer)) } else { Err(Denied::NotNamed) }
+                let who = consumers.authenticate(shown, SystemTime::now())?.ok_or(Denied::NoKey)?;
+                if names.contains(who.consumer.name()) { Ok(Some(who)) } else { Err(Denied::NotNamed) }
             }
         }
-    }
-}
-
-impl Denied {
-    /// 401 or 403.
-    pub fn status(self) -> StatusCode {
-        match self {
-            Self::NoKey | Self::UnknownKey | Self::TwoKeys => StatusCode::UNAUTHORIZED,
-            Self::NotNamed => StatusCode::FORBIDDEN,
-        }
-    }
-
-    /// The `WWW-Authenticate` field that a 401 must carry (RFC 9110, section 11.6.1; RFC 6750, section 3).
-    pub fn challenge(self) -> Option<HeaderValue> {
-        match self {
-            Self::NoKey => Some(HeaderValue::from_static("Bearer")),
-            Self::UnknownKey => Some(HeaderValue::from_static("Bearer error=\"invalid_token\"")),
-            Self::TwoKeys => Some(HeaderValue::from_static("Bearer error=\"invalid_request\"")),
-            Self::NotNamed => None,
-        }
-    }
-
-    /// What the client is told.
-    pub fn public(self) -> &'static str {
-        match self {
-            Self::NoKey => "an API key is needed, in `Authorization: Bearer` or `X-API-Key`",
-            Self::UnknownKey => "the API key is not valid",
-            Self::TwoKeys => "`Authorization` and `X-API-Key` hold different keys",
-            Self::NotNamed => "this consumer may not call here",
-        }
-    }
-
-    /// Whether it counts against the caller's address: a key was shown, and wrong.
-    pub fn is_suspicious(self) -> bool {
-        matches!(self, Self::UnknownKey | Self::TwoKeys)
     }
 }

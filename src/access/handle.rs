@@ -1,13 +1,16 @@
-//! What lasts of a consumer: a name, and whether the key is still good.
+//! What lasts of a consumer: a name, and whether the credential is still good.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::sync::Notify;
 
-/// One key of a consumer, for as long as somebody uses it.
+/// One credential of a consumer, for as long as somebody uses it.
 #[derive(Debug)]
 pub struct ConsumerHandle {
     name: Arc<str>,
@@ -18,7 +21,7 @@ pub struct ConsumerHandle {
 
 impl ConsumerHandle {
     pub(super) fn new(name: &str) -> Self {
-        Self { name: name.into(), id: super::id(name), revoked: AtomicBool::new(false), notify: Notify::new() }
+        Self { name: name.into(), id: id(name), revoked: AtomicBool::new(false), notify: Notify::new() }
     }
 
     /// The consumer's name in the configuration.
@@ -26,17 +29,17 @@ impl ConsumerHandle {
         &self.name
     }
 
-    /// A number for the name, for limits: the same over reloads and for all keys of the consumer.
+    /// A number for the name, for limits: the same over reloads and for all credentials of the consumer.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// Whether the key was taken out of the configuration.
+    /// Whether the credential was taken out of the configuration.
     pub fn is_revoked(&self) -> bool {
         self.revoked.load(Ordering::Acquire)
     }
 
-    /// Completes when the key is taken out of the configuration; at once if it has been. Cancel safe.
+    /// Completes when the credential is taken out of the configuration; at once if it has been. Cancel safe.
     pub async fn revoked(&self) {
         let notified = self.notify.notified();
         tokio::pin!(notified);
@@ -51,4 +54,10 @@ impl ConsumerHandle {
         self.revoked.store(true, Ordering::Release);
         self.notify.notify_waiters();
     }
+}
+
+/// A consumer's number: the same in every generation of this process, and in no other process.
+fn id(name: &str) -> u64 {
+    static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    SEED.hash_one(name)
 }

@@ -8,7 +8,7 @@ use rand::{TryRngCore, rngs::OsRng};
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-use super::Denied;
+use super::{Denied, Shown};
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
@@ -48,15 +48,16 @@ pub fn conceal(headers: &mut HeaderMap) {
 }
 
 /// Whatever a request shows as a key.
-pub(super) fn all_shown(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+pub(super) fn all_shown<'a>(shown: &Shown<'a>) -> impl Iterator<Item = &'a [u8]> {
+    let headers = shown.headers;
     let in_api_key = headers.get_all(API_KEY).iter().map(|value| value.as_bytes().trim_ascii());
-    headers.get_all(header::AUTHORIZATION).iter().filter_map(bearer).chain(in_api_key)
+    headers.get_all(header::AUTHORIZATION).iter().filter_map(bearer).chain(in_api_key).chain(shown.secret)
 }
 
 /// The key that a request shows.
-pub(super) fn shown(headers: &HeaderMap) -> Result<Option<&[u8]>, Denied> {
+pub(super) fn shown<'a>(shown: &Shown<'a>) -> Result<Option<&'a [u8]>, Denied> {
     let mut found = None;
-    for key in all_shown(headers) {
+    for key in all_shown(shown) {
         match found {
             None => found = Some(key),
             Some(other) if other == key => {}

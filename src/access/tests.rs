@@ -1,16 +1,28 @@
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use http::StatusCode;
+use http::{HeaderMap, Method, StatusCode};
 
-use super::*;
-use crate::config::model::{Access, Open};
+use super::{key::Digest, *};
+use crate::config::model::{Access, Consumer, Open};
+
+const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+
+fn with_keys(key_sha256: Vec<String>) -> Consumer {
+    Consumer { key_sha256: Some(key_sha256), ..Consumer::default() }
+}
+
+fn shown(headers: &HeaderMap) -> Shown<'_> {
+    Shown { headers, secret: None, certificate: None, client: CLIENT.into(), method: &Method::GET }
+}
 
 fn consumers(entries: &[(&str, &[&str])]) -> BTreeMap<String, Consumer> {
     let hash = |key: &&str| Digest::of(key.as_bytes()).to_string();
-    entries
-        .iter()
-        .map(|(name, keys)| ((*name).to_owned(), Consumer { key_sha256: keys.iter().map(hash).collect(), role: None }))
-        .collect()
+    entries.iter().map(|(name, keys)| ((*name).to_owned(), with_keys(keys.iter().map(hash).collect()))).collect()
 }
 
 fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
@@ -22,7 +34,8 @@ fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
 }
 
 fn who(consumers: &Consumers, fields: &[(&'static str, &str)]) -> Result<Option<String>, Denied> {
-    Ok(consumers.authenticate(&headers(fields))?.map(|handle| handle.name().to_string()))
+    let who = consumers.authenticate(&shown(&headers(fields)), SystemTime::now())?;
+    Ok(who.map(|who| who.consumer.name().to_string()))
 }
 
 #[test]
@@ -48,7 +61,8 @@ fn open_to_some_closed_to_others() {
     let route = Admission::build(Some(&Access::Consumers(vec!["a".to_owned()])), &configured).unwrap();
     let ask = |admission: &Admission, key: Option<&str>| {
         let fields: Vec<_> = key.iter().map(|key| ("x-api-key", *key)).collect();
-        admission.admit(&consumers, &headers(&fields)).map(|handle| handle.map(|handle| handle.name().to_string()))
+        let who = admission.admit(&consumers, &shown(&headers(&fields)));
+        who.map(|who| who.map(|who| who.consumer.name().to_string()))
     };
     assert_eq!(ask(&route, Some("ka")), Ok(Some("a".to_owned())));
     assert_eq!(ask(&route, Some("kb")), Err(Denied::NotNamed));
@@ -64,7 +78,7 @@ fn open_to_some_closed_to_others() {
     let two = |one: &str, other: &str| {
         let authorization = format!("Bearer {one}");
         let fields = headers(&[("authorization", &authorization), ("x-api-key", other)]);
-        open.admit(&consumers, &fields).map(|handle| handle.is_some())
+        open.admit(&consumers, &shown(&fields)).map(|who| who.is_some())
     };
     assert_eq!(two("kx", "ky"), Ok(false), "both for the upstream");
     assert_eq!(two("kx", "ka"), Err(Denied::TwoKeys), "ours is not for the upstream");
@@ -77,10 +91,7 @@ fn open_to_some_closed_to_others() {
 #[test]
 fn malformed_and_shared_keys_are_refused_without_repeating_them() {
     let mut configured = consumers(&[("a", &["k1"]), ("b", &["k1"])]);
-    configured.insert(
-        "c".to_owned(),
-        Consumer { key_sha256: vec!["sg_pasted-by-mistake".to_owned(), "é".repeat(32)], role: None },
-    );
+    configured.insert("c".to_owned(), with_keys(vec!["sg_pasted-by-mistake".to_owned(), "é".repeat(32)]));
     let errors = Consumers::build(&configured).unwrap_err();
     assert_eq!(errors.len(), 3);
     let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
@@ -94,7 +105,7 @@ fn a_new_key_opens() {
     assert!(key.text.starts_with("sg_") && key.text.len() == 46, "{}", key.text);
     assert_ne!(key.text, new_key().unwrap().text);
     assert!(!format!("{key:?}").contains(&key.text));
-    let consumer = Consumer { key_sha256: vec![key.sha256.to_uppercase()], role: None };
+    let consumer = with_keys(vec![key.sha256.to_uppercase()]);
     let consumers = Consumers::build(&BTreeMap::from([("new".to_owned(), consumer)])).unwrap();
     assert_eq!(who(&consumers, &[("x-api-key", &key.text)]), Ok(Some("new".to_owned())));
     // RFC 6234's vector.
@@ -114,8 +125,10 @@ fn the_key_is_taken_out_and_other_credentials_stay() {
 #[tokio::test]
 async fn a_reload_keeps_handles_and_revokes_what_is_gone() {
     let before = Consumers::build(&consumers(&[("a", &["k1", "k2"]), ("b", &["k3"])])).unwrap();
-    let handle =
-        |consumers: &Consumers, key: &str| consumers.authenticate(&headers(&[("x-api-key", key)])).unwrap().unwrap();
+    let handle = |consumers: &Consumers, key: &str| {
+        let fields = headers(&[("x-api-key", key)]);
+        consumers.authenticate(&shown(&fields), SystemTime::now()).unwrap().unwrap().consumer
+    };
     let (rotated, kept, moved) = (handle(&before, "k1"), handle(&before, "k2"), handle(&before, "k3"));
     assert_eq!(rotated.id(), kept.id(), "a limit counts the consumer, not the key");
 
@@ -146,4 +159,132 @@ fn failures_are_limited_by_address() {
     assert!(failures.failed(address(2)).allowed);
     assert!(Denied::UnknownKey.is_suspicious() && !Denied::NoKey.is_suspicious());
     failures.sweep();
+}
+
+#[test]
+fn a_consumer_is_held_to_its_own_bounds_wherever_it_is_known() {
+    let bounded = Consumer {
+        methods: Some(vec!["POST".to_owned()]),
+        networks: Some(vec!["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()]),
+        expires: Some("2027-01-31T00:00:00Z".parse().unwrap()),
+        ..with_keys(vec![Digest::of(b"ka").to_string()])
+    };
+    let end = bounded.expires.unwrap().0;
+    let consumers = Consumers::build(&BTreeMap::from([("a".to_owned(), bounded)])).unwrap();
+    let fields = headers(&[("x-api-key", "ka")]);
+    let ask = |client: &str, method: &Method, now| {
+        let shown = Shown { client: client.parse().unwrap(), method, ..shown(&fields) };
+        consumers.authenticate(&shown, now).map(|who| who.unwrap().expires)
+    };
+    let before = end - Duration::from_secs(1);
+    for client in ["192.0.2.7", "::ffff:192.0.2.7", "2001:db8::1"] {
+        assert_eq!(ask(client, &Method::POST, before), Ok(Some(end)), "{client}");
+    }
+    for client in ["192.0.3.7", "::ffff:192.0.3.7", "2001:db9::1", "::1"] {
+        assert_eq!(ask(client, &Method::POST, before), Err(Denied::Network), "{client}");
+    }
+    assert_eq!(ask("192.0.2.7", &Method::GET, before), Err(Denied::Method));
+    assert_eq!(ask("192.0.2.7", &Method::POST, end), Err(Denied::Expired));
+    assert_eq!((Denied::Expired.status(), Denied::Expired.reason()), (StatusCode::UNAUTHORIZED, "expired"));
+    assert_eq!((Denied::Network.status(), Denied::Network.reason()), (StatusCode::FORBIDDEN, "network"));
+    assert_eq!((Denied::Method.status(), Denied::Method.reason()), (StatusCode::FORBIDDEN, "method"));
+    let open = Admission::Open.admit(&consumers, &shown(&fields));
+    assert_eq!(open.map(|_| ()), Err(Denied::Method), "who is known is bound, also where anybody may call");
+}
+
+#[test]
+fn a_secret_that_a_dialect_carries_is_a_key() {
+    let consumers = Consumers::build(&consumers(&[("a", &["ka"]), ("b", &["kb"])])).unwrap();
+    let ask = |fields: &[(&'static str, &str)], secret: &str| {
+        let fields = headers(fields);
+        let shown = Shown { secret: Some(secret.as_bytes()), ..shown(&fields) };
+        consumers.authenticate(&shown, SystemTime::now()).map(|who| who.unwrap().role().to_string())
+    };
+    assert_eq!(ask(&[], "ka"), Ok("a".to_owned()));
+    assert_eq!(ask(&[("x-api-key", "ka")], "ka"), Ok("a".to_owned()));
+    assert_eq!(ask(&[("x-api-key", "kb")], "ka"), Err(Denied::TwoKeys));
+    assert_eq!(ask(&[], "kx"), Err(Denied::UnknownKey));
+}
+
+#[test]
+fn requests_under_way_are_counted_to_their_last_holder_and_over_a_reload() {
+    let bounded = |most| {
+        let two = with_keys(vec![Digest::of(b"k1").to_string(), Digest::of(b"k2").to_string()]);
+        BTreeMap::from([("a".to_owned(), Consumer { max_concurrent: Some(most), ..two })])
+    };
+    let before = Consumers::build(&bounded(2)).unwrap();
+    let after = Consumers::build_after(&bounded(3), &before).unwrap();
+    let take = |consumers: &Consumers, key| {
+        let fields = headers(&[("x-api-key", key)]);
+        let mut who = consumers.authenticate(&shown(&fields), SystemTime::now()).unwrap().unwrap();
+        who.take_seat().map(|()| who)
+    };
+    let first = take(&before, "k1").unwrap();
+    let copy = first.clone();
+    let second = take(&before, "k2").unwrap();
+    assert_eq!(take(&before, "k1").unwrap_err(), Full { most: 2 }, "of the consumer, not of the key");
+    drop(first);
+    assert!(take(&before, "k1").is_err(), "a clone holds it, too");
+    let third = take(&after, "k1").unwrap();
+    assert_eq!(take(&after, "k2").unwrap_err(), Full { most: 3 }, "those of before the reload count");
+    drop((copy, second, third));
+    assert!(take(&before, "k1").is_ok());
+}
+
+#[test]
+fn an_unchanged_rate_keeps_its_count_over_a_reload() {
+    let limited = |rate: &str| {
+        let one = with_keys(vec![Digest::of(b"k1").to_string()]);
+        BTreeMap::from([("a".to_owned(), Consumer { rate: Some(rate.parse().unwrap()), burst: Some(1), ..one })])
+    };
+    let limits = |consumers: &Consumers| {
+        let fields = headers(&[("x-api-key", "k1")]);
+        let who = consumers.authenticate(&shown(&fields), SystemTime::now()).unwrap().unwrap();
+        who.grant.limits().unwrap().clone()
+    };
+    let before = Consumers::build(&limited("1/h")).unwrap();
+    let same = Consumers::build_after(&limited("1/h"), &before).unwrap();
+    let other = Consumers::build_after(&limited("2/h"), &before).unwrap();
+    assert!(Arc::ptr_eq(&limits(&before), &limits(&same)));
+    assert!(!Arc::ptr_eq(&limits(&before), &limits(&other)));
+}
+
+#[test]
+fn what_was_admitted_under_other_rights_is_revoked() {
+    let named = |consumer: Consumer| {
+        let key_sha256 = Some(vec![Digest::of(b"k1").to_string()]);
+        BTreeMap::from([("a".to_owned(), Consumer { key_sha256, ..consumer })])
+    };
+    let at = |text: &str| Some(text.parse().unwrap());
+    let old = Consumer { expires: at("2027-02-01T00:00:00Z"), ..Consumer::default() };
+    let before = Consumers::build(&named(old.clone())).unwrap();
+    let fields = headers(&[("x-api-key", "k1")]);
+    let handle = |consumers: &Consumers| {
+        consumers.authenticate(&shown(&fields), SystemTime::UNIX_EPOCH).unwrap().unwrap().consumer
+    };
+    let kept = |change: Consumer| {
+        let after = Consumers::build_after(&named(change), &before).unwrap();
+        Arc::ptr_eq(&handle(&before), &handle(&after))
+    };
+    assert!(kept(old.clone()));
+    assert!(
+        kept(Consumer { max_rows: Some(1), rate: Some("1/s".parse().unwrap()), ..old.clone() }),
+        "of the next request"
+    );
+    assert!(kept(Consumer { expires: at("2027-03-01T00:00:00Z"), ..old.clone() }), "longer");
+    assert!(!kept(Consumer { expires: at("2027-01-01T00:00:00Z"), ..old.clone() }), "shorter");
+    assert!(!kept(Consumer { role: Some("other".to_owned()), ..old.clone() }));
+    assert!(!kept(Consumer { read_only: true, ..old.clone() }));
+    assert!(!kept(Consumer { pools: Some(vec!["main".to_owned()]), ..old }));
+}
+
+#[tokio::test]
+async fn what_lasts_ends_with_its_consumer() {
+    let mut who = Identity::of("a", Grant::default());
+    assert!(tokio::time::timeout(Duration::from_millis(50), who.ends()).await.is_err(), "no end");
+    who.expires = Some(SystemTime::now() + Duration::from_millis(20));
+    assert_eq!(tokio::time::timeout(Duration::from_secs(5), who.ends()).await, Ok(Ended::Expired));
+    who.expires = None;
+    who.consumer.revoke();
+    assert_eq!(tokio::time::timeout(Duration::from_secs(5), who.ends()).await, Ok(Ended::Revoked));
 }

@@ -2,6 +2,7 @@
 //! nothing collides. Nothing is opened but the files of secrets, and no certificate or component is read: that is for
 //! those who use them, and their findings join this report.
 
+mod consumer;
 pub(super) mod listener;
 mod named;
 mod pool;

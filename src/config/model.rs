@@ -3,6 +3,7 @@
 //! Only shapes and defaults live here. What a value may be next to another (a route's pool exists, two routes do not
 //! collide) is decided in [`super::check()`].
 
+mod consumer;
 mod edge;
 mod named;
 mod plugin;
@@ -14,6 +15,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use consumer::{Consumer, Queries, TunnelMode};
 pub use edge::{Http2, HttpsRedirect, Listener, SelfSigned, Tls, TlsPair, TlsVersion, UnknownSni};
 pub use named::{Allow, AllowMode, Claims, Named, NamedParam, OnExhausted, ParamType, Serves};
 pub use plugin::{NativeOnly, Plugin, PluginPolicy, PolicyRef};
@@ -22,8 +24,8 @@ pub use pool::{
     Synchronous,
 };
 pub use route::{
-    Access, Consumer, Cors, Dialect, HostHeader, Limit, LimitKey, NamedBy, Open, Priority, Proxy, Query, Redirect,
-    Respond, Route, Upstream, UpstreamTls,
+    Access, Cors, Dialect, HostHeader, Limit, LimitKey, NamedBy, Open, Priority, Proxy, Query, Redirect, Respond,
+    Route, Upstream, UpstreamTls,
 };
 
 use super::value::{Secret, Size, Span, address, networks, word};

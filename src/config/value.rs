@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     str::FromStr,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use ipnet::IpNet;
@@ -30,6 +30,10 @@ pub struct Rate {
     /// The period.
     pub per: Duration,
 }
+
+/// A point in time, written `2027-01-31T00:00:00Z` (RFC 3339, in UTC).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(pub SystemTime);
 
 /// Text that must not be shown: given in place, from the environment, or from a file.
 ///
@@ -173,6 +177,21 @@ impl FromStr for Rate {
     }
 }
 
+impl FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |_| format!("`{text}` is not a point in time; write it in UTC, like 2027-01-31T00:00:00Z");
+        humantime::parse_rfc3339(text).map(Self).map_err(wrong)
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_rfc3339(self.0).fmt(f)
+    }
+}
+
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.0.as_millis();
@@ -231,7 +250,7 @@ macro_rules! text_value {
     )*};
 }
 
-text_value!(Span, Size, Rate);
+text_value!(Span, Size, Rate, Moment);
 
 /// Reads one of the words of an enumeration. Without it serde takes `0` for the first of them.
 pub(super) fn word<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
@@ -267,6 +286,11 @@ pub(super) fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>,
     }
 
     Ok(Vec::<Network>::deserialize(from)?.into_iter().map(|Network(net)| net).collect())
+}
+
+/// The same of networks that may be left out.
+pub(super) fn maybe_networks<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<IpNet>>, D::Error> {
+    networks(from).map(Some)
 }
 
 // Written out, not `untagged`: that forgets where in the table the mistake was, and what it was.
@@ -331,6 +355,7 @@ mod tests {
         for text in ["512B", "64KiB", "16MiB", "1GiB"] {
             assert_eq!(text.parse::<Size>().unwrap().to_string(), text);
         }
+        assert_eq!("2027-01-31T00:00:00Z".parse::<Moment>().unwrap().to_string(), "2027-01-31T00:00:00Z");
         for text in ["100/s", "600/m", "5000/h"] {
             assert_eq!(text.parse::<Rate>().unwrap().to_string(), text);
         }
@@ -343,6 +368,9 @@ mod tests {
         }
         for text in ["", "10", "10kb", "99999999999GiB"] {
             assert!(text.parse::<Size>().unwrap_err().contains("64KiB"), "{text}");
+        }
+        for text in ["", "2027-01-31", "2027-01-31T00:00:00", "2027-02-30T00:00:00Z", "2027-01-31T00:00:00+01:00"] {
+            assert!(text.parse::<Moment>().unwrap_err().contains("2027-01-31T00:00:00Z"), "{text}");
         }
         for text in ["", "0/s", "1/d", "x/s", "5"] {
             assert!(text.parse::<Rate>().unwrap_err().contains("100/s"), "{text}");

@@ -174,6 +174,7 @@ mod tests {
                 cipher: "x",
                 alpn: None,
                 resumed: false,
+                client: None,
             })
         });
         Admission::new(Arc::new(peer), 5, http2)

@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Method, Version, header, uri::PathAndQuery};
 use tokio::time::Instant;
 
 use crate::{
-    access::ConsumerHandle,
+    access::Identity,
     edge::{Peer, Refusal},
     observe::{
         access_log::{Line, Lines},
@@ -42,7 +42,8 @@ pub(super) struct Entry {
     user_agent: Option<HeaderValue>,
     referer: Option<HeaderValue>,
     route: Option<(Arc<str>, Arc<RouteFigures>)>,
-    consumer: Option<Arc<ConsumerHandle>>,
+    /// Kept until the answer is sent: the consumer's count of requests under way goes by it.
+    identity: Option<Identity>,
     /// What became of it upstream.
     pub(super) forwarded: Option<(Arc<str>, proxy::Outcome)>,
     /// Why it was refused or failed, in a word.
@@ -81,7 +82,7 @@ impl Entry {
             user_agent: of.headers.get(header::USER_AGENT).cloned(),
             referer: of.headers.get(header::REFERER).cloned(),
             route: None,
-            consumer: None,
+            identity: None,
             forwarded: None,
             reason: None,
             status: 499,
@@ -118,8 +119,8 @@ impl Entry {
     }
 
     /// The caller is known.
-    pub(super) fn called_by(&mut self, consumer: Arc<ConsumerHandle>) {
-        self.consumer = Some(consumer);
+    pub(super) fn called_by(&mut self, identity: Identity) {
+        self.identity = Some(identity);
     }
 
     /// There is an answer, whose body is still to be sent.
@@ -151,8 +152,8 @@ impl Entry {
         if let Some((name, _)) = &self.route {
             line.text("route", name);
         }
-        if let Some(consumer) = &self.consumer {
-            line.text("consumer", consumer.name());
+        if let Some(identity) = &self.identity {
+            line.text("consumer", identity.consumer.name());
         }
         if let Some((upstream, forwarded)) = &self.forwarded {
             self.write_forwarded(line, upstream, forwarded);

@@ -21,7 +21,7 @@ use super::{
     template::Template,
 };
 use crate::{
-    access::{Admission, ConsumerHandle, Consumers},
+    access::{Admission, Consumers, Identity},
     backend::{BackendError, Database},
     config::{
         Finding, Loaded,
@@ -88,11 +88,7 @@ pub(super) enum Source {
         path: usize,
     },
     /// It is one for each role: that of who calls.
-    Role {
-        template: Arc<Template>,
-        /// By consumer.
-        roles: BTreeMap<String, String>,
-    },
+    Role(Arc<Template>),
 }
 
 /// A fixed answer.
@@ -331,9 +327,7 @@ impl Parts<'_> {
     fn source(&self, route: &Route, query: &Query) -> Result<Source, String> {
         let per = self.config.pool.get(&query.pool).and_then(|pool| pool.per);
         if let (Some(template), Some(Per::Role)) = (self.pools.templates().get(&query.pool), per) {
-            let role = |name: &String| (name.clone(), self.config.role_of(name).to_owned());
-            let roles = self.config.consumer.keys().map(role).collect();
-            return Ok(Source::Role { template: template.clone(), roles });
+            return Ok(Source::Role(template.clone()));
         }
         if let Some(template) = self.pools.templates().get(&query.pool) {
             let by = query.database.clone().ok_or("the pool is one for each database: say where a request names it")?;
@@ -348,10 +342,10 @@ impl Parts<'_> {
 impl Source {
     /// The name of the database that a request is for, where it has to name one; of a field that comes twice none, as others may
     /// have read the other. Where it does not, the role of who calls.
-    pub(super) fn name(&self, request: &Request, consumer: Option<&ConsumerHandle>) -> Option<String> {
+    pub(super) fn name(&self, request: &Request, identity: Option<&Identity>) -> Option<String> {
         let (by, path) = match self {
             Self::One(_) => return None,
-            Self::Role { roles, .. } => return roles.get(&**consumer?.name()).cloned(),
+            Self::Role(_) => return identity.map(|identity| identity.role().as_ref().to_owned()),
             Self::Each { by, path, .. } => (by, path),
         };
         let name = match by {
@@ -373,7 +367,7 @@ impl Source {
                 let name = wanted.database.as_deref().or(name);
                 Ok(template.database(name.ok_or(BackendError::NoSuchDatabase)?)?)
             }
-            Self::Role { template, .. } => Ok(template.database(name.ok_or(BackendError::NoRole)?)?),
+            Self::Role(template) => Ok(template.database(name.ok_or(BackendError::NoRole)?)?),
         }
     }
 }

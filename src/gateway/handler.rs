@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::time::Instant;
 
 use super::{
@@ -12,9 +12,9 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    access::{ConsumerHandle, Denied},
+    access::{Denied, Full, Identity, Shown},
     edge::{self, Body, Context, Handler, Refusal, Request, RequestBody, Response, answer},
-    limit::{Caller, Refused, Tally},
+    limit::{Caller, Refused, RouteLimits, Tally},
     observe::{access_log::Lines, trace::TRACEPARENT},
     pool::Holder,
     proxy::{self, Forward},
@@ -90,6 +90,44 @@ impl<'a> Asked<'a> {
     }
 }
 
+impl Asked<'_> {
+    /// What the request shows of who calls.
+    fn shown<'r>(&'r self, request: &'r Request) -> Shown<'r> {
+        Shown {
+            headers: request.headers(),
+            secret: None,
+            certificate: self.context.peer.tls.as_ref().and_then(|tls| tls.client.as_deref()),
+            client: self.client,
+            method: request.method(),
+        }
+    }
+}
+
+/// What limits said of a request so far.
+#[derive(Default)]
+struct Standing {
+    of_route: Tally,
+    of_consumer: Option<(Arc<RouteLimits>, Tally)>,
+}
+
+impl Standing {
+    /// Asks the limit of the consumer's own.
+    fn check_consumer(&mut self, identity: &Identity, caller: &Caller<'_>) -> Result<(), Refused> {
+        let Some(limits) = identity.grant.limits() else { return Ok(()) };
+        let (limits, tally) = self.of_consumer.insert((limits.clone(), Tally::default()));
+        limits.check_before_access(caller, tally)
+    }
+
+    fn render(self, route: &RouteEntry, headers: &mut HeaderMap) {
+        if !route.limits.is_empty() {
+            route.limits.render(self.of_route, headers);
+        }
+        if let Some((limits, tally)) = self.of_consumer {
+            limits.render(tally, headers);
+        }
+    }
+}
+
 impl Walk {
     /// All that can be said without waiting is said by plain functions; what waits is one boxed future, so that a request takes
     /// no more room than its own target needs.
@@ -105,14 +143,12 @@ impl Walk {
             Err(response) => return *response,
         };
         let origin = request.headers().get(header::ORIGIN).cloned();
-        let mut tally = Tally::default();
-        let mut response = match self.admit(generation, route, request, asked, entry, &mut tally) {
-            Ok(consumer) => self.reach(route, request, asked, consumer, entry).await,
+        let mut standing = Standing::default();
+        let mut response = match self.admit(generation, route, request, asked, entry, &mut standing) {
+            Ok(identity) => self.reach(route, request, asked, identity, entry).await,
             Err(refusal) => *refusal,
         };
-        if !route.limits.is_empty() {
-            route.limits.render(tally, response.headers_mut());
-        }
+        standing.render(route, response.headers_mut());
         if let Some(cors) = &route.cors {
             query::allow_origin(cors, origin.as_ref(), response.headers_mut());
         }
@@ -160,33 +196,36 @@ impl Walk {
         request: &Request,
         asked: &Asked<'_>,
         entry: &mut Entry,
-        tally: &mut Tally,
-    ) -> Result<Option<Arc<ConsumerHandle>>, Box<Response>> {
+        standing: &mut Standing,
+    ) -> Result<Option<Identity>, Box<Response>> {
         if let Some(refusal) = self.shared.overload.refusal(route, entry) {
             return Err(refusal.into());
         }
-        let mut caller = Caller { address: asked.client, consumer: None, headers: request.headers() };
-        if let Err(refused) = route.limits.check_before_access(&caller, tally) {
+        let limited = |entry: &mut Entry, refused: Refused| {
             entry.reason = Some("rate-limit");
-            return Err(too_many(&refused).into());
-        }
-        let consumer = match route.admission.admit(&generation.consumers, request.headers()) {
-            Ok(consumer) => consumer,
-            Err(denied) => return Err(self.denied(denied, asked.client, entry).into()),
+            Box::new(too_many(&refused))
         };
-        caller.consumer = consumer.as_ref().map(|consumer| consumer.id());
-        if let Err(refused) = route.limits.check_after_access(&caller, tally) {
-            entry.reason = Some("rate-limit");
-            return Err(too_many(&refused).into());
+        let mut caller = Caller { address: asked.client, consumer: None, headers: request.headers() };
+        let before = route.limits.check_before_access(&caller, &mut standing.of_route);
+        before.map_err(|refused| limited(entry, refused))?;
+        let identity = route.admission.admit(&generation.consumers, &asked.shown(request));
+        let mut identity = identity.map_err(|denied| self.denied(denied, asked.client, entry))?;
+        caller.consumer = identity.as_ref().map(|identity| identity.consumer.id());
+        if let Some(identity) = &mut identity {
+            entry.called_by(identity.clone());
+            standing.check_consumer(identity, &caller).map_err(|refused| limited(entry, refused))?;
         }
-        if let Some(consumer) = &consumer {
-            entry.called_by(consumer.clone());
+        let after = route.limits.check_after_access(&caller, &mut standing.of_route);
+        after.map_err(|refused| limited(entry, refused))?;
+        if let Some(identity) = &mut identity {
+            identity.take_seat().map_err(|full| crowded(full, entry))?;
+            entry.called_by(identity.clone());
         }
-        Ok(consumer)
+        Ok(identity)
     }
 
     fn denied(&self, denied: Denied, client: IpAddr, entry: &mut Entry) -> Response {
-        entry.reason = Some("access");
+        entry.reason = Some(denied.reason());
         if denied.is_suspicious() {
             let outcome = self.shared.failed_auth.failed(client);
             if !outcome.allowed {
@@ -209,7 +248,7 @@ impl Walk {
         route: &RouteEntry,
         request: &mut Request,
         asked: &Asked<'_>,
-        consumer: Option<Arc<ConsumerHandle>>,
+        identity: Option<Identity>,
         entry: &mut Entry,
     ) -> Response {
         if let Some(limit) = route.body_limit {
@@ -217,13 +256,15 @@ impl Walk {
         }
         match &route.target {
             Target::Query { source, settings } => {
-                let name = source.name(request, consumer.as_deref());
+                let name = source.name(request, identity.as_ref());
+                let own = identity.as_ref().and_then(|identity| identity.grant.deadline);
                 let find = |wanted: &query::Wanted| source.find(wanted, name.as_deref());
                 let asked = query::Asked {
                     settings,
                     cors: route.cors.as_ref(),
                     context: asked.context,
-                    deadline: asked.started + route.deadline,
+                    identity: identity.as_ref(),
+                    deadline: asked.started + own.map_or(route.deadline, |own| own.min(route.deadline)),
                     holder: Holder { route: route.name.clone(), request: entry.id, statement: None },
                 };
                 Box::pin(query::answer(take(request), asked, find)).await
@@ -235,7 +276,7 @@ impl Walk {
                     client: asked.client,
                     trusted: asked.trusted,
                     strip_prefix: strip.as_deref(),
-                    consumer,
+                    identity,
                     tunnels: &self.shared.tunnels,
                 };
                 let (response, outcome) = Box::pin(proxy::forward(take(request), upstream, &forward)).await;
@@ -298,6 +339,15 @@ fn too_many(refused: &Refused) -> Response {
     let mut response =
         answer::problem_with(StatusCode::TOO_MANY_REQUESTS, "Too many requests", &detail, refused.problem());
     refused.render(response.headers_mut());
+    response
+}
+
+/// The consumer has too much under way. A limit of its own, so 429 and not 503: others are served.
+fn crowded(full: Full, entry: &mut Entry) -> Response {
+    entry.reason = Some("concurrency");
+    let detail = format!("the consumer has {} requests under way, which is as many as it may", full.most);
+    let mut response = answer::problem(StatusCode::TOO_MANY_REQUESTS, "Too many requests", &detail);
+    response.headers_mut().insert(header::RETRY_AFTER, 1.into());
     response
 }
 

@@ -1,6 +1,6 @@
 //! The server's half of a TLS handshake.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::SystemTime};
 
 use rustls::{CipherSuite, Error, HandshakeKind, ProtocolVersion, ServerConnection};
 use tokio::{
@@ -27,6 +27,20 @@ pub struct TlsInfo {
     pub alpn: Option<&'static str>,
     /// Whether an earlier session was resumed.
     pub resumed: bool,
+    /// The client's certificate, verified.
+    pub client: Option<Arc<ClientCertificate>>,
+}
+
+/// A client's certificate that one of the listener's authorities has signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// Its alternative names, as the configuration writes them: `dns:app.internal`, `uri:spiffe://…`, `email:…`. The subject is
+    /// not among them.
+    pub names: Box<[Box<str>]>,
+    /// SHA-256 of the whole certificate.
+    pub sha256: [u8; 32],
+    /// When it ends.
+    pub not_after: SystemTime,
 }
 
 /// A handshake that failed.
@@ -93,6 +107,7 @@ fn describe(session: &ServerConnection) -> TlsInfo {
             _ => None,
         },
         resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
+        client: None,
     }
 }
 

@@ -47,7 +47,7 @@ pub fn forward<'a>(
     upstream: &'a Arc<Upstream>,
     context: &'a Forward<'_>,
 ) -> impl Future<Output = (Response, Outcome)> + 'a {
-    if context.consumer.is_some() {
+    if context.identity.is_some() {
         access::conceal(request.headers_mut());
     }
     let found = Found::scan(request.headers());

@@ -145,7 +145,7 @@ mod tests {
     fn forwarded_for(client: &str, peer: &str, trusted: bool, fields: &[(&'static str, &str)]) -> HeaderMap {
         let mut map = headers(fields);
         let mut at = Context::for_host(Authority::none());
-        let tls = TlsInfo { sni: None, version: "1.3", cipher: "any", alpn: None, resumed: false };
+        let tls = TlsInfo { sni: None, version: "1.3", cipher: "any", alpn: None, resumed: false, client: None };
         at.peer = Arc::new(Peer {
             socket: (peer.parse::<IpAddr>().unwrap(), 40_000).into(),
             local: ([127, 0, 0, 1], 8443).into(),
@@ -157,7 +157,7 @@ mod tests {
             client: client.parse().unwrap(),
             trusted,
             strip_prefix: None,
-            consumer: None,
+            identity: None,
             tunnels: &Arc::default(),
         };
         let found = Found::scan(&map);

@@ -148,7 +148,7 @@ mod tests {
             client: LOOPBACK,
             trusted: false,
             strip_prefix: strip,
-            consumer: None,
+            identity: None,
             tunnels: &tunnels,
         };
         let mut request = request.body(body).unwrap();

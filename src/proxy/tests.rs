@@ -10,12 +10,15 @@ mod tunnel;
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use http_body_util::BodyExt;
 use tokio::time::timeout;
 
 use super::*;
-use crate::edge::{self, Authority, RequestBody};
+use crate::{
+    access::{Consumers, Shown},
+    edge::{self, Authority, RequestBody},
+};
 use front::streaming;
 use origin::Origin;
 
@@ -60,7 +63,7 @@ async fn send(upstream: &Arc<Upstream>, request: edge::Request) -> (edge::Respon
         client: LOOPBACK,
         trusted: false,
         strip_prefix: None,
-        consumer: None,
+        identity: None,
         tunnels: &tunnels,
     };
     within(forward(request, upstream, &context)).await
@@ -78,4 +81,10 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
         }
     });
     assert!(waited.await.is_ok(), "{what}");
+}
+
+/// Who shows these fields.
+fn known(consumers: &Consumers, headers: &HeaderMap) -> Option<Identity> {
+    let shown = Shown { headers, secret: None, certificate: None, client: LOOPBACK, method: &Method::GET };
+    consumers.authenticate(&shown, std::time::SystemTime::now()).unwrap()
 }

@@ -41,15 +41,15 @@ pub(super) async fn open(
     parts.headers.insert(header::CONNECTION, header::HeaderValue::from_static("upgrade"));
     parts.headers.extend(upgrade.map(|protocol| (header::UPGRADE, protocol)));
 
-    let (entered, tunnels, consumer) = (context.tunnels.enter(), context.tunnels.clone(), context.consumer.clone());
+    let (entered, tunnels, identity) = (context.tunnels.enter(), context.tunnels.clone(), context.identity.clone());
     let (idle, name) = (exchange.live.upgrade_idle_timeout, upstream.name().clone());
     tokio::spawn(async move {
         // Both counts go when the tunnel does.
         let _counted = (held, entered);
         let mut moved = (0, 0);
-        let revoked = async {
-            match &consumer {
-                Some(consumer) => consumer.revoked().await,
+        let over = async {
+            match &identity {
+                Some(identity) => identity.ends().await,
                 None => std::future::pending().await,
             }
         };
@@ -67,7 +67,7 @@ pub(super) async fn open(
         let ended = tokio::select! {
             biased;
             () = tunnels.closing() => "drained",
-            () = revoked => "revoked",
+            why = over => why.word(),
             ended = whole => ended,
         };
         tracing::debug!(upstream = %name, ended, sent = moved.0, received = moved.1, "tunnel ended");

@@ -200,7 +200,7 @@ fn path_form(path: &str) -> Result<(), String> {
     Err(why.into())
 }
 
-fn method_form(method: &str) -> Result<(), String> {
+pub(super) fn method_form(method: &str) -> Result<(), String> {
     let upper = method.to_ascii_uppercase();
     let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"];
     match Method::from_bytes(method.as_bytes()) {

@@ -1,6 +1,6 @@
-//! `[upstream.NAME]`, `[limit.NAME]` and `[consumer.NAME]`.
+//! `[upstream.NAME]` and `[limit.NAME]`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use http::HeaderName;
 
@@ -60,21 +60,6 @@ impl Check<'_> {
             let countable = limit.rate.per.as_nanos() >= u128::from(limit.rate.count);
             self.unless(countable, format!("{at}.rate"), "more than one in a nanosecond");
             self.number(format!("{at}.max_keys"), limit.max_keys, 1, 1 << 24);
-        }
-    }
-
-    pub(super) fn consumers(&mut self) {
-        let config = self.config;
-        let mut owners: BTreeMap<String, &str> = BTreeMap::new();
-        for (name, consumer) in &config.consumer {
-            for (index, digest) in consumer.key_sha256.iter().enumerate() {
-                let key = format!("{}.key_sha256[{index}]", key::join("consumer", name));
-                if !syntax::sha256(digest) {
-                    self.wrong(key, "must be 64 hex digits, as `sluicegate key new` prints them");
-                } else if let Some(owner) = owners.insert(digest.to_ascii_lowercase(), name) {
-                    self.wrong(key, format!("the key is one of `{owner}` already: it can name one consumer"));
-                }
-            }
         }
     }
 }

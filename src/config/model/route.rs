@@ -293,17 +293,6 @@ pub enum LimitKey {
     All,
 }
 
-/// `[consumer.NAME]`. Live: a key that is taken out is refused on its next request.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Consumer {
-    /// SHA-256 of each API key, 64 hex digits, as printed by `sluicegate key new`.
-    pub key_sha256: Vec<String>,
-    /// Login role, for pools with `per = "role"`. Default: the consumer's name.
-    #[serde(default)]
-    pub role: Option<String>,
-}
-
 // Written out, not `untagged`: that forgets where in the list the mistake was, and what it was.
 impl<'de> Deserialize<'de> for Access {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {

@@ -186,7 +186,7 @@ respond = {}
          a.toml:3:8: limit.l.rate: required, but not set
          a.toml:4:9: plugin.x.path: required, but not set
          a.toml:5:11: upstream.u.endpoints: required, but not set
-         a.toml:6:11: consumer.c.key_sha256: required, but not set
+         a.toml:6:11: consumer.c: nothing says who this is: give `key_sha256`, from `sluicegate key new`
          a.toml:7:2: admin.address: required, but not set
          a.toml:8:1: route[0].access: a query route says who may call: `access = [\"CONSUMER\", …]`, or `access = \"open\"` for anyone who reaches the listener
          a.toml:9:1: route[0].query.dialect: required, but not set
@@ -362,6 +362,18 @@ burst = 0
 key_sha256 = ["x", "0000000000000000000000000000000000000000000000000000000000000000"]
 [consumer.d]
 key_sha256 = ["0000000000000000000000000000000000000000000000000000000000000000"]
+role = ""
+pools = ["q", "r"]
+methods = ["get"]
+networks = []
+rate = "2000000000/s"
+max_concurrent = 0
+max_rows = 0
+max_response = "0B"
+deadline = "0s"
+[consumer.e]
+key_sha256 = []
+burst = 1
 "#,
         "a.toml:2:8: server.drain_deadline: must be more than 0s
          a.toml:3:5: log.filter: `inof` is not a level; did you mean `info`?
@@ -390,7 +402,17 @@ key_sha256 = ["0000000000000000000000000000000000000000000000000000000000000000"
          a.toml:31:1: limit.l.rate: more than one in a nanosecond
          a.toml:32:1: limit.l.burst: must be from 1 to 4294967295
          a.toml:34:15: consumer.c.key_sha256[0]: must be 64 hex digits, as `sluicegate key new` prints them
-         a.toml:36:15: consumer.d.key_sha256[0]: the key is one of `c` already: it can name one consumer",
+         a.toml:36:15: consumer.d.key_sha256[0]: the key is one of `c` already: it can name one consumer
+         a.toml:37:1: consumer.d.role: the name of a role has 1 to 63 bytes
+         a.toml:38:15: consumer.d.pools[1]: there is no pool `r`; did you mean `p`?
+         a.toml:39:12: consumer.d.methods[0]: `get` is not `GET`: methods are case-sensitive
+         a.toml:40:1: consumer.d.networks: the list is empty: the consumer could do nothing; leave it out if it is not to bound anything
+         a.toml:41:1: consumer.d.rate: more than one in a nanosecond
+         a.toml:42:1: consumer.d.max_concurrent: must be from 1 to 4294967295
+         a.toml:43:1: consumer.d.max_rows: must be from 1 to 18446744073709551615
+         a.toml:44:1: consumer.d.max_response: must be more than 0B
+         a.toml:45:1: consumer.d.deadline: must be more than 0s
+         a.toml:48:1: consumer.e.burst: there is no `rate` that it could be the burst of",
     );
 }
 

@@ -168,7 +168,7 @@ async fn an_upload_that_sends_nothing_keeps_no_connection_from_others() {
 #[tokio::test]
 async fn an_upload_that_never_comes_is_told_so_and_costs_no_connection() {
     let origin = Origin::answering(OK).await;
-    let forwarding = Forwarding { upstream: upstream(&[&origin], ""), tunnels: Arc::default(), consumer: None };
+    let forwarding = Forwarding { upstream: upstream(&[&origin], ""), tunnels: Arc::default(), identity: None };
     let front = Front::start_with(forwarding, "progress_timeout = \"100ms\"");
     let mut client = TcpStream::connect(front.address).await.unwrap();
     client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\n").await.unwrap();

@@ -318,24 +318,24 @@ async fn a_consumers_key_stays_here_and_a_strangers_passes() {
     let key = crate::access::new_key().unwrap();
     let text = format!("key_sha256 = [\"{}\"]", key.sha256);
     let configured = std::collections::BTreeMap::from([("who".to_owned(), toml_edit::de::from_str(&text).unwrap())]);
-    let consumers = crate::access::Consumers::build(&configured).unwrap();
+    let consumers = Consumers::build(&configured).unwrap();
     let (at, tunnels) = (Context::for_host(Authority::none()), Arc::default());
     for name in ["authorization", "x-api-key"] {
         let value = if name == "x-api-key" { key.text.clone() } else { format!("Bearer {}", key.text) };
         let mut one = get("/");
         one.headers_mut().insert(name, value.parse().unwrap());
-        let consumer = consumers.authenticate(one.headers()).unwrap();
-        assert!(consumer.is_some());
-        for consumer in [consumer, None] {
+        let identity = known(&consumers, one.headers());
+        assert!(identity.is_some());
+        for identity in [identity, None] {
             let mut one = get("/");
             one.headers_mut().insert(name, value.parse().unwrap());
-            let known = consumer.is_some();
+            let known = identity.is_some();
             let context = Forward {
                 context: &at,
                 client: LOOPBACK,
                 trusted: false,
                 strip_prefix: None,
-                consumer,
+                identity,
                 tunnels: &tunnels,
             };
             let (response, _) = within(forward(one, &upstream, &context)).await;

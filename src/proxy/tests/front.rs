@@ -12,7 +12,7 @@ use tokio::{
 
 use super::super::{Forward, Tunnels, Upstream, forward};
 use crate::{
-    access::ConsumerHandle,
+    access::Identity,
     edge::{
         Body, ConnectionLimits, Context, Drain, EdgeCounters, Handler, Request, RequestBody, Response, Service,
         Settings, serve,
@@ -62,7 +62,7 @@ impl Front {
 pub(super) struct Forwarding {
     pub(super) upstream: Arc<Upstream>,
     pub(super) tunnels: Arc<Tunnels>,
-    pub(super) consumer: Option<Arc<ConsumerHandle>>,
+    pub(super) identity: Option<Identity>,
 }
 
 impl Handler for Forwarding {
@@ -73,7 +73,7 @@ impl Handler for Forwarding {
             client: context.peer.socket.ip(),
             trusted: false,
             strip_prefix: None,
-            consumer: self.consumer.clone(),
+            identity: self.identity.clone(),
             tunnels: &self.tunnels,
         };
         forward(request, &self.upstream, &context).await.0

@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use futures_util::{SinkExt, StreamExt};
-use http::HeaderMap;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -19,10 +18,10 @@ use super::{
     origin::{OK, field, has},
     *,
 };
-use crate::{access::Consumers, config::model::Consumer};
+use crate::config::model::Consumer;
 
-fn front(upstream: &Arc<Upstream>, tunnels: &Arc<Tunnels>, consumer: Option<Arc<ConsumerHandle>>) -> Front {
-    Front::start(Forwarding { upstream: upstream.clone(), tunnels: tunnels.clone(), consumer })
+fn front(upstream: &Arc<Upstream>, tunnels: &Arc<Tunnels>, identity: Option<Identity>) -> Front {
+    Front::start(Forwarding { upstream: upstream.clone(), tunnels: tunnels.clone(), identity })
 }
 
 /// A WebSocket server that sends everything back.
@@ -170,15 +169,16 @@ async fn a_contradiction_in_framing_never_reaches_the_upstream() {
 #[tokio::test]
 async fn revoking_the_key_ends_the_tunnel() {
     let key = crate::access::new_key().unwrap();
-    let consumer = BTreeMap::from([("app".to_owned(), Consumer { key_sha256: vec![key.sha256], role: None })]);
+    let consumer =
+        BTreeMap::from([("app".to_owned(), Consumer { key_sha256: Some(vec![key.sha256]), ..Consumer::default() })]);
     let consumers = Consumers::build(&consumer).unwrap();
     let mut headers = HeaderMap::new();
     headers.insert("x-api-key", key.text.parse().unwrap());
-    let handle = consumers.authenticate(&headers).unwrap();
+    let identity = known(&consumers, &headers);
 
     let upstream = upstream_at(&[format!("http://{}", echo().await)], "");
     let tunnels = Arc::new(Tunnels::default());
-    let (with_key, without) = (front(&upstream, &tunnels, handle), front(&upstream, &tunnels, None));
+    let (with_key, without) = (front(&upstream, &tunnels, identity), front(&upstream, &tunnels, None));
     let mut known = connect(&with_key).await;
     let mut other = connect(&without).await;
     round_trip(&mut known, Message::text("in")).await;

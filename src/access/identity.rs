@@ -1,0 +1,111 @@
+//! An authenticated caller.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use http::{HeaderMap, Method};
+use serde_json::{Map, Value};
+
+use super::{ConsumerHandle, Full, Grant, Seat};
+use crate::net::ClientCertificate;
+
+/// An authenticated caller. Whatever lasts beyond its request's answer (a tunnel) keeps it: it is what the consumer's count of
+/// requests under way goes by, and says when the right to be here ends.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Who it is; lives over reloads.
+    pub consumer: Arc<ConsumerHandle>,
+    /// What the configuration lets this consumer do, as of this generation.
+    pub grant: Arc<Grant>,
+    /// Of a verified token.
+    pub claims: Option<Arc<Map<String, Value>>>,
+    /// A token's `exp`, a certificate's end or the consumer's `expires`, whichever is first.
+    pub expires: Option<SystemTime>,
+    seat: Option<Arc<Seat>>,
+}
+
+/// Why an identity does not hold any longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The credential was taken out of the configuration, or its rights were changed.
+    Revoked,
+    /// Its time is over.
+    Expired,
+}
+
+/// The wall clock may be set: it is looked at this often.
+const CLOCK_LOOK: Duration = Duration::from_secs(30);
+
+/// What a request shows of who calls.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'a> {
+    /// Its fields.
+    pub headers: &'a HeaderMap,
+    /// What a dialect carries elsewhere: the password of a connection string, or of a password message. A key or a token, as one
+    /// in `Authorization: Bearer` would be.
+    pub secret: Option<&'a [u8]>,
+    /// Of its connection, verified.
+    pub certificate: Option<&'a ClientCertificate>,
+    /// The client's address, behind trusted proxies.
+    pub client: IpAddr,
+    /// Its method.
+    pub method: &'a Method,
+}
+
+impl Identity {
+    pub(super) fn new(consumer: Arc<ConsumerHandle>, grant: Arc<Grant>) -> Self {
+        let expires = grant.expires;
+        Self { consumer, grant, claims: None, expires, seat: None }
+    }
+
+    /// An identity for tests of those who are told of one.
+    pub fn of(name: &str, grant: Grant) -> Self {
+        Self::new(Arc::new(ConsumerHandle::new(name)), Arc::new(grant))
+    }
+
+    /// The login role on pools that have one connection pool a role.
+    pub fn role(&self) -> &Arc<str> {
+        self.grant.role.as_ref().unwrap_or_else(|| self.consumer.name())
+    }
+
+    /// Completes when what lasts must end: the credential is revoked, or its time is over. Cancel safe.
+    pub async fn ends(&self) -> Ended {
+        tokio::select! {
+            biased;
+            () = self.consumer.revoked() => Ended::Revoked,
+            () = self.expires() => Ended::Expired,
+        }
+    }
+
+    async fn expires(&self) {
+        let Some(end) = self.expires else { return std::future::pending().await };
+        while let Ok(left) = end.duration_since(SystemTime::now()) {
+            // The timer is as coarse as a millisecond: never a sleep of nothing in a loop.
+            tokio::time::sleep(left.clamp(Duration::from_millis(1), CLOCK_LOOK)).await;
+        }
+    }
+
+    /// Counts the request as one under way, for as long as this or a clone of it lives.
+    ///
+    /// # Errors
+    /// The consumer has as many as it may.
+    pub fn take_seat(&mut self) -> Result<(), Full> {
+        if let Some(most) = self.grant.max_concurrent {
+            self.seat = Some(Arc::new(self.grant.seats.take(most)?));
+        }
+        Ok(())
+    }
+}
+
+impl Ended {
+    /// A word for the log.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+        }
+    }
+}

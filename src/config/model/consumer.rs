@@ -1,0 +1,68 @@
+//! Consumers: who calls, and what they may do at most.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::config::value::{Moment, Rate, Size, Span, maybe_networks, maybe_word, word};
+
+/// `[consumer.NAME]`. Live: a credential that is taken out is refused on its next request. What is not said bounds nothing.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Consumer {
+    /// SHA-256 of each API key, 64 hex digits, as printed by `sluicegate key new`.
+    pub key_sha256: Option<Vec<String>>,
+    /// Login role on pools with `per = "role"`; default: the consumer's name.
+    pub role: Option<String>,
+    /// `any` (default) or `named`: whether the consumer may send SQL of its own.
+    #[serde(deserialize_with = "word")]
+    pub queries: Queries,
+    /// Every query runs in a read-only transaction. Default false.
+    pub read_only: bool,
+    /// Pools that may be asked; default: those of the routes that let the consumer in.
+    pub pools: Option<Vec<String>>,
+    /// Methods that may be used; default: those of the routes.
+    pub methods: Option<Vec<String>>,
+    /// Networks that the client's address must be in; default: any.
+    #[serde(deserialize_with = "maybe_networks")]
+    pub networks: Option<Vec<IpNet>>,
+    /// From when on the consumer is refused (RFC 3339, in UTC).
+    pub expires: Option<Moment>,
+    /// Requests admitted in the long run.
+    pub rate: Option<Rate>,
+    /// Requests admitted at once after a pause; default: the rate's count.
+    pub burst: Option<u32>,
+    /// Requests at a time, each until its answer has been sent; a tunnel counts as long as it is open.
+    pub max_concurrent: Option<u32>,
+    /// Most rows in one answer, where that is less than the route's `query.max_rows`.
+    pub max_rows: Option<u64>,
+    /// Most bytes in one answer of a query, where that is less than the route's `query.max_response`.
+    pub max_response: Option<Size>,
+    /// Overall deadline of a query, where that is less than the route's `deadline`.
+    pub deadline: Option<Span>,
+    /// How WebSocket tunnels hold a connection, where that is less than what the route lets: `session`, `transaction` or `off`.
+    #[serde(deserialize_with = "maybe_word")]
+    pub tunnel: Option<TunnelMode>,
+}
+
+/// Whose SQL a consumer may run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Queries {
+    /// Any.
+    #[default]
+    Any,
+    /// Named queries of the configuration, or texts that are on its list.
+    Named,
+}
+
+/// For how long a tunnel holds a connection to the database. In this order, each lets less than the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TunnelMode {
+    /// As long as it is open.
+    Session,
+    /// For a transaction.
+    Transaction,
+    /// There is none.
+    Off,
+}
