@@ -22,11 +22,13 @@
 //!
 //! **Left out**: compression, paging, named parameters, prepared queries.
 
+pub mod allow;
 mod array;
 mod cors;
 mod document;
 mod escape;
 mod lines;
+pub mod named;
 mod problem;
 mod request;
 mod stream;
@@ -38,13 +40,14 @@ mod writer;
 mod tests;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, Method, StatusCode};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
 use self::{
     document::Document,
     lines::Lines,
+    named::{Place, Who},
     problem::Problem,
     stream::{Bounds, Steps, respond},
 };
@@ -53,13 +56,13 @@ use crate::{
     backend::{BackendError, Database, Limits, Work},
     config::model::{Cors, Dialect, Query},
     edge::{Context, Request, RequestBody, Response, answer},
+    limit::Refused,
     pool::Holder,
 };
 
 pub use cors::{allow_origin, preflight};
 
 /// What surrounds a query.
-#[derive(Debug)]
 pub struct Asked<'a> {
     /// The route's `query`.
     pub settings: &'a Query,
@@ -69,11 +72,20 @@ pub struct Asked<'a> {
     pub context: &'a Context,
     /// Who asks, if that is known.
     pub identity: Option<&'a Identity>,
+    /// Named queries, and what they need.
+    pub place: &'a Place,
+    /// What the request, or its consumer, names of a pool of many.
+    pub database: Option<&'a str>,
+    /// Takes more out of the limits than the one that the request has cost already.
+    pub charge: &'a Charge<'a>,
     /// When the last byte of the answer must have been taken.
     pub deadline: Instant,
     /// For whom a connection is held.
     pub holder: Holder,
 }
+
+/// Takes so many more permits out of the limits of route and consumer; the request's fields may be what they count by.
+pub type Charge<'a> = dyn Fn(u32, &HeaderMap) -> Result<(), Refused> + 'a;
 
 /// Which database a request is for, beyond what its route says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,16 +107,33 @@ pub async fn answer(
     asked: Asked<'_>,
     find: impl FnOnce(&Wanted) -> Result<Database, BackendError>,
 ) -> Response {
-    let Asked { settings, cors, context, identity: _, deadline, holder } = asked;
+    let Asked { settings, cors, context, identity, place, database, charge, deadline, holder } = asked;
     let row = settings.max_response.as_usize();
-    let start = |work| async move { find(&Wanted::default())?.start(work, deadline, holder, Limits { row }).await };
-    let answered = match cors::check(request.headers(), &context.authority, context.peer.tls.is_some(), cors) {
+    let start =
+        |work, deadline| async move { find(&Wanted::default())?.start(work, deadline, holder, Limits { row }).await };
+    let asking = Asking { settings, place, who: Who::of(identity, database), charge, deadline };
+    let answered = match check_origin(&request, cors, context, place, identity.is_some()) {
         Ok(()) => match settings.dialect {
-            Dialect::Json => json(request, settings, deadline, start).await,
+            Dialect::Json => json(request, asking, start).await,
         },
         Err(foreign) => Err(foreign),
     };
     answered.unwrap_or_else(Problem::into_response)
+}
+
+/// Whether a page may have sent it that must not. `known`: the caller has shown who it is.
+fn check_origin(
+    request: &Request,
+    cors: Option<&Cors>,
+    context: &Context,
+    place: &Place,
+    known: bool,
+) -> Result<(), Problem> {
+    cors::check(request.headers(), &context.authority, context.peer.tls.is_some(), cors)?;
+    if request.method() == Method::POST || place.path.is_none() {
+        return Ok(());
+    }
+    cors::check_get(request.headers(), context, place.hosts, known)
 }
 
 /// A refusal that comes before the dialect (no access, too many requests, overload), in the dialect's own shape.
@@ -114,28 +143,49 @@ pub fn refused(dialect: Dialect, status: StatusCode, title: &str, detail: &str) 
     }
 }
 
+/// What the `json` dialect must know.
+struct Asking<'a> {
+    settings: &'a Query,
+    place: &'a Place,
+    who: Who<'a>,
+    charge: &'a Charge<'a>,
+    deadline: Instant,
+}
+
 async fn json<S: Steps, F: Future<Output = Result<S, BackendError>>>(
     request: Request,
-    settings: &Query,
-    deadline: Instant,
-    start: impl FnOnce(Work) -> F,
+    asking: Asking<'_>,
+    start: impl FnOnce(Work, Instant) -> F,
 ) -> Result<Response, Problem> {
-    request::check_head(request.method(), request.headers())?;
+    let Asking { settings, place, who, charge, deadline } = asking;
     let lines = request::wants_lines(request.headers());
-    let body = read(request.into_body(), deadline).await?;
-    let mut work = request::parse(&body, settings.max_batch)?;
-    drop(body);
-    if settings.read_only {
-        work = work.read_only();
+    let by_path = named::wish_of(&request, settings, place)?;
+    if by_path.is_none() {
+        request::check_head(request.method(), request.headers(), place.path.is_some())?;
     }
-    let single = work.is_single();
-    let steps = start(work).await?;
-    let bounds = Bounds { rows: settings.max_rows, bytes: settings.max_response.0, deadline };
-    if lines {
-        respond(steps, Lines::new(), bounds).await
-    } else {
-        respond(steps, if single { Document::single() } else { Document::batch() }, bounds).await
-    }
+    let (head, body) = request.into_parts();
+    let get = by_path.is_some().then_some(&head.headers);
+    let wish = match by_path {
+        Some(wish) => wish,
+        None => request::parse(&read(body, deadline).await?, settings.max_batch)?,
+    };
+    let job = named::compose(wish, u8::from(lines), settings, place, &who)?;
+    let deadline = job.timeout.map_or(deadline, |timeout| deadline.min(Instant::now() + timeout));
+    let headers = &head.headers;
+    let ask = |work: Work, more| async move {
+        if more > 0 {
+            charge(more, headers)?;
+        }
+        let single = work.is_single();
+        let steps = start(work, deadline).await?;
+        let bounds = Bounds { rows: settings.max_rows, bytes: settings.max_response.0, deadline };
+        if lines {
+            respond(steps, Lines::new(), bounds).await
+        } else {
+            respond(steps, if single { Document::single() } else { Document::batch() }, bounds).await
+        }
+    };
+    named::run(job, place, get, deadline, ask).await
 }
 
 async fn read(body: RequestBody, deadline: Instant) -> Result<Bytes, Problem> {

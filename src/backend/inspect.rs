@@ -111,7 +111,11 @@ mod tests {
         ] {
             let found = inspect(sql);
             let numbers: Vec<u32> = found.placeholders.iter().copied().collect();
-            assert_eq!((found.statements, &*numbers, found.unnumbered), (statements, placeholders, unnumbered), "{sql}");
+            assert_eq!(
+                (found.statements, &*numbers, found.unnumbered),
+                (statements, placeholders, unnumbered),
+                "{sql}"
+            );
         }
     }
 

@@ -13,9 +13,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::{
+    places::Stock,
     pools::{Changes, Plan, PoolEntry},
     shared::Shared,
     template::Template,
@@ -32,7 +33,7 @@ use crate::{
     observe::figures::RouteFigures,
     policy,
     proxy::Upstream,
-    query::Wanted,
+    query::{Wanted, named::Place},
     route::{RouteTable, describe},
 };
 
@@ -51,6 +52,8 @@ pub struct Generation {
     pub templates: BTreeMap<String, Arc<Template>>,
     /// Upstreams by name.
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
+    /// Named queries, and lists of texts.
+    pub(super) stock: Stock,
     /// Limits by name.
     pub limits: BTreeMap<String, Arc<Limiter>>,
     live: Arc<AtomicUsize>,
@@ -67,12 +70,14 @@ pub(super) struct RouteEntry {
     pub(super) body_limit: Option<u64>,
     pub(super) allow_encoded_separators: bool,
     pub(super) cors: Option<Cors>,
+    /// Methods that pages of other origins may use.
+    pub(super) cors_methods: &'static str,
     pub(super) target: Target,
 }
 
 /// Where a route leads.
 pub(super) enum Target {
-    Query { source: Source, settings: Query },
+    Query { source: Source, settings: Query, place: Place },
     Proxy { upstream: Arc<Upstream>, strip: Option<Box<str>> },
     Respond(Fixed),
     Redirect(Moved),
@@ -116,6 +121,7 @@ struct Draft {
     upstreams: BTreeMap<String, Arc<Upstream>>,
     consumers: Consumers,
     table: RouteTable,
+    stock: Stock,
     pools: Plan,
 }
 
@@ -138,7 +144,8 @@ impl Generation {
         }
         shared.plugins.commit(plugins);
         let pools = draft.pools.make(shared, before)?;
-        let parts = Parts { shared, config, limits: &draft.limits, upstreams: &draft.upstreams, pools: &pools };
+        let (limits, upstreams, stock) = (&draft.limits, &draft.upstreams, &draft.stock);
+        let parts = Parts { shared, config, limits, upstreams, stock, pools: &pools };
         let routes = parts.routes()?;
         shared.generations.fetch_add(1, Ordering::Relaxed);
         let generation = Self {
@@ -150,6 +157,7 @@ impl Generation {
             templates: pools.templates().clone(),
             upstreams: draft.upstreams,
             limits: draft.limits,
+            stock: draft.stock,
             live: shared.generations.clone(),
             loaded,
         };
@@ -204,6 +212,7 @@ impl Draft {
             upstreams: upstreams(config, before, wrong),
             consumers,
             table,
+            stock: Stock::of(config, before, wrong),
             pools: Plan::of(config, plugins, before, cores, wrong),
         }
     }
@@ -219,6 +228,7 @@ impl Prepared {
             }
         }
         self.pools.commit(shared);
+        shared.query_cache.resize(generation.config().server.query_cache.as_usize());
         let before = shared.current.swap(Some(generation.clone()));
         if let Some(before) = &before {
             before.consumers.revoke_missing(&generation.consumers);
@@ -269,6 +279,7 @@ struct Parts<'a> {
     config: &'a Config,
     limits: &'a BTreeMap<String, Arc<Limiter>>,
     upstreams: &'a BTreeMap<String, Arc<Upstream>>,
+    stock: &'a Stock,
     pools: &'a Changes,
 }
 
@@ -301,6 +312,10 @@ impl Parts<'_> {
             body_limit: route.body_limit().map(|size| size.0),
             allow_encoded_separators: route.allow_encoded_separators,
             cors: route.cors.clone(),
+            cors_methods: match &route.query {
+                Some(query) if !query.named.is_none() => "GET, HEAD, POST",
+                _ => "POST",
+            },
             target: self.target(route)?,
         })
     }
@@ -308,7 +323,10 @@ impl Parts<'_> {
     fn target(&self, route: &Route) -> Result<Target, String> {
         match (&route.query, &route.proxy, &route.respond, &route.redirect) {
             (Some(query), None, None, None) => {
-                Ok(Target::Query { source: self.source(route, query)?, settings: query.clone() })
+                let pool = self.pools.entries().get(&query.pool).map(|pool| &pool.identity);
+                let identity = pool.or_else(|| self.pools.templates().get(&query.pool).map(|pool| &pool.identity));
+                let place = self.stock.place(self.config, route, query, identity, &self.shared.query_cache);
+                Ok(Target::Query { source: self.source(route, query)?, settings: query.clone(), place })
             }
             (None, Some(proxy), None, None) => {
                 let upstream = self.upstreams.get(&proxy.upstream).cloned();
@@ -349,7 +367,15 @@ impl Source {
             Self::Each { by, path, .. } => (by, path),
         };
         let name = match by {
-            NamedBy::Path => request.uri().path().get(*path..)?.strip_prefix('/')?,
+            NamedBy::Path => {
+                let rest = request.uri().path().get(*path..)?.strip_prefix('/')?;
+                // What follows is the name of a query.
+                if request.method() == Method::POST {
+                    rest
+                } else {
+                    rest.rsplit_once('/').map_or(rest, |(name, _)| name)
+                }
+            }
             NamedBy::Header(name) => {
                 let mut values = request.headers().get_all(name.as_str()).iter();
                 values.next().filter(|_| values.next().is_none())?.to_str().ok()?

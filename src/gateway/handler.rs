@@ -1,6 +1,6 @@
 //! The walk of a request through a generation: route, overload, limits by address, access, limits by consumer, target.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{cell::RefCell, net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::time::Instant;
@@ -118,6 +118,14 @@ impl Standing {
         limits.check_before_access(caller, tally)
     }
 
+    /// Takes more than the one permit that each limit has given.
+    fn charge(&mut self, route: &RouteEntry, caller: &Caller<'_>, more: u32) -> Result<(), Refused> {
+        if let Some((limits, tally)) = &mut self.of_consumer {
+            limits.charge(caller, more, tally)?;
+        }
+        route.limits.charge(caller, more, &mut self.of_route)
+    }
+
     fn render(self, route: &RouteEntry, headers: &mut HeaderMap) {
         if !route.limits.is_empty() {
             route.limits.render(self.of_route, headers);
@@ -145,7 +153,7 @@ impl Walk {
         let origin = request.headers().get(header::ORIGIN).cloned();
         let mut standing = Standing::default();
         let mut response = match self.admit(generation, route, request, asked, entry, &mut standing) {
-            Ok(identity) => self.reach(route, request, asked, identity, entry).await,
+            Ok(identity) => self.reach(route, request, asked, identity, &mut standing, entry).await,
             Err(refusal) => *refusal,
         };
         standing.render(route, response.headers_mut());
@@ -182,7 +190,7 @@ impl Walk {
             entry.reason = Some(reason);
             return Err(answer::problem(StatusCode::BAD_REQUEST, "Bad path", detail).into());
         }
-        match route.cors.as_ref().and_then(|cors| query::preflight(cors, request)) {
+        match route.cors.as_ref().and_then(|cors| query::preflight(cors, route.cors_methods, request)) {
             Some(preflight) => Err(preflight.into()),
             None => Ok(route),
         }
@@ -249,21 +257,31 @@ impl Walk {
         request: &mut Request,
         asked: &Asked<'_>,
         identity: Option<Identity>,
+        standing: &mut Standing,
         entry: &mut Entry,
     ) -> Response {
         if let Some(limit) = route.body_limit {
             request.body_mut().limit(limit);
         }
         match &route.target {
-            Target::Query { source, settings } => {
+            Target::Query { source, settings, place } => {
                 let name = source.name(request, identity.as_ref());
                 let own = identity.as_ref().and_then(|identity| identity.grant.deadline);
                 let find = |wanted: &query::Wanted| source.find(wanted, name.as_deref());
+                let standing = RefCell::new(standing);
+                let charge = |more: u32, headers: &HeaderMap| {
+                    let consumer = identity.as_ref().map(|identity| identity.consumer.id());
+                    let caller = Caller { address: asked.client, consumer, headers };
+                    standing.borrow_mut().charge(route, &caller, more)
+                };
                 let asked = query::Asked {
                     settings,
                     cors: route.cors.as_ref(),
                     context: asked.context,
                     identity: identity.as_ref(),
+                    place,
+                    database: name.as_deref(),
+                    charge: &charge,
                     deadline: asked.started + own.map_or(route.deadline, |own| own.min(route.deadline)),
                     holder: Holder { route: route.name.clone(), request: entry.id, statement: None },
                 };
@@ -363,7 +381,10 @@ fn preflight(generation: &Generation, request: &Request, asked: &Asked<'_>) -> O
     let method = request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD)?;
     let method = http::Method::from_bytes(method.as_bytes()).ok()?;
     match generation.table.lookup(&asked.context.authority.host, request.uri().path(), &method) {
-        Found::Route(index) => query::preflight(generation.routes[index].cors.as_ref()?, request),
+        Found::Route(index) => {
+            let route = &generation.routes[index];
+            query::preflight(route.cors.as_ref()?, route.cors_methods, request)
+        }
         _ => None,
     }
 }

@@ -27,6 +27,7 @@ use crate::{
     observe::{access_log::AccessLog, figures::HttpFigures},
     policy::Plugins,
     proxy::Tunnels,
+    query::named::Cache,
 };
 
 /// What all threads share.
@@ -71,6 +72,8 @@ pub struct Shared {
     pub reloads: Reloads,
     /// What is worth an operator's attention.
     pub alerts: Alerts,
+    /// Answers of named queries.
+    pub query_cache: Arc<Cache>,
     /// What is refused while the gateway itself is short of something.
     pub overload: Overload,
     requests: AtomicU64,
@@ -176,6 +179,7 @@ impl Shared {
             reloads: Reloads::default(),
             alerts: Alerts::default(),
             overload: Overload::default(),
+            query_cache: Cache::new(0),
             requests: AtomicU64::new(0),
             reload: of.reload,
         })

@@ -30,7 +30,8 @@ use std::{
 use serde_json::{Map, Value};
 
 use crate::{
-    backend::inspect,
+    access::Identity,
+    backend::{Param, inspect},
     config::{
         Finding,
         model::{Named, NamedParam},
@@ -39,7 +40,7 @@ use crate::{
 };
 
 pub use cache::{Cache, Held};
-pub(super) use compose::{compose, raw};
+pub(super) use compose::compose;
 pub(super) use params::Params;
 pub(super) use serve::{run, wish_of};
 
@@ -55,7 +56,7 @@ pub(super) struct Entry {
     name: Arc<str>,
     settings: Named,
     /// What is sent for a parameter that is left out.
-    defaults: Vec<Option<crate::backend::Param>>,
+    defaults: Vec<Option<Param>>,
     /// Of this definition alone: answers of another have another.
     id: u64,
     figures: Arc<Figures>,
@@ -123,6 +124,38 @@ pub struct Who<'a> {
     pub read_only: bool,
 }
 
+#[cfg(test)]
+impl Place {
+    /// Without any query.
+    pub(super) fn alone() -> Self {
+        Self {
+            catalogue: Arc::default(),
+            cache: Cache::new(0),
+            allow: None,
+            pool: "test".into(),
+            postgres: false,
+            per_caller: false,
+            path: None,
+            named_by_path: false,
+            hosts: false,
+            open: true,
+        }
+    }
+}
+
+impl<'a> Who<'a> {
+    /// Of an identity; `database`: what the request names of a pool of many.
+    pub(super) fn of(identity: Option<&'a Identity>, database: Option<&'a str>) -> Self {
+        Self {
+            consumer: identity.map(|identity| &**identity.consumer.name()),
+            database,
+            claims: identity.and_then(|identity| identity.claims.as_deref()),
+            named_only: identity.is_some_and(|identity| identity.grant.named_only),
+            read_only: identity.is_some_and(|identity| identity.grant.read_only),
+        }
+    }
+}
+
 impl Catalogue {
     /// Reads the queries of a new configuration; definitions that stay keep what is kept of them.
     ///
@@ -140,7 +173,8 @@ impl Catalogue {
             }
             let defaults = defaults(&at, &settings.params, &mut wrong);
             let figures = kept.map(|kept| kept.figures.clone()).unwrap_or_default();
-            let entry = Entry { name: name.as_str().into(), settings: settings.clone(), defaults, id: next_id(), figures };
+            let entry =
+                Entry { name: name.as_str().into(), settings: settings.clone(), defaults, id: next_id(), figures };
             built.insert(name.clone(), Arc::new(entry));
         }
         if wrong.is_empty() { Ok(Self { queries: built }) } else { Err(wrong) }
@@ -174,9 +208,9 @@ fn next_id() -> u64 {
     LAST.fetch_add(1, Ordering::Relaxed)
 }
 
-fn defaults(at: &str, params: &[NamedParam], wrong: &mut Vec<Finding>) -> Vec<Option<crate::backend::Param>> {
+fn defaults(at: &str, params: &[NamedParam], wrong: &mut Vec<Finding>) -> Vec<Option<Param>> {
     let read = |(index, param): (usize, &NamedParam)| {
-        let given: crate::backend::Param = serde_json::from_value(param.default.clone()?).ok()?;
+        let given: Param = serde_json::from_value(param.default.clone()?).ok()?;
         match types::value(param, types::Given::Param(&given)) {
             Ok(value) => Some(value),
             Err(why) => {
@@ -233,7 +267,8 @@ mod tests {
     fn build(queries: Value) -> Result<Catalogue, Vec<String>> {
         let queries = serde_json::from_value(queries).unwrap();
         let built = Catalogue::build_after(&queries, &Catalogue::default());
-        built.map_err(|wrong| wrong.into_iter().map(|finding| format!("{}: {}", finding.key, finding.message)).collect())
+        built
+            .map_err(|wrong| wrong.into_iter().map(|finding| format!("{}: {}", finding.key, finding.message)).collect())
     }
 
     fn wrong(query: Value) -> String {
@@ -255,9 +290,18 @@ mod tests {
             (json!({"sql": "copy t to stdout"}), "named.q.sql: copies to or from a caller, which a named query cannot"),
             (json!({"sql": "set role boss"}), "named.q.sql: changes the session, which is others' too"),
             (json!({"sql": "insert into t values (1)", "read_only": true}), "named.q.read_only: `insert` writes"),
-            (json!({"sql": "select $2", "params": [int("a")]}), "named.q.sql: holds the placeholder 2, but there is 1 parameter; named.q.params[0]: `a` is not used: the statement has no placeholder 1"),
-            (json!({"sql": "select '$1'", "params": [int("a")]}), "named.q.params[0]: `a` is not used: the statement has no placeholder 1"),
-            (json!({"sql": "select $1", "params": [{"name": "a", "type": "int2", "default": 40000}]}), "named.q.params[0].default: must be a whole number of 16 bits"),
+            (
+                json!({"sql": "select $2", "params": [int("a")]}),
+                "named.q.sql: holds the placeholder 2, but there is 1 parameter; named.q.params[0]: `a` is not used: the statement has no placeholder 1",
+            ),
+            (
+                json!({"sql": "select '$1'", "params": [int("a")]}),
+                "named.q.params[0]: `a` is not used: the statement has no placeholder 1",
+            ),
+            (
+                json!({"sql": "select $1", "params": [{"name": "a", "type": "int2", "default": 40000}]}),
+                "named.q.params[0].default: must be a whole number of 16 bits",
+            ),
         ] {
             assert_eq!(wrong(query.clone()), finding, "{query}");
         }

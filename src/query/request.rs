@@ -18,11 +18,11 @@ fn too_many() -> String {
     format!("a request may have {MOST_PARAMS} parameters at most")
 }
 
-/// Checks method and content type.
-pub(super) fn check_head(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
+/// Checks method and content type. `named`: queries may be asked for by GET, too.
+pub(super) fn check_head(method: &Method, headers: &HeaderMap, named: bool) -> Result<(), Problem> {
     if method != Method::POST {
         let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed", "a query is sent with POST");
-        return Err(problem.allowing("POST"));
+        return Err(problem.allowing(if named { "GET, HEAD, POST" } else { "POST" }));
     }
     // A form that a page of another origin can send without being asked has none of this type (Fetch, "CORS-safelisted").
     if !headers.get(header::CONTENT_TYPE).is_some_and(|value| is_json(value.as_bytes())) {
@@ -98,7 +98,10 @@ pub(super) fn parse(body: &[u8], max_batch: usize) -> Result<Wish, Problem> {
     match body {
         Body { batch: None, isolation: Some(_), .. } => Err(Problem::bad_request("`isolation` belongs to a `batch`")),
         Body { batch: None, sql, name, params, .. } => {
-            let ask = ask(sql, name, params).map_err(|_| Problem::bad_request("send one of `sql`, `name` and `batch`"))?;
+            if sql.is_none() && name.is_none() {
+                return Err(Problem::bad_request("send one of `sql`, `name` and `batch`"));
+            }
+            let ask = ask(sql, name, params)?;
             Ok(Wish { asks: vec![ask], read_only, ..Wish::default() })
         }
         Body { batch: Some(_), sql, name, .. } if sql.is_some() || name.is_some() => {
@@ -253,33 +256,53 @@ mod tests {
 
     use super::*;
 
-    fn read(body: &str) -> Result<Work, Value> {
+    fn read(body: &str) -> Result<Wish, Value> {
         parse(body.as_bytes(), 2).map_err(Problem::into_object)
+    }
+
+    fn one(ask: Ask) -> Wish {
+        Wish { asks: vec![ask], ..Wish::default() }
     }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
     }
 
-    fn statement(sql: &str, params: Vec<Value>) -> Statement {
-        Statement { sql: sql.into(), params: params.into_iter().map(Param::from).collect() }
+    fn statement(sql: &str, params: Vec<Value>) -> Ask {
+        Ask::Sql(Statement { sql: sql.into(), params: params.into_iter().map(Param::from).collect() })
     }
 
     #[test]
     fn statements_and_batches_are_read() {
-        let single = |params| Ok(Work::Single(statement("s", params)));
+        let single = |params| Ok(one(statement("s", params)));
         assert_eq!(read(r#"{"sql":"s"}"#), single(vec![]));
         assert_eq!(read(r#"{"sql":"s","params":null}"#), single(vec![]));
         assert_eq!(read(r#"{"sql":"s","params":[1,[null]]}"#), single(vec![json!(1), json!([null])]));
         assert_eq!(read(r#"{"sql":"s","read_only":false}"#), single(vec![]));
-        assert_eq!(read(r#"{"sql":"s","read_only":true}"#), Ok(Work::Read(statement("s", vec![]))));
+        assert_eq!(
+            read(r#"{"sql":"s","read_only":true}"#),
+            Ok(Wish { read_only: true, ..one(statement("s", vec![])) })
+        );
         let batch = read(
             r#"{"batch":[{"sql":"a","params":[true]},{"sql":"b"}],"isolation":"repeatable-read","read_only":true}"#,
         );
-        let statements = vec![statement("a", vec![json!(true)]), statement("b", vec![])];
+        let asks = vec![statement("a", vec![json!(true)]), statement("b", vec![])];
         let isolation = Some(Isolation::RepeatableRead);
-        assert_eq!(batch, Ok(Work::Batch(Batch { statements, isolation, read_only: true, ..Batch::default() })));
-        assert_eq!(read(r#"{"batch":[]}"#), Ok(Work::Batch(Batch::default())));
+        assert_eq!(batch, Ok(Wish { asks, batch: true, isolation, read_only: true }));
+        assert_eq!(read(r#"{"batch":[]}"#), Ok(Wish { batch: true, ..Wish::default() }));
+    }
+
+    #[test]
+    fn queries_are_asked_for_by_name() {
+        let named = |params| Ask::Name("q".into(), params);
+        let list = Params::List(vec![json!(1).into()]);
+        let map = Params::Map(BTreeMap::from([("id".to_owned(), json!(1).into())]));
+        assert_eq!(read(r#"{"name":"q"}"#), Ok(one(named(Params::default()))));
+        assert_eq!(read(r#"{"name":"q","params":[1]}"#), Ok(one(named(list.clone()))));
+        assert_eq!(read(r#"{"name":"q","params":{"id":1}}"#), Ok(one(named(map))));
+        let batch = read(r#"{"batch":[{"name":"q","params":[1]},{"sql":"a"}]}"#);
+        let asks = vec![named(list), statement("a", vec![])];
+        assert_eq!(batch, Ok(Wish { asks, batch: true, ..Wish::default() }));
     }
 
     #[test]
@@ -288,19 +311,23 @@ mod tests {
             ("", "EOF"),
             (r#"["s", [], null, null, null]"#, "expected an object"),
             (r#"{"batch":[["s", []]]}"#, "expected an object"),
-            ("{}", "either `sql` or `batch`"),
-            (r#"{"sql":"a","batch":[]}"#, "either"),
+            ("{}", "one of `sql`, `name` and `batch`"),
+            (r#"{"sql":"a","batch":[]}"#, "one of"),
+            (r#"{"sql":"a","name":"b"}"#, "either `sql` or a `name`"),
+            (r#"{"name":"b","params":{"a":1,"a":2}}"#, "`a` stands there twice"),
+            (r#"{"batch":[{"sql":"a","params":{"a":1}}]}"#, "placeholders have no names"),
             (r#"{"sql":"a","sqls":1}"#, "unknown field `sqls`, expected one of `sql`"),
             (r#"{"sql":1}"#, "expected a string"),
             (r#"{"sql":"a","params":"x"}"#, "expected an array of parameters"),
-            (r#"{"sql":"a","params":{"a":1}}"#, "expected an array of parameters"),
+            (r#"{"sql":"a","params":{"a":1}}"#, "placeholders have no names"),
             (r#"{"sql":"a","sql":"b"}"#, "duplicate field `sql`"),
             (r#"{"sql":"a","isolation":"serializable"}"#, "belongs to a `batch`"),
             (r#"{"sql":"a","read_only":1}"#, "expected a boolean"),
             (r#"{"batch":[{"sql":"a"}],"params":[]}"#, "each statement"),
             (r#"{"batch":[{"sql":"a"}],"isolation":"snapshot"}"#, "unknown variant `snapshot`"),
-            (r#"{"batch":[{"params":[]}]}"#, "missing field `sql`"),
-            (r#"{"batch":[{"sql":"a","name":"b"}]}"#, "unknown field `name`"),
+            (r#"{"batch":[{"params":[]}]}"#, "either `sql` or a `name`"),
+            (r#"{"batch":[{"sql":"a","name":"b"}]}"#, "either `sql` or a `name`"),
+            (r#"{"batch":[{"sql":"a","isolation":"b"}]}"#, "unknown field `isolation`"),
             (r#"{"batch":[{"sql":""},{"sql":""},{"sql":""}]}"#, "has 3 statements; this route allows 2"),
             (r#"{"sql":"a"} x"#, "trailing"),
         ] {
@@ -322,11 +349,14 @@ mod tests {
     fn many_parameters_are_refused_and_those_that_may_be_weigh_little() {
         let at_most = MOST_PARAMS;
         let body = format!(r#"{{"sql":"s","params":[{}]}}"#, tiny(at_most));
-        let Ok(Work::Single(Statement { params, .. })) = read(&body) else { panic!("it was refused") };
+        let asks = read(&body).unwrap().asks;
+        let [Ask::Sql(Statement { params, .. })] = asks.as_slice() else { panic!("one statement") };
         // What the allocator adds to each is 16 bytes.
         let held: usize = params.iter().map(|param| size_of::<Param>() + text(param).len() + 16).sum();
         assert!(params.len() == at_most && held < 8 * body.len(), "{held} bytes for {}", body.len());
+        let members: Vec<String> = (0..=at_most).map(|n| format!("\"{n}\":0")).collect();
         for body in [
+            format!(r#"{{"name":"s","params":{{{}}}}}"#, members.join(",")),
             format!(r#"{{"sql":"s","params":[{}]}}"#, tiny(at_most + 1)),
             format!(r#"{{"batch":[{{"sql":"s","params":[{}]}},{{"sql":"s","params":[1]}}]}}"#, tiny(at_most)),
         ] {
@@ -346,16 +376,16 @@ mod tests {
     #[test]
     fn heads_are_checked() {
         for kind in ["application/json", "Application/JSON; charset=UTF-8", "application/json;charset=\"utf-8\"; x=y"] {
-            assert!(check_head(&Method::POST, &headers(&[("content-type", kind)])).is_ok(), "{kind}");
+            assert!(check_head(&Method::POST, &headers(&[("content-type", kind)]), false).is_ok(), "{kind}");
         }
         for kind in ["text/plain", "application/jsonp", "application/json; charset=latin1", ""] {
-            let problem = check_head(&Method::POST, &headers(&[("content-type", kind)])).unwrap_err();
+            let problem = check_head(&Method::POST, &headers(&[("content-type", kind)]), false).unwrap_err();
             assert_eq!(problem.status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{kind}");
         }
-        assert!(check_head(&Method::POST, &HeaderMap::new()).is_err());
+        assert!(check_head(&Method::POST, &HeaderMap::new(), false).is_err());
         let zipped = headers(&[("content-type", "application/json"), ("content-encoding", "gzip")]);
-        assert!(check_head(&Method::POST, &zipped).is_err());
-        let get = check_head(&Method::GET, &HeaderMap::new()).unwrap_err().into_response();
+        assert!(check_head(&Method::POST, &zipped, false).is_err());
+        let get = check_head(&Method::GET, &HeaderMap::new(), false).unwrap_err().into_response();
         assert_eq!(
             (get.status(), get.headers()[header::ALLOW].as_bytes()),
             (StatusCode::METHOD_NOT_ALLOWED, &b"POST"[..])
@@ -386,7 +416,7 @@ mod tests {
         #[test]
         fn statements_round_trip(sql in ".{0,30}", params in prop::collection::vec(prop_oneof![Just(json!(null)), any::<i64>().prop_map(|n| json!(n)), ".{0,9}".prop_map(|s| json!(s))], 0..5)) {
             let body = json!({ "sql": sql, "params": params }).to_string();
-            prop_assert_eq!(read(&body), Ok(Work::Single(statement(&sql, params))));
+            prop_assert_eq!(read(&body), Ok(one(statement(&sql, params))));
         }
     }
 }

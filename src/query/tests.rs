@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::{
     document::Document,
     lines::Lines,
+    named::{Place, Who},
     problem::Problem,
     stream::{self, Bounds, Steps},
 };
@@ -26,7 +27,7 @@ use crate::{
         BackendError, Cell, Column, Columns, DatabaseError, Event, Limits, Origin, Row, Shape, Work,
         sqlite::{self, Sqlite, SqliteConn},
     },
-    config::model::{Dialect, Query, SqliteTuning},
+    config::model::{Dialect, Query, Serves, SqliteTuning},
     edge::{Body, Request, RequestBody, Response},
     pool::Manager,
 };
@@ -326,17 +327,24 @@ impl Gateway {
             max_response: "64MiB".parse().unwrap(),
             max_batch: 3,
             read_only: false,
+            named: Serves::None,
+            raw: true,
+            allow: None,
         };
         Self { backend: Sqlite::new(&url, &SqliteTuning::default()).unwrap(), settings, _dir: dir }
     }
 
     async fn send(&self, request: Request) -> Response {
         let deadline = Instant::now() + Duration::from_secs(20);
-        let start = |work: Work| async move {
+        let start = |work: Work, deadline: Instant| async move {
             let conn = self.backend.create().await.unwrap();
             Ok(sqlite::Execution::start(Box::new(conn), work, deadline, Limits { row: 64 << 20 }))
         };
-        let answered = super::json(request, &self.settings, deadline, start).await;
+        let place = Place::alone();
+        let charge = |_: u32, _: &HeaderMap| Ok(());
+        let who = Who::default();
+        let asking = super::Asking { settings: &self.settings, place: &place, who, charge: &charge, deadline };
+        let answered = super::json(request, asking, start).await;
         answered.unwrap_or_else(Problem::into_response)
     }
 

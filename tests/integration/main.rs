@@ -19,6 +19,7 @@ mod edge;
 mod faults;
 mod hostile;
 mod metrics;
+mod named;
 mod operate;
 mod outages;
 mod overload;

@@ -50,11 +50,7 @@ impl Check<'_> {
         for (index, param) in params.iter().enumerate() {
             let at = format!("{at}.params[{index}]");
             let fits = key::is_bare(&param.name) && param.name.len() <= 64;
-            self.unless(
-                fits,
-                format!("{at}.name"),
-                "a name has letters, digits, `-` and `_`, and at most 64 of them",
-            );
+            self.unless(fits, format!("{at}.name"), "a name has letters, digits, `-` and `_`, and at most 64 of them");
             if !names.insert(&param.name) {
                 self.wrong(format!("{at}.name"), format!("`{}` is there already", param.name));
             }
@@ -75,8 +71,7 @@ impl Check<'_> {
     pub(super) fn serves(&mut self, at: &str, route: &Route, query: &Query) {
         let config = self.config;
         let key = format!("{at}.query.named");
-        let served: Vec<(&String, &Named)> =
-            config.named.iter().filter(|(name, _)| query.named.has(name)).collect();
+        let served: Vec<(&String, &Named)> = config.named.iter().filter(|(name, _)| query.named.has(name)).collect();
         if let Serves::Only(names) = &query.named {
             for (index, name) in names.iter().enumerate() {
                 let key = format!("{key}[{index}]");
@@ -104,7 +99,8 @@ impl Check<'_> {
                 let Some(settings) = config.limit.get(limit) else { continue };
                 let burst = settings.burst.unwrap_or(settings.rate.count);
                 if named.cost > burst {
-                    let message = format!("`{name}` costs {}, more than limit `{limit}` ever has ({burst})", named.cost);
+                    let message =
+                        format!("`{name}` costs {}, more than limit `{limit}` ever has ({burst})", named.cost);
                     self.wrong(&key, message);
                 }
             }

@@ -152,7 +152,10 @@ mod tests {
             (&format!("{{\"sql\":\"a\",\"sha256\":\"{}\"}}", "0".repeat(64)), 1, "is not that of"),
         ] {
             let error = parse(content).unwrap_err();
-            assert!(matches!(&error, FileError::Line { line: at, why: said } if *at == line && said.contains(why)), "{error}");
+            assert!(
+                matches!(&error, FileError::Line { line: at, why: said } if *at == line && said.contains(why)),
+                "{error}"
+            );
         }
     }
 

@@ -70,10 +70,11 @@ pub(in crate::query) fn compose(
         && let Some(entry) = entry.clone()
     {
         let statement = looked_up.remove(0).1;
-        return Ok(single(entry, statement, form, read_only, place, who));
+        return Ok(single(entry, statement, form, read_only, settings, place, who));
     }
     let entries = || looked_up.iter().filter_map(|(entry, _)| entry.as_ref());
     let guise = shared_guise(&looked_up, who)?;
+    let local = |timeout| local(&guise, timeout, place.postgres);
     let all_read = !looked_up.is_empty() && looked_up.iter().all(|(entry, _)| is_read(entry.as_ref()));
     let cost: u32 = entries().fold(0, |cost, entry| cost.saturating_add(entry.settings.cost));
     let timeouts: Option<Vec<Duration>> =
@@ -81,13 +82,14 @@ pub(in crate::query) fn compose(
     let timeouts = timeouts.filter(|timeouts| !timeouts.is_empty());
     let longest = timeouts.iter().flatten().max().copied();
     let timeout = timeouts.map(|timeouts| timeouts.iter().sum::<Duration>() + LATER);
+    let settings = local(longest);
     let statements: Vec<Statement> = looked_up.into_iter().map(|(_, statement)| statement).collect();
     let work = if wish.batch {
         Work::Batch(Batch {
             statements,
             isolation: wish.isolation,
             read_only: read_only || all_read,
-            settings: local(&guise, longest, place.postgres),
+            settings,
             ..Batch::default()
         })
     } else {
@@ -150,13 +152,14 @@ fn single(
     statement: Statement,
     form: u8,
     read_only: bool,
+    query: &Query,
     place: &Place,
     who: &Who<'_>,
 ) -> Job {
     let named = &entry.settings;
     let guise = guise(&entry, who);
     let timeout = named.timeout.map(|timeout| timeout.0);
-    let key = named.keeps().then(|| key(&entry, &statement.params, form, &guise, place, who));
+    let key = named.keeps().then(|| key(&entry, &statement.params, form, &guise, query, place, who));
     let (settings, cost) = (local(&guise, timeout, place.postgres), named.cost);
     let read_only = read_only || named.read_only;
     let private = !place.open || guise.claims.is_some();
@@ -172,7 +175,15 @@ fn single(
 }
 
 /// What an answer is kept by. Each part stands with its length, so that no two questions have one key.
-fn key(entry: &Entry, params: &[Param], form: u8, guise: &Guise<'_>, place: &Place, who: &Who<'_>) -> Key {
+fn key(
+    entry: &Entry,
+    params: &[Param],
+    form: u8,
+    guise: &Guise<'_>,
+    settings: &Query,
+    place: &Place,
+    who: &Who<'_>,
+) -> Key {
     let mut digest = Sha256::new();
     let mut part = |kind: u8, bytes: &[u8]| {
         digest.update([kind]);
@@ -183,6 +194,9 @@ fn key(entry: &Entry, params: &[Param], form: u8, guise: &Guise<'_>, place: &Pla
     part(1, &[form]);
     part(2, place.pool.as_bytes());
     part(3, who.database.unwrap_or_default().as_bytes());
+    // What is cut short for one is not for another.
+    part(13, &settings.max_rows.to_be_bytes());
+    part(14, &settings.max_response.0.to_be_bytes());
     part(4, guise.role.unwrap_or_default().as_bytes());
     if guise.claims.is_some() || place.per_caller {
         part(5, who.consumer.unwrap_or_default().as_bytes());
@@ -204,10 +218,7 @@ fn key(entry: &Entry, params: &[Param], form: u8, guise: &Guise<'_>, place: &Pla
 // === several ===
 
 /// All of a transaction run as one: what one is allowed to do, another's SQL in it could do as well.
-fn shared_guise<'a>(
-    looked_up: &'a [(Option<Arc<Entry>>, Statement)],
-    who: &Who<'_>,
-) -> Result<Guise<'a>, Problem> {
+fn shared_guise<'a>(looked_up: &'a [(Option<Arc<Entry>>, Statement)], who: &Who<'_>) -> Result<Guise<'a>, Problem> {
     let mut guises = looked_up.iter().map(|(entry, _)| match entry {
         Some(entry) => (Some(&entry.name), guise(entry, who)),
         None => (None, Guise::default()),

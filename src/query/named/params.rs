@@ -180,11 +180,7 @@ mod tests {
             (list(json!([1, null, null])), "parameter `limit` must not be null", Some("limit")),
             (map(json!({"id": 1, "nmae": "x"})), "`q` has no parameter `nmae`; did you mean `name`?", Some("nmae")),
             (map(json!({"id": 1, "zzzzzz": 1})), "`q` has no parameter `zzzzzz`", Some("zzzzzz")),
-            (
-                of_query(Some("id=1 or 1=1")).unwrap(),
-                "parameter `id` must be a whole number of 64 bits",
-                Some("id"),
-            ),
+            (of_query(Some("id=1 or 1=1")).unwrap(), "parameter `id` must be a whole number of 64 bits", Some("id")),
             (of_query(None).unwrap(), "parameter `id` is missing", Some("id")),
         ] {
             let problem = bound(&params).unwrap_err();

@@ -123,7 +123,7 @@ async fn kept_or_asked<F: Future<Output = Result<Response, Problem>>>(
         return match ask().await {
             Ok(response) => asked(single, filling, get, response).await,
             Err(problem) => {
-                if let Some(filling) = filling {
+                if let Some(filling) = filling.filter(|_| !problem.is_personal()) {
                     filling.fail(problem.clone());
                 }
                 Err(problem)
