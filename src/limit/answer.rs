@@ -83,26 +83,16 @@ impl RouteLimits {
         tally.standing.clear();
         for limiter in &self.limiters {
             let outcome = limiter.check_caller_for(caller, more);
-            self.noted(limiter, outcome, tally)?;
+            noted(limiter, outcome, tally)?;
         }
         Ok(())
     }
 
     fn check(&self, by_consumer: bool, caller: &Caller<'_>, tally: &mut Tally) -> Result<(), Refused> {
         for limiter in self.limiters.iter().filter(|limiter| limiter.needs_consumer() == by_consumer) {
-            self.noted(limiter, limiter.check_caller(caller), tally)?;
+            noted(limiter, limiter.check_caller(caller), tally)?;
         }
         Ok(())
-    }
-
-    fn noted(&self, limiter: &Limiter, outcome: Outcome, tally: &mut Tally) -> Result<(), Refused> {
-        if limiter.settings.headers {
-            tally.add(limiter.name(), outcome);
-        }
-        if outcome.allowed {
-            return Ok(());
-        }
-        Err(Refused { policy: limiter.name().clone(), retry_after: outcome.reset_seconds })
     }
 
     /// Adds `RateLimit-Policy` and `RateLimit` to an answer. Fields of the upstream's own stay beside them.
@@ -114,6 +104,16 @@ impl RouteLimits {
             headers.append(STANDING, standing);
         }
     }
+}
+
+fn noted(limiter: &Limiter, outcome: Outcome, tally: &mut Tally) -> Result<(), Refused> {
+    if limiter.settings.headers {
+        tally.add(limiter.name(), outcome);
+    }
+    if outcome.allowed {
+        return Ok(());
+    }
+    Err(Refused { policy: limiter.name().clone(), retry_after: outcome.reset_seconds })
 }
 
 impl Tally {

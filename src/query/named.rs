@@ -222,6 +222,9 @@ fn defaults(at: &str, params: &[NamedParam], wrong: &mut Vec<Finding>) -> Vec<Op
     params.iter().enumerate().map(read).collect()
 }
 
+/// First words of what is not read only.
+const WRITES: [&str; 9] = ["insert", "update", "delete", "merge", "truncate", "create", "alter", "drop", "grant"];
+
 /// What can be said of a text without a database.
 fn look_at_text(at: &str, named: &Named, wrong: &mut Vec<Finding>) {
     let mut finding = |key: String, message: String| wrong.push(Finding::new(key, message));
@@ -240,7 +243,6 @@ fn look_at_text(at: &str, named: &Named, wrong: &mut Vec<Finding>) {
     if found.session {
         finding(sql.clone(), "changes the session, which is others' too".to_owned());
     }
-    const WRITES: [&str; 9] = ["insert", "update", "delete", "merge", "truncate", "create", "alter", "drop", "grant"];
     if named.read_only && WRITES.contains(&found.verb.as_str()) {
         finding(format!("{at}.read_only"), format!("`{}` writes", found.verb));
     }

@@ -143,7 +143,9 @@ impl Cache {
             let mut shard = shard.lock();
             let over: Vec<Key> =
                 shard.slots.iter().filter(|(_, slot)| slot.is_over(now)).map(|(key, _)| *key).collect();
-            over.iter().for_each(|key| shard.forget(key));
+            for key in &over {
+                shard.forget(key);
+            }
         }
     }
 
