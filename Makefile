@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test unit bench compare-policies soak plugins plugins-testing plugins-c lint audit setup setup-test fmt loom
+.PHONY: help run test unit bench compare-policies soak fuzz plugins plugins-testing plugins-c lint audit setup setup-test fmt loom
 
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
@@ -51,6 +51,7 @@ lint: ## Formatting, clippy, documentation, licences and sources of dependencies
 	$(CARGO) fmt --check
 	cd plugins && $(CARGO) fmt --check
 	cd benches && $(CARGO) fmt --check
+	cd fuzz && $(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets --quiet -- -D warnings
 	cd plugins && $(CARGO) clippy --release --locked --workspace --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --quiet
@@ -75,6 +76,10 @@ soak: setup-test plugins-testing ## 1,000 plugin swaps and reloads under load; a
 	$(CARGO) build --release --locked
 	$(CARGO) test --release --locked --lib a_flood_of_keys
 	$(CARGO) test --release --locked --test integration soak -- --nocapture --ignored
+
+fuzz: setup-test ## What reads strangers' bytes, with coverage as the guide; keeps what it finds in fuzz/corpus. (FUZZ_SECONDS=600: longer, each)
+	cd fuzz && RUSTC_WRAPPER=$(CURDIR)/fuzz/instrument CARGO_TARGET_DIR=$(CURDIR)/target/fuzz $(CARGO) build --release --locked
+	./fuzz/run.sh
 
 fmt:
 	$(CARGO) fmt

@@ -13,12 +13,18 @@
 //!
 //! **Left out**: cursors, transactions over several requests, notifications.
 
+mod comment;
 mod error;
+mod figures;
 mod fingerprint;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzzed;
 mod inspect;
 mod lex;
 mod param;
 mod replicas;
+mod throttle;
+mod watch;
 mod work;
 
 pub mod postgres;
@@ -38,14 +44,17 @@ use self::{
     postgres::{Postgres, PostgresConnection, Running, Step},
     replicas::Read,
     sqlite::Sqlite,
+    watch::{Tally, Watch},
 };
 use crate::pool::{Asked, Backend, Holder, Lease, Operation, OperationError, Pool, PoolStatus, Standing, UseError};
 
 pub use error::{BackendError, DatabaseError};
+pub use figures::{StatementStatus, StatementsStatus, TotalsStatus};
 pub use fingerprint::fingerprint;
 pub use inspect::{Inspection, Piece, inspect, pieces};
 pub use param::Param;
 pub use replicas::{ReplicaStatus, Replicas, ReplicasStatus};
+pub use watch::Slow;
 pub use work::{
     Batch, Cell, Column, Columns, Event, Isolation, Limits, Origin, Rendering, Row, Shape, Statement, Work,
 };
@@ -56,8 +65,7 @@ pub struct Database {
     kind: Kind,
     /// Where reads go.
     replicas: Option<Arc<Replicas>>,
-    /// Work that takes longer is logged; zero: never.
-    slow: Duration,
+    slow: Slow,
     /// A caller named it: that it does not exist is the caller's mistake.
     named: bool,
 }
@@ -106,6 +114,14 @@ impl Kind {
         }
     }
 
+    /// What its statements cost.
+    pub fn statements(&self) -> StatementsStatus {
+        match self {
+            Self::Postgres(pool) => pool.backend().notebook().status(),
+            Self::Sqlite(pool) => pool.backend().notebook().status(),
+        }
+    }
+
     /// The least of that, at the least cost.
     pub fn standing(&self) -> Standing {
         match self {
@@ -129,14 +145,14 @@ impl Kind {
 // === impl Database ===
 
 impl Database {
-    /// `slow` is the time beyond which work is logged, by its fingerprint; zero: never.
-    pub fn new(kind: Kind, slow: Duration) -> Self {
-        Self { kind, replicas: None, slow, named: false }
+    /// `slow` says which work is logged, and how.
+    pub fn new(kind: Kind, slow: impl Into<Slow>) -> Self {
+        Self { kind, replicas: None, slow: slow.into(), named: false }
     }
 
     /// The same of one database of many, which a caller has named.
-    pub fn one_of_many(kind: Kind, slow: Duration) -> Self {
-        Self { kind, replicas: None, slow, named: true }
+    pub fn one_of_many(kind: Kind, slow: impl Into<Slow>) -> Self {
+        Self { kind, replicas: None, slow: slow.into(), named: true }
     }
 
     /// The same, whose reads go to `replicas`.
@@ -178,7 +194,7 @@ impl Database {
     ) -> Result<Execution, BackendError> {
         let work = Arc::new(work);
         let holder = Holder { statement: Some(Asked(work.clone())), ..holder };
-        let route = holder.route.clone();
+        let (route, consumer) = (holder.route.clone(), holder.consumer.clone());
         let mut read = match &self.replicas {
             Some(replicas) if replicas::suits(&work) => Some(Box::new(Read::new(replicas, holder.clone(), limits))),
             _ => None,
@@ -198,11 +214,13 @@ impl Database {
         let watch = Watch {
             pool: running.pool().unwrap_or_else(|| self.name().into()),
             route,
+            consumer,
             work,
             slow: self.slow,
             begun: Clock::now(),
             end: None,
             blame: None,
+            tally: Tally::default(),
         };
         let until = running.until(deadline);
         Ok(Execution { running, read, deadline, until, watch })
@@ -308,8 +326,9 @@ impl Execution {
             (Kin::Postgres { lease, running }, Some(step)) => running.event(lease, step),
             (Kin::Postgres { .. }, None) => None,
         };
-        if event.is_none() {
-            self.watch.end = Some("done");
+        match &event {
+            Some(event) => self.watch.tally.event(event, self.watch.work.statements().len()),
+            None => self.watch.end = Some("done"),
         }
         Ok(event)
     }
@@ -376,10 +395,21 @@ impl Drop for Execution {
                 Kin::Sqlite(execution) => execution.lease().overheld(),
             }
         }
-        let Some(error) = self.watch.blame else { return };
         match &mut self.running {
-            Kin::Postgres { lease, .. } => lease.failed_with(error),
-            Kin::Sqlite(execution) => execution.lease().failed_with(error),
+            Kin::Postgres { lease, running } => {
+                self.watch.close(lease.notebook(), running.waited(), lease.waited());
+                if let Some(error) = self.watch.blame {
+                    lease.failed_with(error);
+                }
+            }
+            Kin::Sqlite(execution) => {
+                let ran = execution.waited();
+                let lease = execution.lease();
+                self.watch.close(lease.pool().backend().notebook(), ran, lease.waited());
+                if let Some(error) = self.watch.blame {
+                    lease.failed_with(error);
+                }
+            }
         }
     }
 }
@@ -394,66 +424,5 @@ fn unwritable(error: BackendError, work: &Work, conn: &PostgresConnection) -> Ba
             BackendError::ReadOnly(said)
         }
         other => other,
-    }
-}
-
-/// What an error says of the connection; nothing if it is the statement's own.
-fn blame(error: &BackendError) -> Option<UseError> {
-    match error {
-        BackendError::Lost { .. } => Some(UseError::Io),
-        BackendError::Timeout | BackendError::Held => Some(UseError::Timeout),
-        BackendError::ReadOnly(_) => Some(UseError::ReadOnly),
-        BackendError::Database(error) => match error.sqlstate.as_deref()? {
-            state if state.starts_with("08") || state.starts_with("57P") => Some(UseError::Connection),
-            state if state.starts_with("28") => Some(UseError::Authentication),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
-/// Logs work that was slow, however it ended.
-struct Watch {
-    pool: Arc<str>,
-    route: Arc<str>,
-    work: Arc<Work>,
-    slow: Duration,
-    begun: Clock,
-    end: Option<&'static str>,
-    /// What the connection is told of.
-    blame: Option<UseError>,
-}
-
-impl Watch {
-    fn note<T>(&mut self, outcome: Result<T, BackendError>) -> Result<T, BackendError> {
-        if let Err(error) = &outcome {
-            self.blame = blame(error);
-            self.end = Some(match error {
-                BackendError::Lost { .. } => "lost",
-                BackendError::Timeout => "timeout",
-                BackendError::Held => "held",
-                _ => "failed",
-            });
-        }
-        outcome
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let took = self.begun.elapsed();
-        if self.slow.is_zero() || took < self.slow {
-            return;
-        }
-        let statements = self.work.statements();
-        tracing::warn!(
-            pool = %self.pool,
-            route = %self.route,
-            took_ms = took.as_millis(),
-            end = self.end.unwrap_or("abandoned"),
-            statements = statements.len(),
-            statement = statements.first().map(|statement| fingerprint(&statement.sql)),
-            "slow query",
-        );
     }
 }

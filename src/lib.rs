@@ -10,6 +10,8 @@ pub mod backend;
 pub mod cli;
 pub mod config;
 pub mod edge;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod gateway;
 pub mod limit;
 pub mod net;

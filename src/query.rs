@@ -6,13 +6,14 @@
 //! `read-uncommitted`, `read-committed`, `repeatable-read` and `serializable`. A route may make all its requests read only. The
 //! answer is
 //! `{"columns": [{"name", "type"}], "rows": [[…]], "command", "row_count"}`, for a batch `{"results": […]}`; or, to
-//! `Accept: application/x-ndjson`, a line for each row between one with the columns and one with the command.
+//! `Accept: application/x-ndjson`, a line for each row between one with the columns and one with the command; or, to
+//! `Accept: text/csv`, one result's names and rows as CSV. Its bytes are compressed for who asks (`compress.rs`).
 //!
 //! **When things go wrong.** Up to 256 KiB of an answer are held back, so that an error has its status: 400 for what the caller
 //! or the statement got wrong, 409 for a conflict that is worth another try, 413, 502 for a lost connection, 503 for no
 //! connection or a database that takes no writes, 504 for the deadline, 507 for an answer larger than the route allows.
 //! `"retryable": true` says that the same request may succeed, `"outcome": "unknown"` that nobody knows whether it was done.
-//! Behind the head, a JSON body breaks off, which is no JSON; lines end with `{"error": …}`, and without a last line the answer
+//! Behind the head, a JSON body breaks off, which is no JSON, and so does CSV; lines end with `{"error": …}`, and without a last line the answer
 //! is cut short too.
 //!
 //! A page of another origin needs the route's leave; over plain HTTP, so does one of the gateway's own name (`cors.rs`).
@@ -20,13 +21,20 @@
 //! A request has 65,535 parameters at most; arrays and objects among them are held as text. An answer is made as it is taken, in
 //! bounded memory. It stops its statement when the client leaves or the deadline passes.
 //!
-//! **Left out**: compression, paging, named parameters, prepared queries.
+//! Queries may also be asked for by name ([`named`]), and callers' own SQL may be held to a list ([`allow`]).
+//!
+//! **Left out**: paging, named parameters of SQL that callers send.
 
+mod accept;
 pub mod allow;
 mod array;
+mod compress;
 mod cors;
+mod csv;
 mod document;
 mod escape;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzzed;
 mod lines;
 pub mod named;
 mod problem;
@@ -40,11 +48,13 @@ mod writer;
 mod tests;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
 use self::{
+    accept::{Codings, Shape, Shapes},
+    csv::Csv,
     document::Document,
     lines::Lines,
     named::{Place, Who},
@@ -57,6 +67,7 @@ use crate::{
     config::model::{Cors, Dialect, Query},
     edge::{Context, Request, RequestBody, Response, answer},
     limit::Refused,
+    observe::trace::Trace,
     pool::Holder,
 };
 
@@ -82,6 +93,8 @@ pub struct Asked<'a> {
     pub deadline: Instant,
     /// For whom a connection is held.
     pub holder: Holder,
+    /// The trace that the request belongs to.
+    pub trace: Trace,
 }
 
 /// Takes so many more permits out of the limits of route and consumer; the request's fields may be what they count by.
@@ -107,10 +120,14 @@ pub async fn answer(
     asked: Asked<'_>,
     find: impl FnOnce(&Wanted) -> Result<Database, BackendError>,
 ) -> Response {
-    let Asked { settings, cors, context, identity, place, database, charge, deadline, holder } = asked;
-    let row = settings.max_response.as_usize();
-    let start =
-        |work, deadline| async move { find(&Wanted::default())?.start(work, deadline, holder, Limits { row }).await };
+    let Asked { settings, cors, context, identity, place, database, charge, deadline, holder, trace } = asked;
+    let trace = settings.trace_comment.then_some(trace);
+    let limits = Limits { row: settings.max_response.as_usize(), trace };
+    let Some(codings) = Codings::of(request.headers(), settings.compress) else {
+        let detail = "send Accept-Encoding with gzip, zstd or identity";
+        return refused(settings.dialect, StatusCode::NOT_ACCEPTABLE, "Not acceptable", detail);
+    };
+    let start = |work, deadline| async move { find(&Wanted::default())?.start(work, deadline, holder, limits).await };
     let asking = Asking { settings, place, who: Who::of(identity, database), charge, deadline };
     let answered = match check_origin(&request, cors, context, place, identity.is_some()) {
         Ok(()) => match settings.dialect {
@@ -118,7 +135,8 @@ pub async fn answer(
         },
         Err(foreign) => Err(foreign),
     };
-    answered.unwrap_or_else(Problem::into_response)
+    let response = answered.unwrap_or_else(Problem::into_response);
+    if settings.compress { compress::respond(response, codings).await } else { response }
 }
 
 /// Whether a page may have sent it that must not. `known`: the caller has shown who it is.
@@ -158,10 +176,13 @@ async fn json<S: Steps, F: Future<Output = Result<S, BackendError>>>(
     start: impl FnOnce(Work, Instant) -> F,
 ) -> Result<Response, Problem> {
     let Asking { settings, place, who, charge, deadline } = asking;
-    let lines = request::wants_lines(request.headers());
     let by_path = named::wish_of(&request, settings, place)?;
     if by_path.is_none() {
         request::check_head(request.method(), request.headers(), place.path.is_some())?;
+    }
+    let shapes = Shapes::of(request.headers());
+    if shapes.best(false).is_none() {
+        return Err(Problem::not_acceptable("an answer is application/json, application/x-ndjson or text/csv"));
     }
     let (head, body) = request.into_parts();
     let get = by_path.is_some().then_some(&head.headers);
@@ -169,23 +190,29 @@ async fn json<S: Steps, F: Future<Output = Result<S, BackendError>>>(
         Some(wish) => wish,
         None => request::parse(&read(body, deadline).await?, settings.max_batch)?,
     };
-    let job = named::compose(wish, u8::from(lines), settings, place, &who)?;
+    let single = !wish.batch;
+    let Some(shape) = shapes.best(!single) else {
+        return Err(Problem::not_acceptable("the answer to a batch is application/json or application/x-ndjson"));
+    };
+    let job = named::compose(wish, shape as u8, settings, place, &who)?;
     let deadline = job.timeout.map_or(deadline, |timeout| deadline.min(Instant::now() + timeout));
     let headers = &head.headers;
     let ask = |work: Work, more| async move {
         if more > 0 {
             charge(more, headers)?;
         }
-        let single = work.is_single();
         let steps = start(work, deadline).await?;
         let bounds = Bounds { rows: settings.max_rows, bytes: settings.max_response.0, deadline };
-        if lines {
-            respond(steps, Lines::new(), bounds).await
-        } else {
-            respond(steps, if single { Document::single() } else { Document::batch() }, bounds).await
+        match shape {
+            Shape::Document if single => respond(steps, Document::single(), bounds).await,
+            Shape::Document => respond(steps, Document::batch(), bounds).await,
+            Shape::Lines => respond(steps, Lines::new(), bounds).await,
+            Shape::Csv => respond(steps, Csv::new(), bounds).await,
         }
     };
-    named::run(job, place, get, deadline, ask).await
+    let mut response = named::run(job, place, get, deadline, ask).await?;
+    response.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));
+    Ok(response)
 }
 
 async fn read(body: RequestBody, deadline: Instant) -> Result<Bytes, Problem> {

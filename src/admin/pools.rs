@@ -3,11 +3,12 @@
 //! the log with what was done and from where.
 
 use http::{Method, StatusCode};
+use serde_json::{Value, json};
 
 use crate::{
     edge::{Context, Request, Response, answer},
-    gateway::Shared,
-    pool::{Operation, OperationError},
+    gateway::{PoolEntry, Shared},
+    pool::{Operation, OperationError, PoolStatus},
 };
 
 /// What a path and a method ask of a pool.
@@ -47,7 +48,16 @@ pub(super) fn answer(shared: &Shared, request: &Request, rest: &str) -> Response
             Err(error) => return answer::problem(StatusCode::CONFLICT, "Not done", &error.to_string()),
         }
     }
-    super::json(StatusCode::OK, &super::replicas::with_replicas(&pool.status(), &pool))
+    super::json(StatusCode::OK, &shown(&pool.status(), &pool, usize::MAX))
+}
+
+/// A pool as JSON, with its replicas if it has some, and so many of its statements.
+pub(super) fn shown(status: &PoolStatus, entry: &PoolEntry, most_statements: usize) -> Value {
+    let mut pool = super::replicas::with_replicas(status, entry);
+    let mut statements = entry.statements();
+    statements.top.truncate(most_statements);
+    pool["statements"] = json!(statements);
+    pool
 }
 
 fn asked(method: &Method, action: &str, query: &str) -> Asked {

@@ -5,12 +5,15 @@ use std::{sync::atomic::Ordering, time::SystemTime};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::{is_draining, replicas};
+use super::{is_draining, pools, replicas};
 use crate::{
     gateway::{Generation, PoolEntry, Shared},
     policy::PluginStatus,
     pool::PoolStatus,
 };
+
+/// Statements of each pool that are listed: `/pools/NAME` has them all.
+const MOST_STATEMENTS: usize = 10;
 
 /// Why `/readyz` says no; empty: it says yes.
 pub(super) fn not_ready(shared: &Shared) -> Vec<String> {
@@ -36,12 +39,12 @@ fn pool_problem(generation: &Generation, name: &str) -> Option<String> {
 pub(super) fn status(shared: &Shared) -> Value {
     let generation = shared.generation();
     let entries = generation.all_pools();
-    let pools: Vec<PoolStatus> = entries.values().map(PoolEntry::status).collect();
+    let standing: Vec<PoolStatus> = entries.values().map(PoolEntry::status).collect();
     let degraded = shared.plugins.status().iter().any(PluginStatus::is_degraded)
-        || pools.iter().any(is_degraded)
+        || standing.iter().any(is_degraded)
         || entries.values().any(replicas::lacks_some)
         || shared.overload.standing().cause.is_some();
-    let with_replicas = |(pool, entry): (&PoolStatus, _)| (pool.name.to_string(), replicas::with_replicas(pool, entry));
+    let shown = |(pool, entry): (&PoolStatus, _)| (pool.name.to_string(), pools::shown(pool, entry, MOST_STATEMENTS));
     json!({
         "health": health(shared, degraded),
         "version": env!("CARGO_PKG_VERSION"),
@@ -54,17 +57,27 @@ pub(super) fn status(shared: &Shared) -> Value {
         "edge": shared.edge.snapshot(),
         "requests": shared.requests(),
         "routes": routes(shared, &generation),
-        "pools": pools.iter().zip(entries.values()).map(with_replicas).collect::<Map<_, _>>(),
+        "pools": standing.iter().zip(entries.values()).map(shown).collect::<Map<_, _>>(),
         "retiring": shared.retiring_pools(),
         "alerts": shared.alerts.standing(),
         "overload": shared.overload.standing(),
         "upstreams": upstreams(&generation),
         "tunnels": shared.tunnels.open(),
         "limits": generation.limits.iter().map(|(name, limiter)| (name.clone(), json!({ "keys": limiter.len() }))).collect::<Map<_, _>>(),
+        "named": named(shared, &generation),
         "plugins": plugins(shared),
         "census": census(shared),
         "access_log": { "dropped": shared.access_log.dropped() },
     })
+}
+
+/// Named queries, what is kept of their answers, and the lists of texts by their files.
+fn named(shared: &Shared, generation: &Generation) -> Value {
+    let queries: Map<_, _> =
+        generation.named_queries().map(|(name, figures)| (name.to_owned(), json!(figures))).collect();
+    let lists: Map<_, _> =
+        generation.allow_lists().map(|file| (file.path().display().to_string(), json!(file.status()))).collect();
+    json!({ "queries": queries, "cache": shared.query_cache.held(), "allow": lists })
 }
 
 fn health(shared: &Shared, degraded: bool) -> &'static str {

@@ -30,6 +30,8 @@ mod care;
 mod connection;
 mod dial;
 mod failure;
+#[cfg(any(test, feature = "fuzz"))]
+pub(super) mod fuzzed;
 mod grants;
 mod inbox;
 mod lookup;
@@ -60,6 +62,7 @@ use self::{
     settings::Settings,
     types::TypeNames,
 };
+use super::watch::Notebook;
 use crate::{
     config::model::{Pool, Reset},
     pool::backend::{Backend, Manager, Metrics, Probe, RecycleError, RecycleResult},
@@ -77,11 +80,27 @@ pub struct Postgres {
 }
 
 /// What all connections of a pool have in common.
-#[derive(Default)]
 pub(crate) struct Shared {
     types: TypeNames,
     always_reset: AtomicBool,
     grants: Grants,
+    notebook: Notebook,
+}
+
+impl Shared {
+    fn new(always_reset: bool, statements: usize) -> Self {
+        Self {
+            types: TypeNames::default(),
+            always_reset: AtomicBool::new(always_reset),
+            grants: Grants::default(),
+            notebook: Notebook::new(statements),
+        }
+    }
+
+    /// The same settings, of which nothing is known yet.
+    fn anew(&self) -> Self {
+        Self::new(self.always_reset.load(Ordering::Relaxed), self.notebook.capacity())
+    }
 }
 
 impl Postgres {
@@ -91,9 +110,8 @@ impl Postgres {
     /// # Errors
     /// The URL, a secret or the TLS settings cannot be used.
     pub fn new(pool: &Pool) -> Result<Self, PostgresSettingsError> {
-        let postgres = Self { settings: Arc::new(Settings::read(pool)?), shared: Arc::default() };
-        postgres.shared.always_reset.store(pool.reset == Reset::Always, Ordering::Relaxed);
-        Ok(postgres)
+        let shared = Shared::new(pool.reset == Reset::Always, pool.statements);
+        Ok(Self { settings: Arc::new(Settings::read(pool)?), shared: Arc::new(shared) })
     }
 
     /// Takes the place of `old` in a pool. Connections that `old` made keep their settings, but when they are reset is
@@ -101,20 +119,21 @@ impl Postgres {
     #[must_use]
     pub fn replacing(self, old: &Self) -> Self {
         old.shared.always_reset.store(self.always_resets(), Ordering::Relaxed);
+        old.shared.notebook.resize(self.shared.notebook.capacity());
         Self { settings: self.settings, shared: old.shared.clone() }
     }
 
     /// The same for another database: `name` stands where the database of the URL has a `*`.
     #[must_use]
     pub fn of_database(&self, name: &str) -> Self {
-        let shared = Shared { always_reset: AtomicBool::new(self.always_resets()), ..Shared::default() };
+        let shared = self.shared.anew();
         Self { settings: Arc::new(self.settings.of_database(name)), shared: Arc::new(shared) }
     }
 
     /// The same as another role; none if it is none of those that the pool may connect as.
     #[must_use]
     pub fn of_role(&self, name: &str) -> Option<Self> {
-        let shared = Shared { always_reset: AtomicBool::new(self.always_resets()), ..Shared::default() };
+        let shared = self.shared.anew();
         Some(Self { settings: Arc::new(self.settings.of_role(name)?), shared: Arc::new(shared) })
     }
 
@@ -126,6 +145,11 @@ impl Postgres {
     /// Every session is reset before its next caller, whatever the settings say.
     pub fn reset_always(&self) {
         self.shared.always_reset.store(true, Ordering::Relaxed);
+    }
+
+    /// What is known of its statements.
+    pub(super) fn notebook(&self) -> &Notebook {
+        &self.shared.notebook
     }
 
     /// Whether every session is reset before its next caller.

@@ -57,7 +57,7 @@ use self::{
     session::{Identity, Session},
     writer::Writer,
 };
-use super::{Limits, Work};
+use super::{Limits, Work, watch::Notebook};
 use crate::{
     config::model::SqliteTuning,
     observe,
@@ -76,6 +76,7 @@ pub struct Sqlite {
     tuning: SqliteTuning,
     files: deadpool_sqlite::Manager,
     hasher: RandomState,
+    notebook: Arc<Notebook>,
 }
 
 /// A connection to a database file.
@@ -112,13 +113,32 @@ impl Sqlite {
     pub fn of_database(&self, name: &str) -> Self {
         let path = self.address.path.to_string_lossy().replace('*', name).into();
         let mode = if self.address.mode == Mode::Create { Mode::Write } else { self.address.mode };
-        Self::at(Address { path, mode, ..self.address.clone() }, &self.tuning)
+        Self::at(Address { path, mode, ..self.address.clone() }, &self.tuning).noting(self.notebook.capacity())
     }
 
     fn at(address: Address, tuning: &SqliteTuning) -> Self {
         let files =
             deadpool_sqlite::Manager::from_config(&deadpool_sqlite::Config::new(address.uri()), Runtime::Tokio1);
-        Self { address, tuning: tuning.clone(), files, hasher: RandomState::new() }
+        let notebook = Arc::new(Notebook::new(0));
+        Self { address, tuning: tuning.clone(), files, hasher: RandomState::new(), notebook }
+    }
+
+    /// The same, which tells so many statements apart.
+    #[must_use]
+    pub fn noting(self, statements: usize) -> Self {
+        Self { notebook: Arc::new(Notebook::new(statements)), ..self }
+    }
+
+    /// Takes the place of `old` in a pool: what is known of its statements stays known.
+    #[must_use]
+    pub fn replacing(self, old: &Self) -> Self {
+        old.notebook.resize(self.notebook.capacity());
+        Self { notebook: old.notebook.clone(), ..self }
+    }
+
+    /// What is known of its statements.
+    pub(super) fn notebook(&self) -> &Notebook {
+        &self.notebook
     }
 }
 

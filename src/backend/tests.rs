@@ -44,8 +44,7 @@ fn postgres(cluster: &Cluster, more: Value) -> Database {
     let mut settings = json!({"size": {"max": 1}});
     settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let config = cluster.pool("sslmode=disable", &settings);
-    let slow = config.slow_query.0;
-    Database::new(Kind::Postgres(pool(&config, Postgres::new(&config).unwrap())), slow)
+    Database::new(Kind::Postgres(pool(&config, Postgres::new(&config).unwrap())), &config)
 }
 
 fn sqlite(directory: &Path) -> Database {
@@ -56,8 +55,8 @@ fn sqlite(directory: &Path) -> Database {
 }
 
 async fn start(database: &Database, work: Work, within: Duration) -> Result<Execution, BackendError> {
-    let limits = Limits { row: 1 << 20 };
-    let holder = Holder { route: "/query".into(), request: 1, statement: None };
+    let limits = Limits { row: 1 << 20, ..Limits::default() };
+    let holder = Holder { route: "/query".into(), request: 1, ..Holder::default() };
     database.start(work, Instant::now() + within, holder, limits).await
 }
 

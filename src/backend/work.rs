@@ -3,6 +3,7 @@
 use std::{borrow::Cow, fmt, ops::Deref, sync::OnceLock};
 
 use super::{Param, fingerprint};
+use crate::observe::trace::Trace;
 
 /// One statement with its parameters, in the database's own placeholder syntax.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,7 +79,7 @@ pub struct Batch {
     pub read_only: bool,
     /// Wait for a snapshot that cannot conflict (`DEFERRABLE`). It means something only with `serializable` and `read_only`.
     pub deferrable: bool,
-    /// Settings and their values, for this transaction only, made before its first statement and in the same round trip
+    /// Settings and their values, for this transaction only, made before each statement and in the same round trip
     /// (PostgreSQL). They are no boundary for a statement whose text a caller chose: that can set them anew.
     pub settings: Vec<(Cow<'static, str>, String)>,
     /// It is one statement, with settings, and to its caller nothing else: it is answered, and fails, as a single one.
@@ -227,10 +228,12 @@ pub enum Event<'a> {
     },
 }
 
-/// What an answer may cost, as far as a backend must know it. Everything else is counted by the dialect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a backend must know of a request beside its work: what an answer may cost, as far as the dialect does not count it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Longest row, in bytes as the database sends it. A longer one is [`super::BackendError::TooLarge`], and is not
     /// held in memory.
     pub row: usize,
+    /// Told to the server in a comment behind each statement, which then has no name there. PostgreSQL alone hears it.
+    pub trace: Option<Trace>,
 }

@@ -31,6 +31,8 @@ pub(super) enum Command {
     List(At),
     /// Show all there is to know of one, as JSON.
     Show(Named),
+    /// Show what its statements cost, the heaviest first.
+    Statements(Named),
     /// Lend no connection until `resume`: callers wait. What is open stays open.
     Pause(Waiting),
     /// The same, and close every connection; before a restart of the database.
@@ -105,6 +107,10 @@ pub(super) fn run(command: Command) -> anyhow::Result<()> {
             println!("{:#}", Gateway::at(at)?.pool("GET", &name, "")?);
             Ok(())
         }
+        Command::Statements(Named { name, at }) => {
+            statements(&Gateway::at(at)?.pool("GET", &name, "")?["statements"]);
+            Ok(())
+        }
         Command::Pause(waiting) => suspend(waiting, "pause", |pool| number(pool, "in_use")),
         Command::Drain(waiting) => suspend(waiting, "drain", |pool| number(pool, "size") + number(pool, "closing")),
         Command::Resume(named) => tell(named, "POST", "/resume"),
@@ -131,6 +137,28 @@ fn list(gateway: &Gateway) -> anyhow::Result<()> {
         println!("{name:20} {service:8} {in_use:>6} {idle:>6} {limit:>6} {waiters:>8} {health:>6.2}");
     }
     Ok(())
+}
+
+/// Times in milliseconds.
+fn statements(of: &Value) {
+    println!(
+        "{:>10} {:>12} {:>12} {:>10} {:>10} {:>10} {:>8} {:5}  STATEMENT",
+        "CALLS", "ROWS", "TOTAL", "MEAN", "P95", "MAX", "ERRORS", "LAST"
+    );
+    let line = |row: &Value, text: &str| {
+        let [calls, rows, errors] = ["calls", "rows", "errors"].map(|figure| number(row, figure));
+        let [total, p95, max] = ["total_ms", "p95_ms", "max_ms"].map(|figure| row[figure].as_f64().unwrap_or_default());
+        let (mean, last) = (total / calls.max(1) as f64, row["last_sqlstate"].as_str().unwrap_or_default());
+        println!(
+            "{calls:>10} {rows:>12} {total:>12.1} {mean:>10.3} {p95:>10.3} {max:>10.3} {errors:>8} {last:5}  {text}"
+        );
+    };
+    for row in of["top"].as_array().into_iter().flatten() {
+        line(row, text(row, "fingerprint"));
+    }
+    if number(&of["other"], "calls") > 0 {
+        line(&of["other"], "(all others)");
+    }
 }
 
 fn tell(Named { name, at }: Named, method: &str, action: &str) -> anyhow::Result<()> {

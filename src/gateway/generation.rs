@@ -33,7 +33,11 @@ use crate::{
     observe::figures::RouteFigures,
     policy,
     proxy::Upstream,
-    query::{Wanted, named::Place},
+    query::{
+        Wanted,
+        allow::AllowFile,
+        named::{NamedFigures, Place},
+    },
     route::{RouteTable, describe},
 };
 
@@ -180,6 +184,16 @@ impl Generation {
     pub fn all_pools(&self) -> BTreeMap<String, PoolEntry> {
         let made = self.templates.values().flat_map(|template| template.pools());
         self.pools.iter().map(|(name, pool)| (name.clone(), pool.clone())).chain(made).collect()
+    }
+
+    /// What became of requests by name, for each named query.
+    pub fn named_queries(&self) -> impl Iterator<Item = (&str, NamedFigures)> {
+        self.stock.catalogue.figures()
+    }
+
+    /// The files of texts that routes let through.
+    pub fn allow_lists(&self) -> impl Iterator<Item = &Arc<AllowFile>> {
+        self.stock.allowed.values()
     }
 
     /// The names of its routes, in order.

@@ -283,7 +283,13 @@ impl Walk {
                     database: name.as_deref(),
                     charge: &charge,
                     deadline: asked.started + own.map_or(route.deadline, |own| own.min(route.deadline)),
-                    holder: Holder { route: route.name.clone(), request: entry.id, statement: None },
+                    holder: Holder {
+                        route: route.name.clone(),
+                        request: entry.id,
+                        consumer: identity.as_ref().map(|identity| identity.consumer.name().clone()),
+                        statement: None,
+                    },
+                    trace: entry.trace,
                 };
                 Box::pin(query::answer(take(request), asked, find)).await
             }

@@ -20,7 +20,7 @@ use super::{
     template::{LONGEST_NAME, Pattern, Template},
 };
 use crate::{
-    backend::{Database, Kind, ReplicasStatus, postgres::Postgres, sqlite::Sqlite},
+    backend::{Database, Kind, ReplicasStatus, StatementsStatus, postgres::Postgres, sqlite::Sqlite},
     config::{
         Finding,
         model::{self, BackendKind, Config},
@@ -111,6 +111,11 @@ impl PoolEntry {
         self.database.replicas().map(|replicas| replicas.status())
     }
 
+    /// What its statements have cost.
+    pub fn statements(&self) -> StatementsStatus {
+        self.database.kind().statements()
+    }
+
     /// Does what an operator says to the pool.
     ///
     /// # Errors
@@ -180,7 +185,7 @@ impl Plan {
             };
             match made {
                 Ok(kind) => {
-                    let database = Database::new(kind, effective.slow_query.0);
+                    let database = Database::new(kind, &effective);
                     changes.entries.insert(name, PoolEntry { database, effective, identity, served });
                 }
                 Err(error) => wrong.push(Finding::new(format!("pool.{name}"), error.to_string())),
@@ -354,7 +359,10 @@ pub(super) fn reconfigure(kind: &Kind, settings: PoolSettings, policies: PolicyC
                 pool.reconnect();
             }
         }
-        (Kind::Sqlite(pool), Ready::Sqlite(backend)) => pool.reconfigure(settings, policies, backend),
+        (Kind::Sqlite(pool), Ready::Sqlite(backend)) => {
+            let old = pool.backend();
+            pool.reconfigure(settings, policies, backend.replacing(&old));
+        }
         _ => {}
     }
 }
@@ -488,6 +496,7 @@ fn ready(pool: &model::Pool) -> Result<(Ready, Identity), String> {
         BackendKind::Sqlite => {
             let url = pool.url.reveal()?;
             let sqlite = Sqlite::new(&url, &pool.sqlite).map_err(|error| error.to_string())?;
+            let sqlite = sqlite.noting(pool.statements);
             Ok((Ready::Sqlite(sqlite), Identity { backend: pool.backend, server: url.clone(), whole: url }))
         }
     }

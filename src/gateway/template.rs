@@ -297,8 +297,8 @@ impl Member {
 /// That a database does not exist is the mistake of a caller who has named it; nobody names a role.
 fn one_of(effective: &model::Pool, kind: Kind) -> Database {
     match effective.per {
-        Some(Per::Role) => Database::new(kind, effective.slow_query.0),
-        _ => Database::one_of_many(kind, effective.slow_query.0),
+        Some(Per::Role) => Database::new(kind, effective),
+        _ => Database::one_of_many(kind, effective),
     }
 }
 

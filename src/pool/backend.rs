@@ -163,6 +163,8 @@ pub struct Holder {
     pub route: Arc<str>,
     /// The request's id.
     pub request: u64,
+    /// The consumer's name.
+    pub consumer: Option<Arc<str>>,
     /// What it asks, as the log may show it; none before that is known.
     pub statement: Option<Asked>,
 }

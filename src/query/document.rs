@@ -8,7 +8,7 @@ use super::{
     table::Table,
     writer::{Sheet, Writer},
 };
-use crate::backend::{Column, Row};
+use crate::backend::{Columns, Row};
 
 /// `{"columns":…,"rows":…,"command":…,"row_count":…}`, or for a batch `{"results":[…]}` of such ones.
 pub(super) struct Document {
@@ -39,7 +39,7 @@ impl Writer for Document {
         HeaderValue::from_static("application/json")
     }
 
-    fn columns(&mut self, columns: &[Column]) {
+    fn columns(&mut self, columns: &Columns) {
         let out = &mut self.sheet.out;
         if self.batch && !self.first_result {
             out.push(b',');

@@ -8,7 +8,7 @@ use super::{
     table::Table,
     writer::{Sheet, Writer},
 };
-use crate::backend::{Column, Row};
+use crate::backend::{Columns, Row};
 
 /// `{"columns":…}`, a line for each row, `{"command":…,"row_count":…}`; a batch has that for each statement.
 pub(super) struct Lines {
@@ -27,7 +27,7 @@ impl Writer for Lines {
         HeaderValue::from_static("application/x-ndjson")
     }
 
-    fn columns(&mut self, columns: &[Column]) {
+    fn columns(&mut self, columns: &Columns) {
         let out = &mut self.sheet.out;
         out.extend_from_slice(b"{\"columns\":");
         self.table.columns(out, columns);

@@ -36,6 +36,11 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "Bad request", detail)
     }
 
+    /// Nothing that the client accepts can be had.
+    pub(super) fn not_acceptable(detail: &'static str) -> Self {
+        Self::new(StatusCode::NOT_ACCEPTABLE, "Not acceptable", detail)
+    }
+
     /// Adds a member.
     pub(super) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.members.insert(name.to_owned(), value.into());

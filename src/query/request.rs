@@ -36,20 +36,6 @@ pub(super) fn check_head(method: &Method, headers: &HeaderMap, named: bool) -> R
     Ok(())
 }
 
-/// Whether the caller asks for a line for each row.
-pub(super) fn wants_lines(headers: &HeaderMap) -> bool {
-    const LINES: [&str; 4] =
-        ["application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"];
-    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|range| {
-        let mut parts = range.split(';').map(str::trim);
-        let kind = parts.next().unwrap_or_default();
-        let refused =
-            parts.any(|part| part.strip_prefix("q=").is_some_and(|q| q.trim_end_matches(['0', '.']).is_empty()));
-        LINES.iter().any(|lines| kind.eq_ignore_ascii_case(lines)) && !refused
-    })
-}
-
 fn is_json(content_type: &[u8]) -> bool {
     let Ok(content_type) = std::str::from_utf8(content_type) else { return false };
     let mut parts = content_type.split(';').map(str::trim);
@@ -390,21 +376,6 @@ mod tests {
             (get.status(), get.headers()[header::ALLOW].as_bytes()),
             (StatusCode::METHOD_NOT_ALLOWED, &b"POST"[..])
         );
-    }
-
-    #[test]
-    fn lines_are_sent_where_they_are_asked_for() {
-        for (accept, lines) in [
-            ("application/x-ndjson", true),
-            ("text/html, application/JSONL;q=0.5", true),
-            ("application/x-ndjson;q=0", false),
-            ("application/x-ndjson;q=0.0, application/json", false),
-            ("*/*", false),
-            ("application/json", false),
-        ] {
-            assert_eq!(wants_lines(&headers(&[("accept", accept)])), lines, "{accept}");
-        }
-        assert!(!wants_lines(&HeaderMap::new()));
     }
 
     proptest! {

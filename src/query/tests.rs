@@ -330,6 +330,8 @@ impl Gateway {
             named: Serves::None,
             raw: true,
             allow: None,
+            compress: true,
+            trace_comment: false,
         };
         Self { backend: Sqlite::new(&url, &SqliteTuning::default()).unwrap(), settings, _dir: dir }
     }
@@ -338,7 +340,7 @@ impl Gateway {
         let deadline = Instant::now() + Duration::from_secs(20);
         let start = |work: Work, deadline: Instant| async move {
             let conn = self.backend.create().await.unwrap();
-            Ok(sqlite::Execution::start(Box::new(conn), work, deadline, Limits { row: 64 << 20 }))
+            Ok(sqlite::Execution::start(Box::new(conn), work, deadline, Limits { row: 64 << 20, ..Limits::default() }))
         };
         let place = Place::alone();
         let charge = |_: u32, _: &HeaderMap| Ok(());

@@ -58,22 +58,37 @@ fn integer(out: &mut Vec<u8>, number: i64) {
 
 fn real(out: &mut Vec<u8>, number: f64) {
     if number.is_finite() {
+        return bare_real(out, number);
+    }
+    out.push(b'"');
+    bare_real(out, number);
+    out.push(b'"');
+}
+
+/// A float as it is, without quotes whatever it is.
+pub(super) fn bare_real(out: &mut Vec<u8>, number: f64) {
+    if number.is_finite() {
         out.extend_from_slice(ryu::Buffer::new().format_finite(number).as_bytes());
     } else if number.is_nan() {
-        out.extend_from_slice(b"\"NaN\"");
+        out.extend_from_slice(b"NaN");
     } else {
-        out.extend_from_slice(if number > 0.0 { b"\"Infinity\"" } else { b"\"-Infinity\"" });
+        out.extend_from_slice(if number > 0.0 { b"Infinity" } else { b"-Infinity" });
     }
 }
 
-/// PostgreSQL's hex form of bytea.
 fn blob(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.reserve(bytes.len() * 2 + 5);
-    out.extend_from_slice(b"\"\\\\x");
+    out.extend_from_slice(b"\"\\");
+    hex(out, bytes);
+    out.push(b'"');
+}
+
+/// PostgreSQL's hex form of bytea.
+pub(super) fn hex(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.reserve(bytes.len() * 2 + 3);
+    out.extend_from_slice(b"\\x");
     for pair in bytes {
         out.extend_from_slice(&[HEX[usize::from(pair >> 4)], HEX[usize::from(pair & 15)]]);
     }
-    out.push(b'"');
 }
 
 /// JSON that the database has checked. Line ends between its tokens become blanks, so that a row stays a line.

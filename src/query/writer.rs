@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 
 use super::problem::Problem;
-use crate::backend::{Column, Row};
+use crate::backend::{Columns, Row};
 
 /// One shape of an answer, written step by step into a [`Sheet`]. Steps come in the order that
 /// [`crate::backend::Event`] has them. What is written between two steps is never sent by itself, and a step that makes the
@@ -13,7 +13,7 @@ pub(super) trait Writer: Send + 'static {
     /// The answer's `Content-Type`.
     fn content_type(&self) -> HeaderValue;
     /// A result begins.
-    fn columns(&mut self, columns: &[Column]);
+    fn columns(&mut self, columns: &Columns);
     /// A row of it. [`super::stream::respond`] counts it.
     fn row(&mut self, row: &dyn Row);
     /// The result is complete.

@@ -31,6 +31,7 @@ mod replicas;
 mod roles;
 mod rooms;
 mod sisters;
+mod streaming;
 mod support;
 mod swaps;
 mod templates;

@@ -1,5 +1,9 @@
 //! Queries by name: the caller sends no SQL, and what is set for them holds.
 
+mod allowed;
+mod escapes;
+mod kept;
+
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -16,7 +20,13 @@ async fn server() -> Postgres {
          create table public.users (id int8 primary key, name text); insert into users values (1, 'Ada'), (2, 'Grace');
          create table public.secret (text text); insert into secret values ('hidden');
          grant select on users to web_anon; grant select, insert on secret, users to boss; grant all on users to app;
-         create sequence calls; grant usage on sequence calls to public";
+         create sequence calls; grant usage on sequence calls to public;
+         create function let_out() returns text language plpgsql as $$
+         begin
+           perform set_config('role', 'boss', false); perform set_config('request.jwt.claims', '{\"sub\":\"boss\"}', false);
+           return current_user;
+         end $$;
+         create function run_it(text) returns text language plpgsql as $$ declare found text; begin execute $1 into found; return found; end $$";
     postgres.admin().await.batch_execute(made).await.unwrap();
     postgres
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Files beside the rooms: they say which there are, and start them.
-const NO_ROOMS: [&str; 2] = ["lib", "main"];
+const NO_ROOMS: [&str; 3] = ["lib", "main", "fuzz"];
 
 /// Crates and modules of them, and the only places that may name them.
 const OWNED: [(&str, &[&str]); 17] = [

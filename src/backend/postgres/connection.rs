@@ -25,6 +25,7 @@ use super::{
     statement,
 };
 use crate::{
+    backend::watch::Notebook,
     net,
     pool::backend::{Connection, Hygiene, Peek},
 };
@@ -41,6 +42,8 @@ pub struct PostgresConnection {
     pub(super) outbox: BytesMut,
     /// Under TLS bytes may be written and not yet flushed.
     unflushed: bool,
+    /// Stands behind each statement of the current request.
+    pub(super) comment: Option<String>,
     /// Bytes of the current request that went out.
     pub(super) sent: usize,
     /// `ReadyForQuery` messages that are still to come.
@@ -71,6 +74,7 @@ impl PostgresConnection {
             inbox: started.inbox,
             outbox: BytesMut::new(),
             unflushed: false,
+            comment: None,
             sent: 0,
             pending: 0,
             status: b'I',
@@ -96,6 +100,11 @@ impl PostgresConnection {
     /// The process id of the session at the server, as in `pg_stat_activity`.
     pub fn process(&self) -> i32 {
         self.process
+    }
+
+    /// What is known of its pool's statements.
+    pub(in crate::backend) fn notebook(&self) -> &Notebook {
+        &self.shared.notebook
     }
 
     /// Whether its pool wants servers that take no writes.

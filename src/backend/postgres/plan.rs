@@ -13,6 +13,7 @@ use super::{
     statement::{self, Traits},
 };
 use crate::backend::{
+    comment,
     error::BackendError,
     param::Param,
     work::{Batch, Columns, Isolation, Statement, Work},
@@ -123,9 +124,9 @@ fn encode_batch(conn: &mut PostgresConnection, batch: &Batch) -> Result<Vec<Part
     if batch.read_only {
         frame(PIN, Role::Frame, &mut conn.outbox, &mut parts)?;
     }
-    prelude(batch, &mut conn.outbox, &mut parts)?;
     let mut earlier = Earlier::default();
     for (index, statement) in batch.statements.iter().enumerate() {
+        prelude(batch, &mut conn.outbox, &mut parts)?;
         caller(conn, statement, index, &mut earlier, &mut parts)?;
         let traits = parts.last().map(|part| part.traits).unwrap_or_default();
         if traits.control || traits.copy {
@@ -157,7 +158,12 @@ fn caller<'a>(
         return Err(BackendError::Unsupported("the statement holds a NUL character".to_owned()));
     }
     params::check(&statement.params).map_err(BackendError::Unsupported)?;
-    let sight = conn.statements.sight(sql, || statement::traits(sql));
+    // With a comment every text is a new one, and none is worth a name.
+    let commented = conn.comment.as_deref().and_then(|comment| comment::behind(sql, comment));
+    let sight = match commented {
+        Some(_) => Sight::First,
+        None => conn.statements.sight(sql, || statement::traits(sql)),
+    };
     let (name, naming, columns, traits) = match sight {
         Sight::First => (Arc::from(""), Naming::Unnamed, Source::Described, statement::traits(sql)),
         Sight::Second(name, traits) => (name, Naming::Preparing, Source::Described, traits),
@@ -176,7 +182,7 @@ fn caller<'a>(
     }
     let out = &mut conn.outbox;
     if naming != Naming::Known {
-        wire(frontend::parse(&name, sql, [], out))?;
+        wire(frontend::parse(&name, commented.as_deref().unwrap_or(sql), [], out))?;
     }
     params::bind(&name, &statement.params, out).map_err(|text| BackendError::Unsupported(text.to_owned()))?;
     if matches!(columns, Source::Described) {
@@ -190,8 +196,8 @@ fn caller<'a>(
     Ok(())
 }
 
-/// Sets what holds for this transaction, in one statement. It stands behind [`PIN`], and its values are parameters: neither can
-/// be read as anything else.
+/// Sets what holds for this transaction, in one statement: before each of the caller's, whatever a function of the last one has
+/// made of it. It stands behind [`PIN`], and its values are parameters: neither can be read as anything else.
 fn prelude(batch: &Batch, out: &mut BytesMut, parts: &mut Vec<Part>) -> Result<(), BackendError> {
     if batch.settings.is_empty() {
         return Ok(());

@@ -1,6 +1,6 @@
 //! An execution: replies become events, one at a time and when asked.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -14,6 +14,7 @@ use super::{
     types::TypeId,
 };
 use crate::backend::{
+    comment,
     error::{BackendError, DatabaseError},
     work::{Column, Columns, Event, Limits, Shape, Work},
 };
@@ -47,6 +48,9 @@ pub(crate) struct Running {
     guess: bool,
     sent: Instant,
     answered: Option<Instant>,
+    /// How long the server was waited for, and since when it is.
+    waited: Duration,
+    waiting: Option<Instant>,
 }
 
 /// What [`Running::next`] found; [`Running::event`] shows it.
@@ -79,6 +83,7 @@ impl Running {
         limits: Limits,
     ) -> Result<Self, BackendError> {
         conn.sent = 0;
+        conn.comment = limits.trace.as_ref().map(comment::comment);
         let parts = plan::write(conn, &work)?;
         conn.used = true;
         conn.push().await.map_err(|failure| lost(conn, &work, &failure))?;
@@ -99,6 +104,8 @@ impl Running {
             guess: false,
             sent: Instant::now(),
             answered: None,
+            waited: Duration::ZERO,
+            waiting: None,
         })
     }
 
@@ -133,15 +140,24 @@ impl Running {
     }
 
     /// From sending to the first reply.
-    pub(crate) fn round_trip(&self) -> Option<std::time::Duration> {
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
         Some(self.answered?.duration_since(self.sent))
+    }
+
+    /// How long the server was waited for so far: the time of the work without the time that its answer was not read.
+    pub(crate) fn waited(&self) -> Duration {
+        self.waited + self.waiting.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     // --- reading ---
 
     async fn read(&mut self, conn: &mut PostgresConnection) -> Result<(), BackendError> {
+        let since = *self.waiting.get_or_insert_with(Instant::now);
         conn.exchange().await.map_err(|failure| self.lost(conn, &failure))?;
-        self.answered.get_or_insert_with(Instant::now);
+        let now = Instant::now();
+        self.waiting = None;
+        self.waited += now.duration_since(since);
+        self.answered.get_or_insert(now);
         Ok(())
     }
 

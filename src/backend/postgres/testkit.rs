@@ -225,7 +225,7 @@ impl Answer {
     }
 }
 
-pub(crate) const LIMITS: Limits = Limits { row: 1 << 20 };
+pub(crate) const LIMITS: Limits = Limits { row: 1 << 20, trace: None };
 
 pub(crate) fn statement(sql: &str, params: Value) -> Statement {
     let Value::Array(params) = params else { panic!("parameters are an array") };

@@ -123,7 +123,7 @@ async fn knock(pool: &Pool<Postgres>) -> Seen {
 
 /// The first row of an answer, of numbers.
 async fn ask<const N: usize>(pool: &Arc<Pool<Postgres>>, sql: &str) -> Result<[Option<u64>; N], Failure> {
-    let holder = Holder { route: "replica-check".into(), request: 0, statement: None };
+    let holder = Holder { route: "replica-check".into(), ..Holder::default() };
     let mut lease = pool.checkout(Instant::now() + PATIENCE, holder).await?;
     let work = Arc::new(Work::Single(Statement { sql: sql.to_owned(), params: Vec::new() }));
     match timeout(PATIENCE, converse(&mut lease, work)).await {
@@ -145,7 +145,7 @@ async fn converse<const N: usize>(
     conn: &mut PostgresConnection,
     work: Arc<Work>,
 ) -> Result<[Option<u64>; N], BackendError> {
-    let mut running = Running::begin(conn, work, Limits { row: 1 << 10 }).await?;
+    let mut running = Running::begin(conn, work, Limits { row: 1 << 10, ..Limits::default() }).await?;
     let mut cells = [None; N];
     loop {
         let step = running.next(conn).await?;

@@ -39,6 +39,9 @@ pub struct Execution<L: DerefMut<Target = SqliteConn>> {
     pub(super) deadline: Instant,
     begun: Instant,
     round_trip: Option<Duration>,
+    /// How long the run was waited for, and since when it is.
+    waited: Duration,
+    waiting_since: Option<Instant>,
     /// Set when the deadline passed: until when the run may take to stop.
     stopping: Option<Instant>,
     // Last, so that the channel is closed before the connection goes back.
@@ -70,6 +73,8 @@ impl<L: DerefMut<Target = SqliteConn>> Execution<L> {
             deadline,
             begun: Instant::now(),
             round_trip: None,
+            waited: Duration::ZERO,
+            waiting_since: None,
             stopping: None,
             lease,
         }
@@ -94,6 +99,11 @@ impl<L: DerefMut<Target = SqliteConn>> Execution<L> {
         self.round_trip
     }
 
+    /// How long the run was waited for so far: the time of the work without the time that its answer was not read.
+    pub fn waited(&self) -> Duration {
+        self.waited + self.waiting_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// What holds the connection.
     pub fn lease(&mut self) -> &mut L {
         &mut self.lease
@@ -111,12 +121,20 @@ impl<L: DerefMut<Target = SqliteConn>> Execution<L> {
                     (self.command, self.row_count) = (command, row_count);
                     return Ok(Stand::Complete);
                 }
-                None => match self.chunk().await? {
+                None => match self.timed_chunk().await? {
                     Some(chunk) => self.reader.open(chunk),
                     None => return Ok(Stand::End),
                 },
             }
         }
+    }
+
+    async fn timed_chunk(&mut self) -> Result<Option<Chunk>, BackendError> {
+        let since = *self.waiting_since.get_or_insert_with(Instant::now);
+        let chunk = self.chunk().await;
+        self.waiting_since = None;
+        self.waited += since.elapsed();
+        chunk
     }
 
     /// The next chunk, or none at the end; the deadline holds.

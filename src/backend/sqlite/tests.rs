@@ -18,7 +18,7 @@ use crate::{
     pool::Manager,
 };
 
-const LIMITS: Limits = Limits { row: 64 << 20 };
+const LIMITS: Limits = Limits { row: 64 << 20, trace: None };
 
 /// Counts for ever.
 const ENDLESS: &str = "with recursive c(x) as (select 1 union all select x + 1 from c) select count(*) from c";

@@ -36,7 +36,7 @@ use crate::{
 /// Longest statement, the wait for its connection included: what a route has if nothing else is said.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Longest row.
-const LIMITS: Limits = Limits { row: 16 << 20 };
+const LIMITS: Limits = Limits { row: 16 << 20, trace: None };
 /// Least pause behind a failure: one that comes at once would else come a million times.
 const AFTER_FAILURE: Duration = Duration::from_millis(10);
 /// How long what runs at the end may go on.

@@ -11,6 +11,9 @@ use crate::config::{
 /// Connections of one pool beyond which a number is a slip of the finger.
 const MOST_CONNECTIONS: u64 = 65_536;
 
+/// Fingerprints beyond which the table costs more than it tells: each new one looks through all.
+const MOST_STATEMENTS: u64 = 1000;
+
 const SIZING: &[&str] = &["fixed"];
 const EVICTION: &[&str] = &["lifetime"];
 const VALIDATION: &[&str] = &["always", "bypass-window", "never"];
@@ -141,6 +144,8 @@ impl Check<'_> {
             min,
         );
         self.number(format!("{at}.max_pools"), pool.max_pools, 1, 65_536);
+        let statements = u32::try_from(pool.statements).unwrap_or(u32::MAX);
+        self.number(format!("{at}.statements"), statements, 0, MOST_STATEMENTS);
         if let Some(connections) = pool.server.connections {
             self.number(format!("{at}.server.connections"), connections, 1, MOST_CONNECTIONS);
         }

@@ -116,6 +116,15 @@ pub struct Pool {
     /// A query that took longer is logged, by fingerprint, without literals. Default 1s; 0s: never.
     #[serde(default = "one_second")]
     pub slow_query: Span,
+    /// Fingerprints of statements whose figures are kept, the heaviest; 0: none, at most 1000. Default 100.
+    #[serde(default = "statements")]
+    pub statements: usize,
+    /// A slow query is logged with its text as it came, literals and all. Default false.
+    #[serde(default)]
+    pub log_literals: bool,
+    /// A slow query is logged with its parameters. Default false.
+    #[serde(default)]
+    pub log_parameters: bool,
     /// A connection held longer is logged, with the route that holds it. Default 30s; 0s: never.
     #[serde(default = "half_minute")]
     pub held_warning: Span,
@@ -380,6 +389,10 @@ fn max_pools() -> u32 {
 
 fn parallel_creates() -> u32 {
     2
+}
+
+fn statements() -> usize {
+    100
 }
 
 fn statement_cache() -> usize {

@@ -130,6 +130,13 @@ pub struct Query {
     /// Which SQL of callers' own passes. Default all.
     #[serde(default)]
     pub allow: Option<Allow>,
+    /// Each statement is followed by a comment with the request's `traceparent`; it then has no name at the server.
+    /// (PostgreSQL) Default false.
+    #[serde(default)]
+    pub trace_comment: bool,
+    /// Answers over 4 KiB go out in gzip or zstd to clients who ask for it. Default true.
+    #[serde(default = "yes")]
+    pub compress: bool,
 }
 
 /// Where a request names its database.

@@ -294,7 +294,7 @@ pub(super) fn driven(settings: PoolSettings) -> (Arc<TestPool>, Arc<Server>) {
 }
 
 pub(super) fn who(request: u64) -> Holder {
-    Holder { route: "/test".into(), request, statement: None }
+    Holder { route: "/test".into(), request, ..Holder::default() }
 }
 
 pub(super) fn in_ms(ms: u64) -> Instant {

@@ -104,7 +104,7 @@ pub(super) struct Filling {
 }
 
 /// What is held now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Held {
     /// Answers.
     pub entries: usize,

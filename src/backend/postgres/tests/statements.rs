@@ -397,7 +397,7 @@ async fn a_row_beyond_the_limit_is_not_held_and_the_connection_recovers() {
     let cluster = Cluster::start();
     let mut conn = cluster.connect().await;
     let sql = "select repeat('x', n) from unnest(array[10, 50000000, 10]) n";
-    let limits = Limits { row: 100_000 };
+    let limits = Limits { row: 100_000, ..Limits::default() };
     let work = Arc::new(Work::Single(statement(sql, json!([]))));
     let mut running = Running::begin(&mut conn, work, limits).await.unwrap();
     assert_eq!(running.next(&mut conn).await.unwrap(), Step::Columns);

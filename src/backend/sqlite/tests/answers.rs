@@ -102,7 +102,7 @@ async fn a_row_has_a_bound() {
     let file = File::new();
     let mut conn = file.connect().await;
     let work = single("select zeroblob(400), zeroblob(400), zeroblob(400)");
-    let mut execution = Execution::start(&mut conn, work, soon(), Limits { row: 1000 });
+    let mut execution = Execution::start(&mut conn, work, soon(), Limits { row: 1000, ..Limits::default() });
     assert!(matches!(execution.next().await, Ok(Some(Event::Columns(_)))));
     assert!(matches!(execution.next().await, Err(BackendError::TooLarge { limit: 1000 })));
 }
