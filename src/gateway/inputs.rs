@@ -98,5 +98,7 @@ fn named_by(config: &Config) -> Vec<PathBuf> {
     let plugins = config.plugin.values().map(|plugin| plugin.path.clone());
     let pools = config.pool.values().filter_map(|pool| pool.tls.ca.clone());
     let upstreams = config.upstream.values().filter_map(|upstream| upstream.tls.ca.clone());
-    certificates.chain(plugins).chain(pools).chain(upstreams).collect()
+    let lists = config.route.iter().filter_map(|route| route.query.as_ref()?.allow.as_ref());
+    let lists = lists.map(|allow| allow.file.clone());
+    certificates.chain(plugins).chain(pools).chain(upstreams).chain(lists).collect()
 }

@@ -33,9 +33,10 @@ impl Stock {
         let mut allowed: BTreeMap<PathBuf, Arc<AllowFile>> = BTreeMap::new();
         for (index, route) in config.route.iter().enumerate() {
             let Some(allow) = route.query.as_ref().and_then(|query| query.allow.as_ref()) else { continue };
+            let must_be = allow.mode == AllowMode::Enforce;
             let kept = allowed.get(&allow.file).or_else(|| before.allowed.get(&allow.file)).cloned();
-            let opened = kept.map_or_else(|| AllowFile::open(&allow.file, allow.mode == AllowMode::Enforce), Ok);
-            match opened {
+            let kept = kept.filter(|_| !must_be || allow.file.exists());
+            match kept.map_or_else(|| AllowFile::open(&allow.file, must_be), Ok) {
                 Ok(file) => _ = allowed.insert(allow.file.clone(), file),
                 Err(error) => {
                     let message = format!("{}: {error}", allow.file.display());

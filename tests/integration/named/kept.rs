@@ -1,6 +1,6 @@
 //! Answers that are kept: what they say of themselves, whose they are, and what stands in when the database is away.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{KEY, config, get, post, server};
 use crate::support::{
@@ -25,6 +25,10 @@ on_exhausted = "stale"
 read_only = true
 [named.slow]
 sql = "select clock_timestamp()::text, pg_sleep(0.5)::text"
+cache = "1h"
+read_only = true
+[named.slower]
+sql = "select pg_sleep(4)::text"
 cache = "1h"
 read_only = true
 [named.large]
@@ -144,11 +148,12 @@ async fn one_request_asks_while_the_others_wait() {
 async fn who_leaves_while_others_wait_keeps_nobody_waiting() {
     let (_postgres, gateway) = start().await;
     let mut gone = gateway.h1().await;
-    let leaving = tokio::spawn(async move { drop(gone.send("GET", "/query/slow", &KEY[..1], "").await) });
+    let leaving = tokio::spawn(async move { drop(gone.send("GET", "/query/slower", &KEY[..1], "").await) });
     gateway.status_until("/pools/main/in_use", |used| used.as_u64() == Some(1)).await;
     let mut client = gateway.h1().await;
-    let waiting = tokio::spawn(async move { get(&mut client, "/query/slow").await });
-    gateway.status_until("/routes/0/active", |active| active.as_u64() == Some(2)).await;
+    let waiting = tokio::spawn(async move { get(&mut client, "/query/slower").await });
+    let is_busy = |route: &Value| route["name"] == "/query" && route["active"] == 2;
+    gateway.status_until("/routes", |routes| routes.as_array().unwrap().iter().any(is_busy)).await;
     leaving.abort();
     assert_eq!(waiting.await.unwrap().status, 200);
 }
@@ -170,7 +175,7 @@ async fn what_is_too_large_is_streamed_and_not_kept() {
 /// Asks until the answer is an old one.
 async fn stale(client: &mut Client, path: &str) -> Answer {
     let client = tokio::sync::Mutex::new(client);
-    let look = || async { get(&mut *client.lock().await, path).await };
+    let look = || async { get(*client.lock().await, path).await };
     eventually("an old answer", look, |answer| status_of(answer).contains("fwd=stale")).await
 }
 
@@ -202,13 +207,14 @@ async fn the_last_good_answer_stands_in_while_the_database_is_down() {
 async fn an_old_answer_stands_in_while_the_pool_is_exhausted_and_never_for_an_error_of_the_statement() {
     let (postgres, gateway) = start().await;
     let exhausted = config(&postgres, &format!("{QUERIES}{ROUTES}"))
-        .replace("size = { max = 4 }", "size = { max = 1 }\ncheckout_timeout = \"100ms\"");
+        .replace("size = { max = 4 }", "size = { max = 1 }\ncheckout_timeout = \"300ms\"");
     gateway.reconfigure(&exhausted).await;
+    // The first connection may take longer than that.
+    let first = || async { get(&mut gateway.h1().await, "/query/broken?by=1").await.status };
+    eventually("a connection", first, |status| *status == 200).await;
     let mut client = gateway.h1().await;
     let good = get(&mut client, "/query/short").await;
     assert_eq!(good.status, 200, "{}", good.text());
-    let ok = get(&mut client, "/query/broken?by=1").await;
-    assert_eq!(ok.status, 200);
     let mut holder = gateway.h1().await;
     let held = tokio::spawn(async move { post(&mut holder, "/query", json!({"name": "sleep", "params": [15]})).await });
     gateway.status_until("/pools/main/in_use", |used| used.as_u64() == Some(1)).await;
