@@ -28,7 +28,7 @@ plugins-testing: setup ## The same, and the components that only tests use.
 plugins-c: setup ## The policies in C into plugins/dist, where clang is installed.
 	$(MAKE) --no-print-directory -C plugins/c
 
-setup-test: setup ## PostgreSQL, PgBouncer, nginx, curl, h2load and openssl, from Debian's packages, where they are missing.
+setup-test: setup ## PostgreSQL, PgBouncer, nginx, curl, h2load, openssl and Node, from Debian's packages, where they are missing; drivers from npm.
 	./tests/setup.sh
 
 test: setup-test plugins-testing lint ## Everything that must pass: lints, documentation, unit, property, loom and integration tests.

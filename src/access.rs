@@ -25,6 +25,7 @@ mod failed;
 mod grant;
 mod handle;
 mod identity;
+mod jwt;
 mod key;
 mod seats;
 #[cfg(test)]
@@ -37,5 +38,6 @@ pub use failed::FailedAuth;
 pub use grant::Grant;
 pub use handle::ConsumerHandle;
 pub use identity::{Ended, Identity, Shown};
+pub use jwt::{SourceStatus, TokenFault};
 pub use key::{NewKey, conceal, new_key};
 pub use seats::{Full, Seat};

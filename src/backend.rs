@@ -4,7 +4,8 @@
 //! time. Nothing is read ahead of the consumer but one buffer, so that a slow client slows its database down and memory
 //! stays bounded. The deadline covers the wait for a connection, the statement and the reading.
 //!
-//! Work that is read only may go to replicas of the database ([`Replicas`]).
+//! Work that is read only may go to replicas of the database ([`Replicas`]). What statements cost is kept by fingerprint
+//! (`figures.rs`), and what was slow is logged (`watch.rs`); neither holds what callers put into a statement.
 //!
 //! **When things go wrong.** Work is sent at most once, with two exceptions: if a connection turns out to be dead before
 //! a byte went out, the work goes to another one, a few times; and what a replica lost before it gave anything out was only read. An [`Execution`] that is dropped before its end, for whatever
@@ -53,6 +54,7 @@ pub use figures::{StatementStatus, StatementsStatus, TotalsStatus};
 pub use fingerprint::fingerprint;
 pub use inspect::{Inspection, Piece, inspect, pieces};
 pub use param::Param;
+pub(crate) use postgres::{Cut, Cutter, HEADER, Session, Term};
 pub use replicas::{ReplicaStatus, Replicas, ReplicasStatus};
 pub use watch::Slow;
 pub use work::{
@@ -179,6 +181,33 @@ impl Database {
         }
     }
 
+    /// Takes a connection that its holder speaks to in PostgreSQL's own protocol, in a session that is as `wishes` say: settings by
+    /// name. `deadline` covers the wait and the settings. Dropping the future leaves nothing behind, and dropping the session
+    /// gives the connection back in whatever state it is: its pool mends or closes it.
+    ///
+    /// # Errors
+    /// No connection was to be had, the database is none that speaks this protocol, it refuses a setting, or it was lost.
+    pub(crate) async fn session(
+        &self,
+        wishes: &[(String, String)],
+        term: Term,
+        deadline: Instant,
+        holder: Holder,
+    ) -> Result<Session, BackendError> {
+        let Kind::Postgres(pool) = &self.kind else {
+            return Err(BackendError::Unsupported("this database has no sessions to be tunnelled to".to_owned()));
+        };
+        postgres::begin_session(pool, wishes, term, deadline, holder).await.map_err(|error| self.refine(error))
+    }
+
+    /// That a database is missing which a caller has named is the caller's mistake.
+    fn refine(&self, error: BackendError) -> BackendError {
+        match error {
+            BackendError::Checkout(error) if self.named && error.is_missing() => BackendError::NoSuchDatabase,
+            other => other,
+        }
+    }
+
     /// Takes a connection and sends `work`. `deadline` covers this and everything up to the last step. Dropping the
     /// future leaves nothing behind.
     ///
@@ -207,10 +236,7 @@ impl Database {
                 Kin::Sqlite(Box::new(sqlite::Execution::start(lease, work.clone(), until.at, limits)))
             }),
         };
-        let mut running = running.map_err(|error| match error {
-            BackendError::Checkout(error) if self.named && error.is_missing() => BackendError::NoSuchDatabase,
-            other => other,
-        })?;
+        let mut running = running.map_err(|error| self.refine(error))?;
         let watch = Watch {
             pool: running.pool().unwrap_or_else(|| self.name().into()),
             route,
@@ -357,6 +383,7 @@ impl Execution {
             if let Some(blame) = watch.blame.take() {
                 lease.failed_with(blame);
             }
+            watch.tally = Tally::default();
             self.running = watch.note(again)?;
             self.until = self.running.until(self.deadline);
             watch.pool = self.running.pool().unwrap_or_default();

@@ -10,6 +10,10 @@
 //! moves. One timer a connection watches them (`deadline`), and one for each HTTP/2 answer that stalls (`streams`). A client that
 //! keeps asking and giving up is asked to leave.
 //!
+//! Where clients show certificates, a connection is held to what it was opened with: the name that it asked for, and a certificate
+//! that is not over and that today's authorities sign. That is asked before each request, so that a certificate which ends, or an
+//! authority that is taken out, ends what was opened by it.
+//!
 //! What the edge refuses by itself, the handler is told of, for its log.
 //!
 //! When things go wrong: what is malformed is answered with 400 and the connection closed, when where the next request
@@ -20,8 +24,7 @@
 //! A [`Drain`] lets connections finish: HTTP/1 after its current request, HTTP/2 with two GOAWAYs. Upgraded connections belong
 //! to whoever took them over, and hold up the drain until they are dropped.
 //!
-//! Left out: PROXY protocol, HTTP/3, CONNECT (405), upgrades to h2c (prior knowledge works on a plain listener), client
-//! certificates.
+//! Left out: PROXY protocol, HTTP/3, CONNECT (405), upgrades to h2c (prior knowledge works on a plain listener).
 //!
 //! Message framing is hyper's, and strict: a request with both `Transfer-Encoding` and `Content-Length` is read by the former,
 //! loses the latter, and is the last on its connection (RFC 9112, section 6.1).
@@ -48,6 +51,7 @@ mod settings;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod tunnels;
 mod watch;
 
 pub mod answer;
@@ -68,6 +72,7 @@ pub use drain::{Drain, Hold};
 pub use limits::{ConnectionLimits, Permit, Refused};
 pub use request_body::{BodyError, RequestBody};
 pub use settings::Settings;
+pub use tunnels::{Entered, Tunnels};
 
 pub use crate::net::TlsInfo;
 

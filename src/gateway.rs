@@ -33,10 +33,12 @@ mod run;
 mod servers;
 mod shared;
 mod single;
+mod source;
 mod supervisor;
 mod template;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 mod worker;
 
 pub use alerts::Alerts;

@@ -37,15 +37,22 @@ mod escape;
 pub(crate) mod fuzzed;
 mod lines;
 pub mod named;
+mod neon;
 mod problem;
 mod request;
 mod stream;
 mod table;
+pub mod tunnel;
 mod value;
 mod writer;
 
 #[cfg(test)]
 mod tests;
+
+use std::{
+    borrow::Cow,
+    sync::{Arc, LazyLock},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -54,6 +61,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::{
     accept::{Codings, Shape, Shapes},
+    allow::AllowList,
     csv::Csv,
     document::Document,
     lines::Lines,
@@ -65,7 +73,7 @@ use crate::{
     access::Identity,
     backend::{BackendError, Database, Limits, Work},
     config::model::{Cors, Dialect, Query},
-    edge::{Context, Request, RequestBody, Response, answer},
+    edge::{Context, Request, RequestBody, Response},
     limit::Refused,
     observe::trace::Trace,
     pool::Holder,
@@ -81,12 +89,14 @@ pub struct Asked<'a> {
     pub cors: Option<&'a Cors>,
     /// The connection that it came on.
     pub context: &'a Context,
+    /// The length of the route's own path, without a slash at its end.
+    pub below: usize,
     /// Who asks, if that is known.
     pub identity: Option<&'a Identity>,
+    /// Which database it is for, as far as its head says in any dialect.
+    pub wanted: Wanted,
     /// Named queries, and what they need.
     pub place: &'a Place,
-    /// What the request, or its consumer, names of a pool of many.
-    pub database: Option<&'a str>,
     /// Takes more out of the limits than the one that the request has cost already.
     pub charge: &'a Charge<'a>,
     /// When the last byte of the answer must have been taken.
@@ -108,7 +118,7 @@ pub struct Wanted {
     /// The database in its connection string.
     pub database: Option<String>,
     /// The login role, of a pool that is one for each.
-    pub role: Option<String>,
+    pub role: Option<Arc<str>>,
 }
 
 /// Answers a query in its route's dialect. Dropping the future, or the answer's body, stops the statement.
@@ -120,22 +130,32 @@ pub async fn answer(
     asked: Asked<'_>,
     find: impl FnOnce(&Wanted) -> Result<Database, BackendError>,
 ) -> Response {
-    let Asked { settings, cors, context, identity, place, database, charge, deadline, holder, trace } = asked;
-    let trace = settings.trace_comment.then_some(trace);
-    let limits = Limits { row: settings.max_response.as_usize(), trace };
+    let Asked { settings, cors, context, below, identity, wanted, place, charge, deadline, holder, trace } = asked;
+    if let Err(foreign) = check_origin(&request, cors, context, place, identity.is_some()) {
+        return refused(settings.dialect, &request, below, foreign.into_response());
+    }
     let Some(codings) = Codings::of(request.headers(), settings.compress) else {
-        let detail = "send Accept-Encoding with gzip, zstd or identity";
-        return refused(settings.dialect, StatusCode::NOT_ACCEPTABLE, "Not acceptable", detail);
+        let problem = Problem::not_acceptable("send Accept-Encoding with gzip, zstd or identity");
+        return refused(settings.dialect, &request, below, problem.into_response());
     };
-    let start = |work, deadline| async move { find(&Wanted::default())?.start(work, deadline, holder, limits).await };
-    let asking = Asking { settings, place, who: Who::of(identity, database), charge, deadline };
-    let answered = match check_origin(&request, cors, context, place, identity.is_some()) {
-        Ok(()) => match settings.dialect {
-            Dialect::Json => json(request, asking, start).await,
-        },
-        Err(foreign) => Err(foreign),
+    let allowed = Allowed::of(settings, identity, place, deadline);
+    let row = usize::try_from(allowed.bounds.bytes).unwrap_or(usize::MAX);
+    let limits = Limits { row, trace: settings.trace_comment.then_some(trace) };
+    let start = |work, wanted: &Wanted, deadline| {
+        let found = find(wanted);
+        async move { found?.start(work, deadline, holder, limits).await }
     };
-    let response = answered.unwrap_or_else(Problem::into_response);
+    let response = match settings.dialect {
+        Dialect::Json => {
+            let asking = Asking { allowed: &allowed, place, wanted: &wanted, charge };
+            let start = |work, deadline| start(work, &wanted, deadline);
+            json(request, asking, start).await.unwrap_or_else(Problem::into_response)
+        }
+        Dialect::Neon => {
+            let start = |work, wanted: &Wanted| start(work, wanted, deadline);
+            neon::answer(request, below, &allowed, identity, wanted, start).await
+        }
+    };
     if settings.compress { compress::respond(response, codings).await } else { response }
 }
 
@@ -154,20 +174,97 @@ fn check_origin(
     cors::check_get(request.headers(), context, place.hosts, known)
 }
 
-/// A refusal that comes before the dialect (no access, too many requests, overload), in the dialect's own shape.
-pub fn refused(dialect: Dialect, status: StatusCode, title: &str, detail: &str) -> Response {
+/// What the route and the caller's grant allow together: of each bound the lesser.
+struct Allowed<'a> {
+    settings: &'a Query,
+    bounds: Bounds,
+    max_batch: usize,
+    read_only: bool,
+    /// The route's list of texts.
+    list: Option<&'a AllowList>,
+    identity: Option<&'a Identity>,
+}
+
+impl<'a> Allowed<'a> {
+    fn of(settings: &'a Query, identity: Option<&'a Identity>, place: &'a Place, deadline: Instant) -> Self {
+        let grant = identity.map(|identity| &*identity.grant);
+        let (rows, bytes) = (settings.max_rows, settings.max_response.0);
+        let least = |bound: u64, own: Option<u64>| own.map_or(bound, |own| own.min(bound));
+        let bounds = Bounds {
+            rows: least(rows, grant.and_then(|grant| grant.max_rows)),
+            bytes: least(bytes, grant.and_then(|grant| grant.max_response)),
+            deadline,
+        };
+        let read_only = settings.read_only || grant.is_some_and(|grant| grant.read_only);
+        let list = place.allow.as_ref();
+        Self { settings, bounds, max_batch: settings.max_batch, read_only, list, identity }
+    }
+
+    /// The work, of which writes are refused if that is all that is allowed.
+    fn bound(&self, work: Work) -> Work {
+        if self.read_only { work.read_only() } else { work }
+    }
+
+    /// Whether SQL of the caller's own passes.
+    ///
+    /// # Errors
+    /// 403.
+    fn sql(&self, sql: &str) -> Result<(), Problem> {
+        let refused = |detail: String| Err(Problem::new(StatusCode::FORBIDDEN, "SQL refused", detail));
+        if !self.settings.raw {
+            return refused("this route answers named queries only".to_owned());
+        }
+        if self.identity.is_some_and(|identity| identity.grant.named_only) {
+            return refused("this consumer may ask named queries only".to_owned());
+        }
+        let consumer = self.identity.map(|identity| &**identity.consumer.name());
+        match self.list.map(|list| list.check(sql, consumer)) {
+            Some(Err(not)) => refused(not.to_string()),
+            Some(Ok(())) | None => Ok(()),
+        }
+    }
+}
+
+/// What a request carries within its dialect to say who calls: a key or a token, as one in `Authorization: Bearer` would be.
+pub fn secret(dialect: Dialect, headers: &HeaderMap) -> Option<Cow<'_, [u8]>> {
     match dialect {
-        Dialect::Json => answer::problem(status, title, detail),
+        Dialect::Json => None,
+        Dialect::Neon => neon::secret(headers),
+    }
+}
+
+/// The answer to a request that needs neither database nor caller. `below` is as in [`Asked`].
+pub fn options(dialect: Dialect, request: &Request, below: usize) -> Option<Response> {
+    match dialect {
+        Dialect::Json => None,
+        Dialect::Neon => neon::options(request, below),
+    }
+}
+
+/// Gives an answer the request's number, where the dialect has a place for it.
+pub fn number(dialect: Dialect, request: u64, headers: &mut HeaderMap) {
+    /// So that numbers of two processes are not one.
+    static PROCESS: LazyLock<u64> = LazyLock::new(rand::random);
+    if dialect == Dialect::Neon {
+        neon::number(*PROCESS, request, headers);
+    }
+}
+
+/// A refusal that comes before the dialect (no access, too many requests, overload), in the dialect's own shape. `below` is as in
+/// [`Asked`].
+pub fn refused(dialect: Dialect, request: &Request, below: usize, refusal: Response) -> Response {
+    match dialect {
+        Dialect::Json => refusal,
+        Dialect::Neon => neon::refused(request, below, refusal),
     }
 }
 
 /// What the `json` dialect must know.
 struct Asking<'a> {
-    settings: &'a Query,
+    allowed: &'a Allowed<'a>,
     place: &'a Place,
-    who: Who<'a>,
+    wanted: &'a Wanted,
     charge: &'a Charge<'a>,
-    deadline: Instant,
 }
 
 async fn json<S: Steps, F: Future<Output = Result<S, BackendError>>>(
@@ -175,8 +272,8 @@ async fn json<S: Steps, F: Future<Output = Result<S, BackendError>>>(
     asking: Asking<'_>,
     start: impl FnOnce(Work, Instant) -> F,
 ) -> Result<Response, Problem> {
-    let Asking { settings, place, who, charge, deadline } = asking;
-    let by_path = named::wish_of(&request, settings, place)?;
+    let Asking { allowed, place, wanted, charge } = asking;
+    let by_path = named::wish_of(&request, allowed.settings, place)?;
     if by_path.is_none() {
         request::check_head(request.method(), request.headers(), place.path.is_some())?;
     }
@@ -188,27 +285,33 @@ async fn json<S: Steps, F: Future<Output = Result<S, BackendError>>>(
     let get = by_path.is_some().then_some(&head.headers);
     let wish = match by_path {
         Some(wish) => wish,
-        None => request::parse(&read(body, deadline).await?, settings.max_batch)?,
+        None => request::parse(&read(body, allowed.bounds.deadline).await?, allowed.max_batch)?,
     };
     let single = !wish.batch;
     let Some(shape) = shapes.best(!single) else {
         return Err(Problem::not_acceptable("the answer to a batch is application/json or application/x-ndjson"));
     };
-    let job = named::compose(wish, shape as u8, settings, place, &who)?;
-    let deadline = job.timeout.map_or(deadline, |timeout| deadline.min(Instant::now() + timeout));
+    let who = Who::of(allowed.identity, wanted);
+    // What is kept is given without asking for the pool.
+    if !allowed.identity.is_none_or(|identity| identity.grant.may_ask(&allowed.settings.pool)) {
+        return Err(BackendError::Forbidden.into());
+    }
+    let job = named::compose(wish, shape as u8, allowed, place, &who)?;
+    let deadline = job.ends(allowed.bounds.deadline, Instant::now());
+    let bounds = Bounds { deadline, ..allowed.bounds };
     let headers = &head.headers;
     let ask = |work: Work, more| async move {
         if more > 0 {
             charge(more, headers)?;
         }
         let steps = start(work, deadline).await?;
-        let bounds = Bounds { rows: settings.max_rows, bytes: settings.max_response.0, deadline };
         match shape {
             Shape::Document if single => respond(steps, Document::single(), bounds).await,
             Shape::Document => respond(steps, Document::batch(), bounds).await,
             Shape::Lines => respond(steps, Lines::new(), bounds).await,
             Shape::Csv => respond(steps, Csv::new(), bounds).await,
         }
+        .map_err(Problem::from)
     };
     let mut response = named::run(job, place, get, deadline, ask).await?;
     response.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));

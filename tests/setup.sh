@@ -11,6 +11,8 @@ need h2load nghttp2-client
 need curl curl
 need openssl openssl
 need runuser util-linux
+need node nodejs
+need npm npm
 compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql)
 compgen -G '/usr/lib/postgresql/*/bin/pgbench' >/dev/null || command -v pgbench >/dev/null 2>&1 || missing+=(postgresql-contrib)
 
@@ -36,4 +38,16 @@ fi
 # PostgreSQL will not run as root: the tests start it as this user.
 if [ "$(id -u)" -eq 0 ] && ! id postgres >/dev/null 2>&1; then
     useradd --system --no-create-home --shell /usr/sbin/nologin postgres
+fi
+
+# The drivers that applications use, for `tests/drivers/`, as its lock file has them; once, and again when that changes.
+# They want Node 20. Where the machine's is older (Debian 12 has 18), one comes from npm, beside them.
+drivers=$(cd "$(dirname "$0")/drivers" && pwd)
+if ! cmp -s "$drivers/package-lock.json" "$drivers/node_modules/.installed"; then
+    echo "installing the drivers into $drivers/node_modules"
+    npm ci --prefix "$drivers" --silent --no-audit --no-fund
+    if [ "$(node --version | sed -E 's/^v([0-9]+).*/\1/')" -lt 20 ]; then
+        npm install --prefix "$drivers" --silent --no-audit --no-fund --no-save node@20.20.2
+    fi
+    cp "$drivers/package-lock.json" "$drivers/node_modules/.installed"
 fi

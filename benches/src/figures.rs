@@ -5,6 +5,11 @@ pub fn verdict(ratio: f64, must: f64) -> String {
     format!("{ratio:.2} (must be at most {must:.2}: {})", if ratio <= must { "met" } else { "NOT met" })
 }
 
+/// `0.87 (must be at least 0.70: met)`.
+pub fn at_least(ratio: f64, must: f64) -> String {
+    format!("{ratio:.2} (must be at least {must:.2}: {})", if ratio >= must { "met" } else { "NOT met" })
+}
+
 /// The same for a count.
 pub fn at_most(count: u64, most: u64) -> String {
     format!("{count} (at most {most}: {})", if count <= most { "met" } else { "NOT met" })
@@ -45,6 +50,7 @@ mod tests {
     fn a_bound_is_met_up_to_itself() {
         assert_eq!(verdict(1.0, 1.0), "1.00 (must be at most 1.00: met)");
         assert!(verdict(1.3, 1.25).contains("NOT met"));
+        assert!(at_least(0.7, 0.7).contains(": met") && at_least(0.69, 0.7).contains("NOT met"));
         assert!(at_most(5, 4).contains("NOT met") && !at_most(4, 4).contains("NOT"));
     }
 }

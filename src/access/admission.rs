@@ -38,22 +38,23 @@ impl Admission {
         *self == Self::Open
     }
 
-    /// Who calls, if the caller may. On an open route a key that is not ours lets its caller in as nobody: it may be meant
-    /// for the upstream. One of ours beside another is refused there, too: it is not the upstream's business. So is a consumer
+    /// Who calls, if the caller may. On an open route a key that is not ours, or a token that does not hold, lets its caller
+    /// in as nobody: it may be meant for the upstream. One of ours beside another is refused there, too: it is not the upstream's business. So is a consumer
     /// who may not do this: who shows a key of ours is held to its bounds.
     ///
     /// # Errors
     /// The caller may not.
     pub fn admit(&self, consumers: &Consumers, shown: &Shown<'_>) -> Result<Option<Identity>, Denied> {
+        let now = SystemTime::now();
         match self {
             Self::Open if consumers.is_empty() => Ok(None),
-            Self::Open => match consumers.authenticate(shown, SystemTime::now()) {
-                Err(Denied::TwoKeys) if consumers.know_one_of(shown) => Err(Denied::TwoKeys),
-                Err(Denied::TwoKeys | Denied::UnknownKey) => Ok(None),
+            Self::Open => match consumers.authenticate(shown, now) {
+                Err(Denied::TwoKeys) if consumers.know_one_of(shown, now) => Err(Denied::TwoKeys),
+                Err(denied) if denied.leaves_nobody() => Ok(None),
                 who => who,
             },
             Self::AnyOf(names) => {
-                let who = consumers.authenticate(shown, SystemTime::now())?.ok_or(Denied::NoKey)?;
+                let who = consumers.authenticate(shown, now)?.ok_or(Denied::NoKey)?;
                 if names.contains(who.consumer.name()) { Ok(Some(who)) } else { Err(Denied::NotNamed) }
             }
         }

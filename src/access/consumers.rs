@@ -3,18 +3,35 @@
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use subtle::ConstantTimeEq;
+use tokio::time::Instant;
 
 use super::{
-    ConsumerHandle, Denied, Grant, Identity, Shown,
+    ConsumerHandle, Denied, Grant, Identity, Shown, SourceStatus,
+    jwt::{self, Issuer, KeySource, Known, Sound, Verified},
     key::{self, Digest},
 };
-use crate::config::model::Consumer;
+use crate::{
+    config::model::{self, Config, Consumer, Tokens},
+    net::ClientCertificate,
+};
 
 /// Every consumer of a configuration, by what it shows.
 #[derive(Debug, Default)]
 pub struct Consumers {
     grants: BTreeMap<Arc<str>, Arc<Grant>>,
     keys: Vec<(Digest, Arc<ConsumerHandle>)>,
+    issuers: BTreeMap<String, Arc<Issuer>>,
+    tokens: Vec<Rule>,
+    certificates: BTreeMap<Box<str>, Arc<ConsumerHandle>>,
+    verified: Verified,
+}
+
+/// Whose tokens of an issuer are, by what they claim.
+#[derive(Debug)]
+struct Rule {
+    issuer: Arc<Issuer>,
+    tokens: Tokens,
+    handle: Arc<ConsumerHandle>,
 }
 
 /// Why consumers cannot be used.
@@ -48,39 +65,74 @@ pub enum AccessError {
         /// What is wrong.
         what: String,
     },
+    /// An issuer whose keys cannot be had.
+    #[error("issuer `{issuer}`: {what}")]
+    Issuer {
+        /// The issuer.
+        issuer: String,
+        /// What is wrong.
+        what: String,
+    },
     /// A route lets in somebody who does not exist.
     #[error("no consumer is called `{0}`")]
     Unknown(String),
+}
+
+impl AccessError {
+    /// The table of the configuration that is wrong.
+    pub fn key(&self) -> String {
+        match self {
+            Self::NotADigest { consumer, .. } | Self::Shared { consumer, .. } | Self::Bound { consumer, .. } => {
+                format!("consumer.{consumer}")
+            }
+            Self::Issuer { issuer, .. } => format!("issuer.{issuer}"),
+            Self::Unknown(_) => "consumer".to_owned(),
+        }
+    }
 }
 
 impl Consumers {
     /// Reads the consumers.
     ///
     /// # Errors
-    /// Every key that is malformed or given twice, every bound that cannot be held to.
-    pub fn build(consumers: &BTreeMap<String, Consumer>) -> Result<Self, Vec<AccessError>> {
-        Self::build_after(consumers, &Self::default())
+    /// Every key that is malformed or given twice, every bound that cannot be held to, every issuer without keys that can be had.
+    pub fn build(config: &Config) -> Result<Self, Vec<AccessError>> {
+        Self::build_after(config, &Self::default())
     }
 
-    /// Reads the consumers of a new configuration; keys that stay, with the same rights, keep their handle.
+    /// Reads the consumers of a new configuration; credentials that stay, with the same rights, keep their handle, and issuers
+    /// their keys.
     ///
     /// # Errors
     /// As [`Consumers::build`].
-    pub fn build_after(consumers: &BTreeMap<String, Consumer>, before: &Self) -> Result<Self, Vec<AccessError>> {
+    pub fn build_after(config: &Config, before: &Self) -> Result<Self, Vec<AccessError>> {
         let mut made = Self::default();
         let mut errors = Vec::new();
-        for (name, consumer) in consumers {
+        for (name, settings) in &config.issuer {
+            errors.extend(made.add_issuer(name, settings, before).err());
+        }
+        for (name, consumer) in &config.consumer {
             match Grant::build(name, consumer, before.grants.get(name.as_str()).map(|grant| &**grant)) {
                 Ok(grant) => drop(made.grants.insert(name.as_str().into(), Arc::new(grant))),
                 Err(error) => errors.push(error),
             }
             for (index, text) in consumer.key_sha256.iter().flatten().enumerate() {
-                if let Err(error) = made.add_key(name, index, text, before) {
-                    errors.push(error);
-                }
+                errors.extend(made.add_key(name, index, text, before).err());
             }
+            made.add_tokens(name, consumer, before);
+            made.add_certificates(name, consumer, before);
         }
         if errors.is_empty() { Ok(made) } else { Err(errors) }
+    }
+
+    fn add_issuer(&mut self, name: &str, settings: &model::Issuer, before: &Self) -> Result<(), AccessError> {
+        let known = before.issuers.get(name);
+        let source = KeySource::open(name, settings, known.map(|issuer| &issuer.source));
+        let source = source.map_err(|what| AccessError::Issuer { issuer: name.to_owned(), what })?;
+        let kept = known.filter(|known| known.settings == *settings && Arc::ptr_eq(&known.source, &source));
+        let issuer = kept.cloned().unwrap_or_else(|| Arc::new(Issuer { settings: settings.clone(), source }));
+        self.issuers.insert(name.to_owned(), issuer);
+        Ok(())
     }
 
     fn add_key(&mut self, name: &str, index: usize, text: &str, before: &Self) -> Result<(), AccessError> {
@@ -89,54 +141,139 @@ impl Consumers {
         if let Some((_, holder)) = self.keys.iter().find(|(known, _)| *known == digest) {
             return Err(AccessError::Shared { consumer: consumer(), index, other: holder.name().to_string() });
         }
-        let kept = before.keys.iter().find(|(known, holder)| *known == digest && **holder.name() == *name);
-        let kept = kept.map(|(_, holder)| holder).filter(|_| self.keeps_rights(name, before));
-        let handle = kept.cloned().unwrap_or_else(|| Arc::new(ConsumerHandle::new(name)));
-        self.keys.push((digest, handle));
+        let known = before.keys.iter().find(|(known, _)| *known == digest);
+        self.keys.push((digest, self.handle(name, known.map(|(_, handle)| handle), before)));
         Ok(())
     }
 
-    /// Whether what is open under this consumer's name may stay so.
-    fn keeps_rights(&self, name: &str, before: &Self) -> bool {
-        match (self.grants.get(name), before.grants.get(name)) {
+    /// That the issuer is there was checked with the names of all tables.
+    fn add_tokens(&mut self, name: &str, consumer: &Consumer, before: &Self) {
+        let Some(tokens) = &consumer.jwt else { return };
+        let Some(issuer) = self.issuers.get(&tokens.issuer).cloned() else { return };
+        let same =
+            |rule: &&Rule| rule.tokens == *tokens && rule.issuer.is_same_as(&issuer) && **rule.handle.name() == *name;
+        let handle = self.handle(name, before.tokens.iter().find(same).map(|rule| &rule.handle), before);
+        self.tokens.push(Rule { issuer, tokens: tokens.clone(), handle });
+    }
+
+    fn add_certificates(&mut self, name: &str, consumer: &Consumer, before: &Self) {
+        for certificate in consumer.certificate.iter().flatten() {
+            let handle = self.handle(name, before.certificates.get(certificate.as_str()), before);
+            self.certificates.insert(certificate.as_str().into(), handle);
+        }
+    }
+
+    /// The handle from before, if it was this consumer's, and what is open under it may stay so.
+    fn handle(&self, name: &str, known: Option<&Arc<ConsumerHandle>>, before: &Self) -> Arc<ConsumerHandle> {
+        let keeps_rights = match (self.grants.get(name), before.grants.get(name)) {
             (Some(now), Some(then)) => now.keeps(then),
             _ => false,
-        }
+        };
+        let kept = known.filter(|known| **known.name() == *name && keeps_rights);
+        kept.cloned().unwrap_or_else(|| Arc::new(ConsumerHandle::new(name)))
+    }
+
+    fn handles(&self) -> impl Iterator<Item = &Arc<ConsumerHandle>> {
+        let keys = self.keys.iter().map(|(_, handle)| handle);
+        keys.chain(self.tokens.iter().map(|rule| &rule.handle)).chain(self.certificates.values())
     }
 
     /// Tells the handles that are not in `after` that their credential is gone. Called when `after` has taken over.
     pub fn revoke_missing(&self, after: &Self) {
-        for (_, handle) in &self.keys {
-            if !after.keys.iter().any(|(_, kept)| Arc::ptr_eq(kept, handle)) {
+        for handle in self.handles() {
+            if !after.handles().any(|kept| Arc::ptr_eq(kept, handle)) {
                 handle.revoke();
             }
         }
     }
 
-    /// Who calls, within the consumer's own bounds; none for a caller who shows no key. An `Authorization` of another scheme than
-    /// `Bearer` is not ours.
+    /// Who calls, within the consumer's own bounds; none for a caller who shows nothing. An `Authorization` of another scheme than
+    /// `Bearer` is not ours. What the request itself says goes before what its connection says; what it says and is nothing of
+    /// ours (it may be meant for the upstream) leaves the word to the connection's certificate.
     ///
     /// # Errors
-    /// The key is unknown, two different ones were shown, or the consumer may not do this.
+    /// What was shown is not known, not good, or contradictory, or the consumer may not do this.
     pub fn authenticate(&self, shown: &Shown<'_>, now: SystemTime) -> Result<Option<Identity>, Denied> {
-        let Some(key) = key::shown(shown)? else { return Ok(None) };
-        let handle = self.holder(key).ok_or(Denied::UnknownKey)?;
-        let grant = self.grants.get(handle.name()).ok_or(Denied::UnknownKey)?;
-        grant.check(shown.client, shown.method, now)?;
-        Ok(Some(Identity::new(handle.clone(), grant.clone())))
+        let said = key::shown(shown)?.map(|credential| self.identify(credential, now));
+        let identity = match said {
+            Some(Ok(identity)) => Some(identity),
+            Some(Err(denied)) if !denied.is_strange() => return Err(denied),
+            said => match (self.certified(shown.certificate, now)?, said) {
+                (None, Some(Err(denied))) => return Err(denied),
+                (identity, _) => identity,
+            },
+        };
+        if let Some(identity) = &identity {
+            identity.grant.check(shown.client, shown.method, now)?;
+        }
+        Ok(identity)
     }
 
-    /// Whether any key is ours, of those that a request shows.
-    pub(super) fn know_one_of(&self, shown: &Shown<'_>) -> bool {
-        key::all_shown(shown).any(|key| self.holder(key).is_some())
+    /// Whose key or token it is.
+    fn identify(&self, credential: &[u8], now: SystemTime) -> Result<Identity, Denied> {
+        let digest = Digest::of(credential);
+        if let Some(handle) = self.holder(&digest) {
+            return Ok(self.identity(handle)?.by_key());
+        }
+        if self.issuers.is_empty() || !jwt::looks_like_one(credential) {
+            return Err(Denied::UnknownKey);
+        }
+        let known = match self.verified.get(&digest.bytes(), now) {
+            Some(known) => known,
+            None => self.verify(credential, &digest, now)?,
+        };
+        Ok(self.identity(&known.handle)?.claiming(known.claims).until(known.ends))
+    }
+
+    /// Verifies a token, finds whose it is, and remembers both.
+    fn verify(&self, token: &[u8], digest: &Digest, now: SystemTime) -> Result<Known, Denied> {
+        let Sound { issuer, keys, claims, ends } =
+            jwt::verify(token, self.issuers.values(), now).map_err(Denied::Token)?;
+        let mut rules = self
+            .tokens
+            .iter()
+            .filter(|rule| Arc::ptr_eq(&rule.issuer, &issuer) && jwt::matches(rule.tokens.claims.as_ref(), &claims));
+        let handle = match (rules.next(), rules.next()) {
+            (Some(rule), None) => rule.handle.clone(),
+            (None, _) => return Err(Denied::NoConsumer),
+            (Some(_), Some(_)) => return Err(Denied::Ambiguous),
+        };
+        let known = Known { handle, claims: Arc::new(claims), ends, issuer, keys, at: now, length: token.len() };
+        self.verified.put(digest.bytes(), known.clone());
+        Ok(known)
+    }
+
+    /// Whose certificate it is; none if it is no consumer's.
+    fn certified(&self, certificate: Option<&ClientCertificate>, now: SystemTime) -> Result<Option<Identity>, Denied> {
+        let Some(certificate) = certificate.filter(|_| !self.certificates.is_empty()) else { return Ok(None) };
+        let whole = certificate.fingerprint();
+        let names = certificate.names.iter().map(|name| &**name).chain([whole.as_str()]);
+        let mut holders = names.filter_map(|name| self.certificates.get(name));
+        let Some(handle) = holders.next() else { return Ok(None) };
+        if holders.any(|other| other.name() != handle.name()) {
+            return Err(Denied::Ambiguous);
+        }
+        if certificate.not_after <= now {
+            return Err(Denied::CertificateExpired);
+        }
+        Ok(Some(self.identity(handle)?.until(certificate.not_after)))
+    }
+
+    fn identity(&self, handle: &Arc<ConsumerHandle>) -> Result<Identity, Denied> {
+        let grant = self.grants.get(handle.name()).ok_or(Denied::UnknownKey)?;
+        Ok(Identity::new(handle.clone(), grant.clone()))
+    }
+
+    /// Whether anything is ours, of what a request shows.
+    pub(super) fn know_one_of(&self, shown: &Shown<'_>, now: SystemTime) -> bool {
+        key::all_shown(shown).any(|credential| self.identify(credential, now).is_ok())
     }
 
     /// Takes as long whoever it is, and if it is nobody.
-    fn holder(&self, shown: &[u8]) -> Option<&Arc<ConsumerHandle>> {
-        let digest = Digest::of(shown);
+    fn holder(&self, digest: &Digest) -> Option<&Arc<ConsumerHandle>> {
         let mut found = None;
         for (known, handle) in &self.keys {
-            if bool::from(known.ct_eq(&digest)) {
+            if bool::from(known.ct_eq(digest)) {
                 found = Some(handle);
             }
         }
@@ -145,6 +282,18 @@ impl Consumers {
 
     /// Whether nobody can be known at all.
     pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+        self.handles().next().is_none()
+    }
+
+    /// Looks whether issuers' keys should be read anew. Called a few times a second, on the background.
+    pub fn look(&self, now: Instant) {
+        for issuer in self.issuers.values() {
+            issuer.source.look(now, issuer.settings.refresh.0);
+        }
+    }
+
+    /// How the keys of each issuer are.
+    pub fn issuers(&self) -> BTreeMap<String, SourceStatus> {
+        self.issuers.iter().map(|(name, issuer)| (name.clone(), issuer.source.status())).collect()
     }
 }

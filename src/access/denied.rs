@@ -2,6 +2,8 @@
 
 use http::{HeaderValue, StatusCode};
 
+use super::TokenFault;
+
 /// Why a caller was not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
@@ -14,6 +16,18 @@ pub enum Denied {
     /// Two different keys were shown.
     #[error("two different keys")]
     TwoKeys,
+    /// The token does not hold.
+    #[error("token: {0}")]
+    Token(TokenFault),
+    /// The token holds, or the certificate does, and stands for nobody.
+    #[error("no consumer")]
+    NoConsumer,
+    /// It stands for several.
+    #[error("several consumers")]
+    Ambiguous,
+    /// The connection's certificate is over.
+    #[error("certificate has expired")]
+    CertificateExpired,
     /// The consumer is known, and not let in here.
     #[error("consumer is not let in")]
     NotNamed,
@@ -29,30 +43,45 @@ pub enum Denied {
 }
 
 impl Denied {
-    /// 401 or 403.
+    /// 401 or 403; 503 while a token cannot be verified.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::NoKey | Self::UnknownKey | Self::TwoKeys | Self::Expired => StatusCode::UNAUTHORIZED,
-            Self::NotNamed | Self::Network | Self::Method => StatusCode::FORBIDDEN,
+            Self::Token(TokenFault::NoKeys) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotNamed | Self::Network | Self::Method | Self::NoConsumer | Self::Ambiguous => StatusCode::FORBIDDEN,
+            _ => StatusCode::UNAUTHORIZED,
         }
     }
 
     /// The `WWW-Authenticate` field that a 401 must carry (RFC 9110, section 11.6.1; RFC 6750, section 3).
     pub fn challenge(self) -> Option<HeaderValue> {
-        match self {
-            Self::NoKey => Some(HeaderValue::from_static("Bearer")),
-            Self::UnknownKey | Self::Expired => Some(HeaderValue::from_static("Bearer error=\"invalid_token\"")),
-            Self::TwoKeys => Some(HeaderValue::from_static("Bearer error=\"invalid_request\"")),
-            Self::NotNamed | Self::Network | Self::Method => None,
+        if self.status() != StatusCode::UNAUTHORIZED {
+            return None;
         }
+        Some(HeaderValue::from_static(match self {
+            Self::NoKey => "Bearer",
+            Self::TwoKeys => "Bearer error=\"invalid_request\"",
+            Self::Token(TokenFault::Expired) => {
+                "Bearer error=\"invalid_token\", error_description=\"the token has expired\""
+            }
+            _ => "Bearer error=\"invalid_token\"",
+        }))
     }
 
-    /// What the client is told.
+    /// What the client is told. Of a token that does not hold, only what its owner can do something about.
     pub fn public(self) -> &'static str {
         match self {
-            Self::NoKey => "an API key is needed, in `Authorization: Bearer` or `X-API-Key`",
+            Self::NoKey => "an API key or a token is needed, in `Authorization: Bearer` (a key in `X-API-Key`, too)",
             Self::UnknownKey => "the API key is not valid",
-            Self::TwoKeys => "`Authorization` and `X-API-Key` hold different keys",
+            Self::TwoKeys => "two different keys or tokens were sent",
+            Self::Token(TokenFault::Expired) => "the token has expired",
+            Self::Token(TokenFault::Early) => "the token is not valid yet",
+            Self::Token(TokenFault::Audience) => "the token is for somebody else",
+            Self::Token(TokenFault::Oversized) => "the token is larger than 8 KiB",
+            Self::Token(TokenFault::NoKeys) => "tokens of this issuer cannot be verified at the moment",
+            Self::Token(_) => "the token is not valid",
+            Self::NoConsumer => "the token or certificate is good, and stands for no consumer",
+            Self::Ambiguous => "the token or certificate stands for more than one consumer",
+            Self::CertificateExpired => "the certificate of this connection has expired",
             Self::NotNamed => "this consumer may not call here",
             Self::Expired => "the consumer has expired",
             Self::Network => "this consumer may not call from this address",
@@ -64,14 +93,36 @@ impl Denied {
     pub fn reason(self) -> &'static str {
         match self {
             Self::NoKey | Self::UnknownKey | Self::TwoKeys | Self::NotNamed => "access",
+            Self::Token(fault) => fault.reason(),
+            Self::NoConsumer => "no-consumer",
+            Self::Ambiguous => "ambiguous",
+            Self::CertificateExpired => "certificate-expired",
             Self::Expired => "expired",
             Self::Network => "network",
             Self::Method => "method",
         }
     }
 
-    /// Whether it counts against the caller's address: a key was shown, and wrong.
+    /// Whether what was shown may be meant for others: it is nothing that was ever ours.
+    pub(super) fn is_strange(self) -> bool {
+        match self {
+            Self::UnknownKey => true,
+            Self::Token(fault) => fault.is_strange(),
+            _ => false,
+        }
+    }
+
+    /// Whether a caller may pass where anybody may: nobody in particular has been recognised.
+    pub(super) fn leaves_nobody(self) -> bool {
+        matches!(self, Self::TwoKeys | Self::UnknownKey | Self::Token(_) | Self::NoConsumer)
+    }
+
+    /// Whether it counts against the caller's address: something was shown that no honest caller has.
     pub fn is_suspicious(self) -> bool {
-        matches!(self, Self::UnknownKey | Self::TwoKeys)
+        match self {
+            Self::UnknownKey | Self::TwoKeys => true,
+            Self::Token(fault) => !matches!(fault, TokenFault::NoKeys | TokenFault::Expired | TokenFault::Early),
+            _ => false,
+        }
     }
 }

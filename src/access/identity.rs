@@ -24,6 +24,8 @@ pub struct Identity {
     pub claims: Option<Arc<Map<String, Value>>>,
     /// A token's `exp`, a certificate's end or the consumer's `expires`, whichever is first.
     pub expires: Option<SystemTime>,
+    /// Whether it was an API key that said so.
+    pub(super) by_key: bool,
     seat: Option<Arc<Seat>>,
 }
 
@@ -58,7 +60,22 @@ pub struct Shown<'a> {
 impl Identity {
     pub(super) fn new(consumer: Arc<ConsumerHandle>, grant: Arc<Grant>) -> Self {
         let expires = grant.expires;
-        Self { consumer, grant, claims: None, expires, seat: None }
+        Self { consumer, grant, claims: None, expires, by_key: false, seat: None }
+    }
+
+    /// The same, by an API key.
+    pub(super) fn by_key(self) -> Self {
+        Self { by_key: true, ..self }
+    }
+
+    /// The same by something that ends.
+    pub(super) fn until(self, end: SystemTime) -> Self {
+        Self { expires: Some(self.expires.map_or(end, |own| own.min(end))), ..self }
+    }
+
+    /// The same by a token that claims this.
+    pub(super) fn claiming(self, claims: Arc<Map<String, Value>>) -> Self {
+        Self { claims: Some(claims), ..self }
     }
 
     /// An identity for tests of those who are told of one.

@@ -8,7 +8,7 @@ use rand::{TryRngCore, rngs::OsRng};
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-use super::{Denied, Shown};
+use super::{Denied, Identity, Shown};
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
@@ -39,8 +39,13 @@ pub fn new_key() -> io::Result<NewKey> {
     Ok(NewKey { text, sha256 })
 }
 
-/// Takes the key out of a request that was let in by it: it is the gateway's secret, not the upstream's business.
-pub fn conceal(headers: &mut HeaderMap) {
+/// Takes the key out of a request that was let in by it: it is the gateway's secret, not the upstream's business. A token stays, as
+/// it is the caller's word, which a service may want to verify for itself; so does what is nobody's, where a certificate said
+/// who calls.
+pub fn conceal(headers: &mut HeaderMap, identity: &Identity) {
+    if !identity.by_key {
+        return;
+    }
     headers.remove(API_KEY);
     if headers.get_all(header::AUTHORIZATION).iter().any(|value| bearer(value).is_some()) {
         headers.remove(header::AUTHORIZATION);
@@ -78,6 +83,10 @@ fn bearer(value: &HeaderValue) -> Option<&[u8]> {
 impl Digest {
     pub(super) fn of(key: &[u8]) -> Self {
         Self(Sha256::digest(key).into())
+    }
+
+    pub(super) fn bytes(self) -> [u8; 32] {
+        self.0
     }
 
     pub(super) fn from_hex(text: &str) -> Option<Self> {

@@ -8,12 +8,16 @@ use std::{
 use http::{HeaderMap, Method, StatusCode};
 
 use super::{key::Digest, *};
-use crate::config::model::{Access, Consumer, Open};
+use crate::config::model::{Access, Config, Consumer, Open};
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
 
 fn with_keys(key_sha256: Vec<String>) -> Consumer {
     Consumer { key_sha256: Some(key_sha256), ..Consumer::default() }
+}
+
+fn config(consumer: BTreeMap<String, Consumer>) -> Config {
+    Config { consumer, ..Config::default() }
 }
 
 fn shown(headers: &HeaderMap) -> Shown<'_> {
@@ -40,7 +44,7 @@ fn who(consumers: &Consumers, fields: &[(&'static str, &str)]) -> Result<Option<
 
 #[test]
 fn a_key_is_found_in_either_field() {
-    let consumers = Consumers::build(&consumers(&[("a", &["ka", "kb"]), ("c", &["kc"])])).unwrap();
+    let consumers = Consumers::build(&config(consumers(&[("a", &["ka", "kb"]), ("c", &["kc"])]))).unwrap();
     assert_eq!(who(&consumers, &[]), Ok(None));
     assert_eq!(who(&consumers, &[("authorization", "Bearer ka")]), Ok(Some("a".to_owned())));
     assert_eq!(who(&consumers, &[("authorization", "bEARER  kb ")]), Ok(Some("a".to_owned())));
@@ -57,7 +61,7 @@ fn a_key_is_found_in_either_field() {
 #[test]
 fn open_to_some_closed_to_others() {
     let configured = consumers(&[("a", &["ka"]), ("b", &["kb"])]);
-    let consumers = Consumers::build(&configured).unwrap();
+    let consumers = Consumers::build(&config(configured.clone())).unwrap();
     let route = Admission::build(Some(&Access::Consumers(vec!["a".to_owned()])), &configured).unwrap();
     let ask = |admission: &Admission, key: Option<&str>| {
         let fields: Vec<_> = key.iter().map(|key| ("x-api-key", *key)).collect();
@@ -92,7 +96,7 @@ fn open_to_some_closed_to_others() {
 fn malformed_and_shared_keys_are_refused_without_repeating_them() {
     let mut configured = consumers(&[("a", &["k1"]), ("b", &["k1"])]);
     configured.insert("c".to_owned(), with_keys(vec!["sg_pasted-by-mistake".to_owned(), "é".repeat(32)]));
-    let errors = Consumers::build(&configured).unwrap_err();
+    let errors = Consumers::build(&config(configured.clone())).unwrap_err();
     assert_eq!(errors.len(), 3);
     let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
     assert_eq!(text[0], "consumer `b`: `key_sha256[0]` is also a key of `a`");
@@ -106,7 +110,7 @@ fn a_new_key_opens() {
     assert_ne!(key.text, new_key().unwrap().text);
     assert!(!format!("{key:?}").contains(&key.text));
     let consumer = with_keys(vec![key.sha256.to_uppercase()]);
-    let consumers = Consumers::build(&BTreeMap::from([("new".to_owned(), consumer)])).unwrap();
+    let consumers = Consumers::build(&config(BTreeMap::from([("new".to_owned(), consumer)]))).unwrap();
     assert_eq!(who(&consumers, &[("x-api-key", &key.text)]), Ok(Some("new".to_owned())));
     // RFC 6234's vector.
     assert_eq!(Digest::of(b"abc").to_string(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
@@ -115,16 +119,20 @@ fn a_new_key_opens() {
 #[test]
 fn the_key_is_taken_out_and_other_credentials_stay() {
     let mut fields = headers(&[("authorization", "Bearer ka"), ("x-api-key", "ka"), ("cookie", "c")]);
-    conceal(&mut fields);
+    let by_key = Identity::of("a", Grant::default()).by_key();
+    conceal(&mut fields, &by_key);
     assert_eq!(fields, headers(&[("cookie", "c")]));
     let mut basic = headers(&[("authorization", "Basic a2E6"), ("x-api-key", "ka")]);
-    conceal(&mut basic);
+    conceal(&mut basic, &by_key);
     assert_eq!(basic, headers(&[("authorization", "Basic a2E6")]));
+    let mut token = headers(&[("authorization", "Bearer a.b.c"), ("x-api-key", "theirs")]);
+    conceal(&mut token, &Identity::of("a", Grant::default()));
+    assert_eq!(token.len(), 2, "a token is the caller's word to the service, too");
 }
 
 #[tokio::test]
 async fn a_reload_keeps_handles_and_revokes_what_is_gone() {
-    let before = Consumers::build(&consumers(&[("a", &["k1", "k2"]), ("b", &["k3"])])).unwrap();
+    let before = Consumers::build(&config(consumers(&[("a", &["k1", "k2"]), ("b", &["k3"])]))).unwrap();
     let handle = |consumers: &Consumers, key: &str| {
         let fields = headers(&[("x-api-key", key)]);
         consumers.authenticate(&shown(&fields), SystemTime::now()).unwrap().unwrap().consumer
@@ -137,7 +145,7 @@ async fn a_reload_keeps_handles_and_revokes_what_is_gone() {
         async move { rotated.revoked().await }
     });
     tokio::task::yield_now().await;
-    let after = Consumers::build_after(&consumers(&[("a", &["k2", "k4"]), ("c", &["k3"])]), &before).unwrap();
+    let after = Consumers::build_after(&config(consumers(&[("a", &["k2", "k4"]), ("c", &["k3"])])), &before).unwrap();
     assert!(!rotated.is_revoked(), "a configuration that is not in force revokes nothing");
     before.revoke_missing(&after);
 
@@ -170,7 +178,7 @@ fn a_consumer_is_held_to_its_own_bounds_wherever_it_is_known() {
         ..with_keys(vec![Digest::of(b"ka").to_string()])
     };
     let end = bounded.expires.unwrap().0;
-    let consumers = Consumers::build(&BTreeMap::from([("a".to_owned(), bounded)])).unwrap();
+    let consumers = Consumers::build(&config(BTreeMap::from([("a".to_owned(), bounded)]))).unwrap();
     let fields = headers(&[("x-api-key", "ka")]);
     let ask = |client: &str, method: &Method, now| {
         let shown = Shown { client: client.parse().unwrap(), method, ..shown(&fields) };
@@ -194,7 +202,7 @@ fn a_consumer_is_held_to_its_own_bounds_wherever_it_is_known() {
 
 #[test]
 fn a_secret_that_a_dialect_carries_is_a_key() {
-    let consumers = Consumers::build(&consumers(&[("a", &["ka"]), ("b", &["kb"])])).unwrap();
+    let consumers = Consumers::build(&config(consumers(&[("a", &["ka"]), ("b", &["kb"])]))).unwrap();
     let ask = |fields: &[(&'static str, &str)], secret: &str| {
         let fields = headers(fields);
         let shown = Shown { secret: Some(secret.as_bytes()), ..shown(&fields) };
@@ -212,8 +220,8 @@ fn requests_under_way_are_counted_to_their_last_holder_and_over_a_reload() {
         let two = with_keys(vec![Digest::of(b"k1").to_string(), Digest::of(b"k2").to_string()]);
         BTreeMap::from([("a".to_owned(), Consumer { max_concurrent: Some(most), ..two })])
     };
-    let before = Consumers::build(&bounded(2)).unwrap();
-    let after = Consumers::build_after(&bounded(3), &before).unwrap();
+    let before = Consumers::build(&config(bounded(2))).unwrap();
+    let after = Consumers::build_after(&config(bounded(3)), &before).unwrap();
     let take = |consumers: &Consumers, key| {
         let fields = headers(&[("x-api-key", key)]);
         let mut who = consumers.authenticate(&shown(&fields), SystemTime::now()).unwrap().unwrap();
@@ -242,9 +250,9 @@ fn an_unchanged_rate_keeps_its_count_over_a_reload() {
         let who = consumers.authenticate(&shown(&fields), SystemTime::now()).unwrap().unwrap();
         who.grant.limits().unwrap().clone()
     };
-    let before = Consumers::build(&limited("1/h")).unwrap();
-    let same = Consumers::build_after(&limited("1/h"), &before).unwrap();
-    let other = Consumers::build_after(&limited("2/h"), &before).unwrap();
+    let before = Consumers::build(&config(limited("1/h"))).unwrap();
+    let same = Consumers::build_after(&config(limited("1/h")), &before).unwrap();
+    let other = Consumers::build_after(&config(limited("2/h")), &before).unwrap();
     assert!(Arc::ptr_eq(&limits(&before), &limits(&same)));
     assert!(!Arc::ptr_eq(&limits(&before), &limits(&other)));
 }
@@ -257,13 +265,13 @@ fn what_was_admitted_under_other_rights_is_revoked() {
     };
     let at = |text: &str| Some(text.parse().unwrap());
     let old = Consumer { expires: at("2027-02-01T00:00:00Z"), ..Consumer::default() };
-    let before = Consumers::build(&named(old.clone())).unwrap();
+    let before = Consumers::build(&config(named(old.clone()))).unwrap();
     let fields = headers(&[("x-api-key", "k1")]);
     let handle = |consumers: &Consumers| {
         consumers.authenticate(&shown(&fields), SystemTime::UNIX_EPOCH).unwrap().unwrap().consumer
     };
     let kept = |change: Consumer| {
-        let after = Consumers::build_after(&named(change), &before).unwrap();
+        let after = Consumers::build_after(&config(named(change)), &before).unwrap();
         Arc::ptr_eq(&handle(&before), &handle(&after))
     };
     assert!(kept(old.clone()));

@@ -30,6 +30,7 @@ pub(super) fn render(shared: &Shared) -> String {
         out.gauge("sluicegate_alert", "An alert that stands, with its figure", &labels, alert.value);
     }
     overload(&mut out, shared);
+    issuers(&mut out, &generation);
     upstreams(&mut out, &generation);
     named(&mut out, shared, &generation);
     plugins(&mut out, shared);
@@ -105,6 +106,21 @@ fn process(out: &mut Exposition, shared: &Shared, generation: &Generation) {
     let open = shared.edge.snapshot().active as f64;
     out.gauge("http_server_open_connections", "Client connections open", &[], open);
     out.gauge("sluicegate_tunnels", "Upgraded connections open", &[], shared.tunnels.open() as f64);
+}
+
+fn issuers(out: &mut Exposition, generation: &Generation) {
+    for (name, status) in generation.issuers() {
+        let issuer = ("issuer", name.as_str());
+        out.gauge("sluicegate_issuer_keys", "Keys of an issuer of tokens", &[issuer], status.keys as f64);
+        for (outcome, count) in [("succeeded", status.fetched), ("failed", status.failed)] {
+            let help = "Times that an issuer's keys were read";
+            out.counter("sluicegate_issuer_key_reads", help, &[issuer, ("outcome", outcome)], count);
+        }
+        if let Some(age) = status.age_seconds {
+            let help = "Since an issuer's keys were last read";
+            out.gauge("sluicegate_issuer_keys_age_seconds", help, &[issuer], age as f64);
+        }
+    }
 }
 
 fn http(out: &mut Exposition, shared: &Shared) {

@@ -65,6 +65,7 @@ pub(super) fn status(shared: &Shared) -> Value {
         "tunnels": shared.tunnels.open(),
         "limits": generation.limits.iter().map(|(name, limiter)| (name.clone(), json!({ "keys": limiter.len() }))).collect::<Map<_, _>>(),
         "named": named(shared, &generation),
+        "issuers": generation.issuers(),
         "plugins": plugins(shared),
         "census": census(shared),
         "access_log": { "dropped": shared.access_log.dropped() },

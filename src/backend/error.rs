@@ -23,6 +23,12 @@ pub enum BackendError {
     /// The caller has no role in the database.
     #[error("the caller has no role in this database")]
     NoRole,
+    /// The caller named a place of databases that there is not.
+    #[error("there is no such endpoint")]
+    NoSuchEndpoint,
+    /// The caller may not use the database.
+    #[error("this consumer may not use the database")]
+    Forbidden,
     /// No pool is to be had for the database just now; nothing was done.
     #[error("{0}")]
     Unavailable(String),

@@ -416,21 +416,6 @@ mod tests {
         assert!((1.0..=1.5).contains(&p95), "{p95}");
     }
 
-    /// What it adds to a request. `cargo test --release -- --ignored --nocapture the_cost`.
-    #[test]
-    #[ignore = "a measurement"]
-    fn the_cost_of_a_record() {
-        let figures = Figures::new(100);
-        let sqls: Vec<String> =
-            (0..50).map(|n| format!("select id, name, email, created_at from accounts_{n} where id = $1")).collect();
-        let many = 2_000_000;
-        let begun = std::time::Instant::now();
-        for n in 0..many {
-            figures.record(&sqls[n % 50], ran(n as u64 % 1000));
-        }
-        println!("{:?} a record", begun.elapsed() / many as u32);
-    }
-
     proptest! {
         #[test]
         fn a_bucket_holds_what_falls_into_it(micros in 0..1_u64 << 32) {

@@ -39,6 +39,7 @@ mod messages;
 mod params;
 mod plan;
 mod running;
+mod session;
 mod settings;
 mod startup;
 mod statement;
@@ -71,6 +72,8 @@ use crate::{
 pub use connection::PostgresConnection;
 pub use failure::{PostgresFailure, PostgresSettingsError, Violation};
 pub(crate) use running::{Running, Step};
+pub(in crate::backend) use session::begin as begin_session;
+pub(crate) use session::{Cut, Cutter, HEADER, Session, Term};
 pub(super) use statement::traits as effects;
 
 /// Makes and mends connections to one database as one role.
@@ -135,6 +138,11 @@ impl Postgres {
     pub fn of_role(&self, name: &str) -> Option<Self> {
         let shared = self.shared.anew();
         Some(Self { settings: Arc::new(self.settings.of_role(name)?), shared: Arc::new(shared) })
+    }
+
+    /// The database's name.
+    pub fn database(&self) -> &str {
+        self.settings.startup.get_dbname().unwrap_or_default()
     }
 
     /// Bytes of the database's name beside the `*`.

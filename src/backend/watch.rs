@@ -128,9 +128,9 @@ impl Watch {
             pool = %self.pool,
             route = %self.route,
             consumer = self.consumer.as_deref(),
-            took_ms = took.as_millis(),
-            checkout_ms = waited.as_millis(),
-            execution_ms = ran.as_millis(),
+            took_ms = millis(took),
+            checkout_ms = millis(waited),
+            execution_ms = millis(ran),
             rows = self.tally.rows + self.tally.current,
             end = self.end.unwrap_or("abandoned"),
             sqlstate = self.tally.sqlstate,
@@ -198,6 +198,10 @@ fn blame(error: &BackendError) -> Option<UseError> {
         },
         _ => None,
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn short(text: &str) -> String {

@@ -1,4 +1,4 @@
-//! The files of CAs that pools and upstreams trust. Their paths stay while what they hold is renewed, so they are watched,
+//! The files of CAs that pools, upstreams and the fetching of keys trust. Their paths stay while what they hold is renewed, so they are watched,
 //! and what they hold is part of what a connection is.
 
 use std::fs;
@@ -22,7 +22,8 @@ impl Config {
     pub(super) fn authorities(&self) -> Vec<(String, &UpstreamTls)> {
         let pools = self.pool.iter().map(|(name, pool)| (key::join("pool", name), &pool.tls));
         let upstreams = self.upstream.iter().map(|(name, upstream)| (key::join("upstream", name), &upstream.tls));
-        let all = pools.chain(upstreams).filter(|(_, tls)| tls.ca.is_some());
+        let issuers = self.issuer.iter().map(|(name, issuer)| (key::join("issuer", name), &issuer.tls));
+        let all = pools.chain(upstreams).chain(issuers).filter(|(_, tls)| tls.ca.is_some());
         all.map(|(at, tls)| (format!("{at}.tls.ca"), tls)).collect()
     }
 }

@@ -3,6 +3,7 @@
 //! those who use them, and their findings join this report.
 
 mod consumer;
+mod issuer;
 pub(super) mod listener;
 mod named;
 mod pool;
@@ -46,6 +47,7 @@ pub(super) fn check_with(config: &Config, secrets: &Revealed, doubtful: &BTreeSe
     check.replicas();
     check.upstreams();
     check.limits();
+    check.issuers();
     check.consumers();
     check.named();
     check.routes();
@@ -122,12 +124,13 @@ impl Check<'_> {
     /// Names of tables go into logs, labels of figures, and addresses of the admin API.
     fn names(&mut self) {
         let config = self.config;
-        let tables: [(&str, Vec<&String>); 7] = [
+        let tables: [(&str, Vec<&String>); 8] = [
             ("listener", config.listener.keys().collect()),
             ("plugin", config.plugin.keys().collect()),
             ("pool", config.pool.keys().collect()),
             ("upstream", config.upstream.keys().collect()),
             ("limit", config.limit.keys().collect()),
+            ("issuer", config.issuer.keys().collect()),
             ("consumer", config.consumer.keys().collect()),
             ("named", config.named.keys().collect()),
         ];

@@ -5,6 +5,7 @@
 
 mod consumer;
 mod edge;
+mod issuer;
 mod named;
 mod plugin;
 mod pool;
@@ -15,8 +16,9 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use consumer::{Consumer, Queries, TunnelMode};
-pub use edge::{Http2, HttpsRedirect, Listener, SelfSigned, Tls, TlsPair, TlsVersion, UnknownSni};
+pub use consumer::{Claim, Consumer, Queries, Tokens, TunnelMode};
+pub use edge::{ClientCertificates, Http2, HttpsRedirect, Listener, SelfSigned, Tls, TlsPair, TlsVersion, UnknownSni};
+pub use issuer::{Algorithm, Issuer};
 pub use named::{Allow, AllowMode, Claims, Named, NamedParam, OnExhausted, ParamType, Serves};
 pub use plugin::{NativeOnly, Plugin, PluginPolicy, PolicyRef};
 pub use pool::{
@@ -25,7 +27,7 @@ pub use pool::{
 };
 pub use route::{
     Access, Cors, Dialect, HostHeader, Limit, LimitKey, NamedBy, Open, Priority, Proxy, Query, Redirect, Respond,
-    Route, Upstream, UpstreamTls,
+    Route, TunnelAuth, Upstream, UpstreamTls,
 };
 
 use super::value::{Secret, Size, Span, address, networks, word};
@@ -54,6 +56,8 @@ pub struct Config {
     pub upstream: BTreeMap<String, Upstream>,
     /// Rate limits, by name.
     pub limit: BTreeMap<String, Limit>,
+    /// Who signs tokens, by name.
+    pub issuer: BTreeMap<String, Issuer>,
     /// Authenticated callers, by name.
     pub consumer: BTreeMap<String, Consumer>,
     /// Queries that are asked for by name.

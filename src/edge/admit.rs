@@ -1,6 +1,11 @@
 //! What is done to a request before the handler sees it, and which requests it never sees.
 
-use std::{cell::RefCell, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    net::IpAddr,
+    sync::Arc,
+    time::SystemTime,
+};
 
 use bytes::Bytes;
 use http::{
@@ -15,6 +20,7 @@ use super::{
     answer::Rejection,
     normalise::{self, BadPath},
 };
+use crate::net::ServerTls;
 
 /// The rules of one connection.
 #[derive(Debug)]
@@ -24,6 +30,9 @@ pub(super) struct Admission {
     http2: bool,
     /// The last authority, since a connection mostly asks for the same.
     known: RefCell<Option<Known>>,
+    tls: Option<Arc<ServerTls>>,
+    /// The rules of client certificates that the connection was last found to satisfy.
+    rules: Cell<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -33,8 +42,10 @@ struct Known {
 }
 
 impl Admission {
-    pub(super) fn new(peer: Arc<Peer>, max_headers: usize, http2: bool) -> Self {
-        Self { peer, max_headers, http2, known: RefCell::new(None) }
+    /// `tls` is the listener's.
+    pub(super) fn new(peer: Arc<Peer>, max_headers: usize, http2: bool, tls: Option<Arc<ServerTls>>) -> Self {
+        let rules = Cell::new(peer.tls.as_ref().map_or(0, |tls| tls.rules));
+        Self { peer, max_headers, http2, known: RefCell::new(None), tls, rules }
     }
 
     pub(super) fn peer(&self) -> &Arc<Peer> {
@@ -52,6 +63,7 @@ impl Admission {
         check_transfer_encoding(&head.headers)?;
         let authority = self.authority(head)?;
         self.check_server_name(&authority)?;
+        self.check_certificate(SystemTime::now)?;
         let (path, original) = rewrite(head)?;
         if self.http2 {
             join_cookies(&mut head.headers);
@@ -98,14 +110,42 @@ impl Admission {
     }
 
     /// A connection opened for one name must not be used for another: its certificate and its TLS rules were chosen by that
-    /// name. Strict equality; a client that sent no name (it dialled an address, or is a probe) chose no certificate.
+    /// name. Strict equality; a client that sent no name (it dialled an address, or is a probe) chose no certificate. Where clients
+    /// show theirs, it may then ask for an address alone.
     fn check_server_name(&self, authority: &Authority) -> Result<(), Rejection> {
-        let name = self.peer.tls.as_ref().and_then(|tls| tls.sni.as_deref());
-        match name {
-            Some(name) if *name != *authority.host => Err(Rejection::Misdirected),
-            _ => Ok(()),
-        }
+        let Some(tls) = &self.peer.tls else { return Ok(()) };
+        let right = match tls.sni.as_deref() {
+            Some(name) => *name == *authority.host,
+            None => !self.asks_clients() || authority.host.is_empty() || is_address(&authority.host),
+        };
+        if right { Ok(()) } else { Err(Rejection::Misdirected) }
     }
+
+    fn asks_clients(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.asks_clients())
+    }
+
+    /// The client's certificate must still hold, whatever the connection's age; so must the want of one. Its chain is verified anew
+    /// only when the authorities have changed.
+    fn check_certificate(&self, now: impl FnOnce() -> SystemTime) -> Result<(), Rejection> {
+        let client = self.peer.tls.as_ref().and_then(|tls| tls.client.as_deref());
+        if client.is_some_and(|client| client.not_after <= now()) {
+            return Err(Rejection::Certificate);
+        }
+        let Some(listener) = &self.tls else { return Ok(()) };
+        let Some(rules) = listener.has_other_rules(self.rules.get()) else { return Ok(()) };
+        if !listener.accepts(client) {
+            return Err(Rejection::Certificate);
+        }
+        self.rules.set(rules);
+        Ok(())
+    }
+}
+
+/// An IP address, as `Host` has it.
+fn is_address(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    bare.parse::<IpAddr>().is_ok()
 }
 
 /// hyper has seen to it that `chunked` comes last, and dropped `Content-Length`. What else may stand before it we do not
@@ -163,7 +203,7 @@ mod tests {
     use http::Request;
 
     use super::*;
-    use crate::net::TlsInfo;
+    use crate::net::{ClientCertificate, TlsInfo};
 
     fn admission(sni: Option<&str>, http2: bool) -> Admission {
         let mut peer = (*Context::for_host(Authority::none()).peer).clone();
@@ -175,9 +215,10 @@ mod tests {
                 alpn: None,
                 resumed: false,
                 client: None,
+                rules: 0,
             })
         });
-        Admission::new(Arc::new(peer), 5, http2)
+        Admission::new(Arc::new(peer), 5, http2, None)
     }
 
     fn request(version: Version, target: &str, headers: &[(&'static str, &str)]) -> Parts {
@@ -263,6 +304,22 @@ mod tests {
         assert_eq!(ask("a.test", "127.0.0.1"), Err(Rejection::Misdirected));
         assert_eq!(ask("", "127.0.0.1:8443"), Ok(()));
         assert_eq!(ask("", "a.test"), Ok(()));
+    }
+
+    #[test]
+    fn a_connection_is_over_with_its_clients_certificate() {
+        let mut admission = admission(Some("a.test"), false);
+        let end = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
+        let mut peer = (*admission.peer).clone();
+        let mut tls = (**peer.tls.as_ref().unwrap()).clone();
+        tls.client = Some(Arc::new(ClientCertificate::named(&["dns:app"], end)));
+        peer.tls = Some(Arc::new(tls));
+        admission.peer = Arc::new(peer);
+        let before = end - std::time::Duration::from_millis(1);
+        assert_eq!(admission.check_certificate(|| before), Ok(()));
+        assert_eq!(admission.check_certificate(|| end), Err(Rejection::Certificate));
+        let mut head = request(Version::HTTP_11, "/", &[("host", "a.test")]);
+        assert_eq!(admission.admit(&mut head), Err(Rejection::Certificate), "asked before each request");
     }
 
     #[test]

@@ -64,8 +64,13 @@ pub fn problem_with(status: StatusCode, title: &str, detail: &str, extra: Map<St
     let mut response = Response::new(Body::full(Value::Object(members).to_string()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, PROBLEM);
+    response.extensions_mut().insert(Explained(detail.to_owned()));
     response
 }
+
+/// The detail of a problem, with its answer, for who tells it in another shape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explained(pub String);
 
 /// A trailers-only gRPC answer: the status that fits, and the message in percent encoding.
 pub fn grpc(status: StatusCode, message: &str) -> Response {
@@ -128,6 +133,7 @@ pub(super) enum Rejection {
     BadHost,
     HostsDiffer,
     Misdirected,
+    Certificate,
     Connect,
     Path(BadPath),
     TransferEncoding,
@@ -146,6 +152,11 @@ impl Rejection {
                 StatusCode::MISDIRECTED_REQUEST,
                 "",
                 "the host is not the one that the TLS connection was opened for".into(),
+            ),
+            Self::Certificate => (
+                StatusCode::MISDIRECTED_REQUEST,
+                "",
+                "the certificate that this connection was opened with does not hold any more: open another one".into(),
             ),
             Self::Connect => (StatusCode::METHOD_NOT_ALLOWED, "", "this is not a forward proxy".into()),
             Self::Path(error) => (bad, "", error.to_string()),
@@ -166,6 +177,7 @@ impl Rejection {
             Self::BadHost => "bad-host",
             Self::HostsDiffer => "hosts-differ",
             Self::Misdirected => "misdirected",
+            Self::Certificate => "certificate",
             Self::Connect => "connect",
             Self::Path(_) => "bad-path",
             Self::TransferEncoding => "transfer-encoding",
@@ -173,9 +185,12 @@ impl Rejection {
         }
     }
 
-    /// Whether what follows on an HTTP/1 connection cannot be trusted to be the next request.
+    /// Whether what follows on an HTTP/1 connection cannot be trusted to be the next request, or will fare no better.
     fn ends_connection(self) -> bool {
-        matches!(self, Self::Connect | Self::TransferEncoding | Self::ManyHosts | Self::NoHost | Self::BadHost)
+        matches!(
+            self,
+            Self::Certificate | Self::Connect | Self::TransferEncoding | Self::ManyHosts | Self::NoHost | Self::BadHost
+        )
     }
 
     pub(super) fn answer(self, shape: Shape) -> Response {

@@ -47,7 +47,7 @@ pub(super) async fn serve<H: Handler>(arrival: Arrival, service: Rc<Service<H>>)
     }
     let desk = Rc::new(Desk {
         handler: service.handler.clone(),
-        admission: Admission::new(Arc::new(peer), settings.max_headers, opened.http2),
+        admission: Admission::new(Arc::new(peer), settings.max_headers, opened.http2, settings.tls.clone()),
         pace: settings.pace(),
         http2: opened.http2,
     });

@@ -55,6 +55,8 @@ counters! {
     handshake_incompatible,
     /// Handshakes that the client ended with an alert.
     handshake_refused,
+    /// Handshakes without the client's certificate where one must be, or with one that does not hold.
+    handshake_certificate,
     /// Handshakes that broke the protocol.
     handshake_malformed,
     /// Plain HTTP on a TLS port, answered with 400.
@@ -95,6 +97,7 @@ impl EdgeCounters {
             HandshakeFailure::UnknownName => &self.handshake_unknown_name,
             HandshakeFailure::Incompatible => &self.handshake_incompatible,
             HandshakeFailure::Refused => &self.handshake_refused,
+            HandshakeFailure::Certificate => &self.handshake_certificate,
             HandshakeFailure::Malformed => &self.handshake_malformed,
         });
     }

@@ -13,30 +13,29 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use tokio::time::Instant;
 
 use super::{
     places::Stock,
     pools::{Changes, Plan, PoolEntry},
     shared::Shared,
+    source::{Place, Source},
     template::Template,
 };
 use crate::{
-    access::{Admission, Consumers, Identity},
-    backend::{BackendError, Database},
+    access::{Admission, Consumers, SourceStatus},
     config::{
         Finding, Loaded,
-        model::{Config, Cors, NamedBy, Per, Priority, Query, Redirect, Respond, Route},
+        model::{Config, Cors, Dialect, Priority, Query, Redirect, Respond, Route},
     },
-    edge::Request,
     limit::{Limiter, RouteLimits},
     observe::figures::RouteFigures,
     policy,
     proxy::Upstream,
     query::{
-        Wanted,
         allow::AllowFile,
-        named::{NamedFigures, Place},
+        named::{self, NamedFigures},
     },
     route::{RouteTable, describe},
 };
@@ -81,23 +80,10 @@ pub(super) struct RouteEntry {
 
 /// Where a route leads.
 pub(super) enum Target {
-    Query { source: Source, settings: Query, place: Place },
+    Query { source: Source, settings: Query, place: named::Place },
     Proxy { upstream: Arc<Upstream>, strip: Option<Box<str>> },
     Respond(Fixed),
     Redirect(Moved),
-}
-
-/// Where a query's database comes from.
-pub(super) enum Source {
-    One(Database),
-    /// The request names it: behind the first `path` bytes of its own path, or in a header.
-    Each {
-        template: Arc<Template>,
-        by: NamedBy,
-        path: usize,
-    },
-    /// It is one for each role: that of who calls.
-    Role(Arc<Template>),
 }
 
 /// A fixed answer.
@@ -180,6 +166,16 @@ impl Generation {
         &self.loaded.config
     }
 
+    /// Has the keys of issuers read anew where it is time. Called a few times a second, on the background.
+    pub(super) fn look_after_issuers(&self) {
+        self.consumers.look(Instant::now());
+    }
+
+    /// How the keys of issuers are.
+    pub fn issuers(&self) -> BTreeMap<String, SourceStatus> {
+        self.consumers.issuers()
+    }
+
     /// Every pool there is at this moment, by name; those of a template are called `TEMPLATE:DATABASE`.
     pub fn all_pools(&self) -> BTreeMap<String, PoolEntry> {
         let made = self.templates.values().flat_map(|template| template.pools());
@@ -212,8 +208,8 @@ impl Draft {
     ) -> Self {
         let nobody = Consumers::default();
         let known = before.map_or(&nobody, |before| &before.consumers);
-        let consumers = Consumers::build_after(&config.consumer, known).unwrap_or_else(|errors| {
-            wrong.extend(errors.into_iter().map(|error| Finding::new("consumer", error.to_string())));
+        let consumers = Consumers::build_after(config, known).unwrap_or_else(|errors| {
+            wrong.extend(errors.into_iter().map(|error| Finding::new(error.key(), error.to_string())));
             Consumers::default()
         });
         let table = RouteTable::build(&config.route).unwrap_or_else(|errors| {
@@ -228,6 +224,16 @@ impl Draft {
             table,
             stock: Stock::of(config, before, wrong),
             pools: Plan::of(config, plugins, before, cores, wrong),
+        }
+    }
+}
+
+impl RouteEntry {
+    /// The dialect of a query route.
+    pub(super) fn dialect(&self) -> Option<Dialect> {
+        match &self.target {
+            Target::Query { settings, .. } => Some(settings.dialect),
+            _ => None,
         }
     }
 }
@@ -357,58 +363,27 @@ impl Parts<'_> {
 
 impl Parts<'_> {
     fn source(&self, route: &Route, query: &Query) -> Result<Source, String> {
-        let per = self.config.pool.get(&query.pool).and_then(|pool| pool.per);
-        if let (Some(template), Some(Per::Role)) = (self.pools.templates().get(&query.pool), per) {
-            return Ok(Source::Role(template.clone()));
+        let endpoint = |(label, pool): (&String, &String)| Ok((label.clone(), self.place(pool)?));
+        let pool = self.place(&query.pool)?;
+        let endpoints: BTreeMap<String, Place> = query.endpoints.iter().map(endpoint).collect::<Result<_, String>>()?;
+        let of_roles = pool.is_of_roles() || endpoints.values().any(Place::is_of_roles);
+        Ok(Source { pool, endpoints, below: below(route), named_by: query.database.clone(), of_roles })
+    }
+
+    fn place(&self, name: &str) -> Result<Place, String> {
+        let per = self.config.pool.get(name).and_then(|pool| pool.per);
+        if let (Some(template), Some(per)) = (self.pools.templates().get(name), per) {
+            return Ok(Place::many(name, per, template.clone()));
         }
-        if let Some(template) = self.pools.templates().get(&query.pool) {
-            let by = query.database.clone().ok_or("the pool is one for each database: say where a request names it")?;
-            let path = route.path.as_deref().unwrap_or_default().trim_end_matches('/').len();
-            return Ok(Source::Each { template: template.clone(), by, path });
-        }
-        let pool = self.pools.entries().get(&query.pool).ok_or_else(|| unknown("pool", &query.pool))?;
-        Ok(Source::One(pool.database.clone()))
+        self.pools.entries().get(name).map(|pool| Place::one(name, pool)).ok_or_else(|| unknown("pool", name))
     }
 }
 
-impl Source {
-    /// The name of the database that a request is for, where it has to name one; of a field that comes twice none, as others may
-    /// have read the other. Where it does not, the role of who calls.
-    pub(super) fn name(&self, request: &Request, identity: Option<&Identity>) -> Option<String> {
-        let (by, path) = match self {
-            Self::One(_) => return None,
-            Self::Role(_) => return identity.map(|identity| identity.role().as_ref().to_owned()),
-            Self::Each { by, path, .. } => (by, path),
-        };
-        let name = match by {
-            NamedBy::Path => {
-                let rest = request.uri().path().get(*path..)?.strip_prefix('/')?;
-                // What follows is the name of a query.
-                if request.method() == Method::POST {
-                    rest
-                } else {
-                    rest.rsplit_once('/').map_or(rest, |(name, _)| name)
-                }
-            }
-            NamedBy::Header(name) => {
-                let mut values = request.headers().get_all(name.as_str()).iter();
-                values.next().filter(|_| values.next().is_none())?.to_str().ok()?
-            }
-        };
-        Some(name.to_owned())
-    }
-
-    /// The database that a request is for, which it may name in its head (`name`) or within its dialect. A pool is made for it
-    /// if there is none: only for a request that is sound otherwise.
-    pub(super) fn find(&self, wanted: &Wanted, name: Option<&str>) -> Result<Database, BackendError> {
-        match self {
-            Self::One(database) => Ok(database.clone()),
-            Self::Each { template, .. } => {
-                let name = wanted.database.as_deref().or(name);
-                Ok(template.database(name.ok_or(BackendError::NoSuchDatabase)?)?)
-            }
-            Self::Role(template) => Ok(template.database(name.ok_or(BackendError::NoRole)?)?),
-        }
+/// The length of a route's path, without a slash at its end; of a whole one, up to its last segment.
+fn below(route: &Route) -> usize {
+    match (&route.path, &route.exact) {
+        (Some(path), _) => path.trim_end_matches('/').len(),
+        (None, exact) => exact.as_deref().and_then(|path| path.rfind('/')).unwrap_or_default(),
     }
 }
 

@@ -10,9 +10,11 @@ use super::{
     generation::{Fixed, Generation, Moved, RouteEntry, Target},
     listeners::Listening,
     shared::Shared,
+    tunnel::{self, Door},
 };
 use crate::{
     access::{Denied, Full, Identity, Shown},
+    config::model::Query,
     edge::{self, Body, Context, Handler, Refusal, Request, RequestBody, Response, answer},
     limit::{Caller, Refused, RouteLimits, Tally},
     observe::{access_log::Lines, trace::TRACEPARENT},
@@ -92,10 +94,10 @@ impl<'a> Asked<'a> {
 
 impl Asked<'_> {
     /// What the request shows of who calls.
-    fn shown<'r>(&'r self, request: &'r Request) -> Shown<'r> {
+    fn shown<'r>(&'r self, request: &'r Request, secret: Option<&'r [u8]>) -> Shown<'r> {
         Shown {
             headers: request.headers(),
-            secret: None,
+            secret,
             certificate: self.context.peer.tls.as_ref().and_then(|tls| tls.client.as_deref()),
             client: self.client,
             method: request.method(),
@@ -141,7 +143,7 @@ impl Walk {
     /// no more room than its own target needs.
     async fn answer(
         &self,
-        generation: &Generation,
+        generation: &Arc<Generation>,
         request: &mut Request,
         asked: &Asked<'_>,
         entry: &mut Entry,
@@ -150,15 +152,23 @@ impl Walk {
             Ok(route) => route,
             Err(response) => return *response,
         };
+        if let Some(settings) = tunnel::asked(generation, route, request) {
+            return self
+                .tunnel(generation, (route, settings), request, asked, entry)
+                .unwrap_or_else(|refusal| *refusal);
+        }
         let origin = request.headers().get(header::ORIGIN).cloned();
         let mut standing = Standing::default();
         let mut response = match self.admit(generation, route, request, asked, entry, &mut standing) {
             Ok(identity) => self.reach(route, request, asked, identity, &mut standing, entry).await,
-            Err(refusal) => *refusal,
+            Err(refusal) => route.retell(request, *refusal),
         };
         standing.render(route, response.headers_mut());
         if let Some(cors) = &route.cors {
-            query::allow_origin(cors, origin.as_ref(), response.headers_mut());
+            query::allow_origin(cors, route.dialect(), origin.as_ref(), response.headers_mut());
+        }
+        if let Some(dialect) = route.dialect() {
+            query::number(dialect, entry.id, response.headers_mut());
         }
         response
     }
@@ -190,8 +200,8 @@ impl Walk {
             entry.reason = Some(reason);
             return Err(answer::problem(StatusCode::BAD_REQUEST, "Bad path", detail).into());
         }
-        match route.cors.as_ref().and_then(|cors| query::preflight(cors, route.cors_methods, request)) {
-            Some(preflight) => Err(preflight.into()),
+        match route.preflight(request).or_else(|| route.options(request)) {
+            Some(answer) => Err(answer.into()),
             None => Ok(route),
         }
     }
@@ -216,7 +226,8 @@ impl Walk {
         let mut caller = Caller { address: asked.client, consumer: None, headers: request.headers() };
         let before = route.limits.check_before_access(&caller, &mut standing.of_route);
         before.map_err(|refused| limited(entry, refused))?;
-        let identity = route.admission.admit(&generation.consumers, &asked.shown(request));
+        let secret = route.dialect().and_then(|dialect| query::secret(dialect, request.headers()));
+        let identity = route.admission.admit(&generation.consumers, &asked.shown(request, secret.as_deref()));
         let mut identity = identity.map_err(|denied| self.denied(denied, asked.client, entry))?;
         caller.consumer = identity.as_ref().map(|identity| identity.consumer.id());
         if let Some(identity) = &mut identity {
@@ -230,6 +241,49 @@ impl Walk {
             entry.called_by(identity.clone());
         }
         Ok(identity)
+    }
+
+    /// A tunnel's client says who it is when it is open.
+    fn tunnel(
+        &self,
+        generation: &Arc<Generation>,
+        (route, settings): (&RouteEntry, &Query),
+        request: &mut Request,
+        asked: &Asked<'_>,
+        entry: &mut Entry,
+    ) -> Result<Response, Box<Response>> {
+        if let Some(refusal) = self.shared.overload.refusal(route, entry) {
+            return Err(refusal.into());
+        }
+        let caller = Caller { address: asked.client, consumer: None, headers: request.headers() };
+        if let Err(refused) = route.limits.check_before_access(&caller, &mut Tally::default()) {
+            entry.reason = Some("rate-limit");
+            return Err(too_many(&refused).into());
+        }
+        let opening = query::tunnel::Opening {
+            tunnels: self.shared.tunnels.clone(),
+            sessions: self.shared.sessions.clone(),
+            holder: Holder { route: route.name.clone(), request: entry.id, ..Holder::default() },
+            patience: route.deadline,
+            settings,
+            cors: route.cors.as_ref(),
+            context: asked.context,
+            open: route.admission.is_open(),
+            trusted: asked.trusted,
+        };
+        let door = |wanted| Door {
+            shared: self.shared.clone(),
+            generation: generation.clone(),
+            route: generation.routes.iter().position(|entry| std::ptr::eq(entry, route)).unwrap_or_default(),
+            headers: request.headers().clone(),
+            client: asked.client,
+            peer: asked.context.peer.clone(),
+            wanted,
+        };
+        let refused = query::tunnel::check(request, &opening);
+        let wanted = refused.inspect_err(|_| entry.reason = Some("tunnel"))?;
+        let door = door(wanted);
+        query::tunnel::open(take(request), &opening, door)
     }
 
     fn denied(&self, denied: Denied, client: IpAddr, entry: &mut Entry) -> Response {
@@ -265,9 +319,8 @@ impl Walk {
         }
         match &route.target {
             Target::Query { source, settings, place } => {
-                let name = source.name(request, identity.as_ref());
                 let own = identity.as_ref().and_then(|identity| identity.grant.deadline);
-                let find = |wanted: &query::Wanted| source.find(wanted, name.as_deref());
+                let find = |wanted: &query::Wanted| source.find(wanted, identity.as_ref());
                 let standing = RefCell::new(standing);
                 let charge = |more: u32, headers: &HeaderMap| {
                     let consumer = identity.as_ref().map(|identity| identity.consumer.id());
@@ -278,10 +331,11 @@ impl Walk {
                     settings,
                     cors: route.cors.as_ref(),
                     context: asked.context,
+                    below: source.below,
                     identity: identity.as_ref(),
                     place,
-                    database: name.as_deref(),
                     charge: &charge,
+                    wanted: source.wanted(request, identity.as_ref()),
                     deadline: asked.started + own.map_or(route.deadline, |own| own.min(route.deadline)),
                     holder: Holder {
                         route: route.name.clone(),
@@ -309,6 +363,28 @@ impl Walk {
             }
             Target::Respond(fixed) => respond(fixed),
             Target::Redirect(moved) => redirect(moved, request),
+        }
+    }
+}
+
+impl RouteEntry {
+    fn preflight(&self, request: &Request) -> Option<Response> {
+        query::preflight(self.cors.as_ref()?, self.dialect(), self.cors_methods, request)
+    }
+
+    /// What needs neither caller nor database.
+    fn options(&self, request: &Request) -> Option<Response> {
+        match &self.target {
+            Target::Query { source, settings, .. } => query::options(settings.dialect, request, source.below),
+            _ => None,
+        }
+    }
+
+    /// A refusal as the route's callers read it.
+    fn retell(&self, request: &Request, refusal: Response) -> Response {
+        match &self.target {
+            Target::Query { source, settings, .. } => query::refused(settings.dialect, request, source.below, refusal),
+            _ => refusal,
         }
     }
 }
@@ -387,10 +463,7 @@ fn preflight(generation: &Generation, request: &Request, asked: &Asked<'_>) -> O
     let method = request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD)?;
     let method = http::Method::from_bytes(method.as_bytes()).ok()?;
     match generation.table.lookup(&asked.context.authority.host, request.uri().path(), &method) {
-        Found::Route(index) => {
-            let route = &generation.routes[index];
-            query::preflight(route.cors.as_ref()?, route.cors_methods, request)
-        }
+        Found::Route(index) => generation.routes[index].preflight(request),
         _ => None,
     }
 }

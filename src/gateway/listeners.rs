@@ -31,7 +31,7 @@ use crate::{
         model::{Config, Listener, Tls},
     },
     edge::{self, Drain, Hold},
-    net::{CertStore, Certificate, ServerTls, certs},
+    net::{CertStore, Certificate, ClientAuth, ServerTls, certs},
 };
 
 /// All listeners, and the way to the workers.
@@ -96,6 +96,7 @@ struct Kept {
 /// Certificates, and the watch that was on their files before they were read.
 struct Certified {
     certificates: Vec<Certificate>,
+    clients: Option<Arc<ClientAuth>>,
     watch: certs::CertWatch,
 }
 
@@ -110,9 +111,10 @@ impl Listening {
         sockets: &[TcpListener],
     ) -> Result<Self, String> {
         let (tls, watch) = match certified {
-            Some(Certified { certificates, watch }) => {
+            Some(Certified { certificates, clients, watch }) => {
                 let store = Arc::new(CertStore::new(&certificates, settings.unknown_sni));
-                let server = ServerTls::new(store, settings.tls_min_version).map_err(|error| error.to_string())?;
+                let server = ServerTls::new(store, settings.tls_min_version, clients);
+                let server = server.map_err(|error| error.to_string())?;
                 (Some(Arc::new(server)), Some(watch))
             }
             None => (None, None),
@@ -180,10 +182,10 @@ impl Listening {
     }
 
     fn adopt(&self, settings: Arc<Listener>, certified: Option<Certified>) {
-        if let (Some(tls), Some(Certified { certificates, watch })) = (&self.tls, certified) {
+        if let (Some(tls), Some(Certified { certificates, clients, watch })) = (&self.tls, certified) {
             tls.store().replace(&certificates, settings.unknown_sni);
-            if let Err(error) = tls.set_oldest(settings.tls_min_version) {
-                tracing::error!(listener = %self.name, %error, "cannot change the oldest tls version");
+            if let Err(error) = tls.set_rules(settings.tls_min_version, clients) {
+                tracing::error!(listener = %self.name, %error, "cannot change the rules of tls");
             }
             *self.watch.lock() = Some(watch);
         }
@@ -227,7 +229,7 @@ impl Listeners {
         let draining = self.draining.lock().clone();
         let (mut prepared, mut wanted) = (Prepared::default(), Vec::new());
         for (name, settings) in &config.listener {
-            let certified = settings.tls.as_ref().map(|tls| Certified::load(name, tls, state, wrong));
+            let certified = settings.tls.as_ref().map(|tls| Certified::load(name, settings, tls, state, wrong));
             match serving.entry(name.clone()) {
                 Entry::Occupied(same) if same.get().fits(settings) => {
                     let listening = same.remove();
@@ -337,11 +339,11 @@ impl Prepared {
 // === impl Certified ===
 
 impl Certified {
-    fn load(name: &str, tls: &Tls, state: &Path, wrong: &mut Vec<Finding>) -> Self {
-        let mut watch = certs::CertWatch::new(tls);
+    fn load(name: &str, settings: &Listener, tls: &Tls, state: &Path, wrong: &mut Vec<Finding>) -> Self {
+        let mut watch = certs::CertWatch::new(tls, settings.client_certificates.as_ref());
         let certificates = load(name, tls, state, wrong);
         watch.loaded(&certificates);
-        Self { certificates, watch }
+        Self { certificates, clients: load_clients(name, settings, wrong), watch }
     }
 }
 
@@ -354,10 +356,16 @@ fn renew(listening: &Listening, state: &Path) {
     if !watch.due(now) {
         return;
     }
-    match certs::load(tls, state, now) {
-        Ok(certificates) => {
+    let loaded = certs::load(tls, state, now).and_then(|certificates| {
+        Ok((certificates, settings.client_certificates.as_ref().map(ClientAuth::load).transpose()?))
+    });
+    match loaded {
+        Ok((certificates, clients)) => {
             server.store().replace(&certificates, settings.unknown_sni);
             watch.loaded(&certificates);
+            if let Err(error) = server.set_rules(settings.tls_min_version, clients) {
+                tracing::error!(listener = %listening.name, %error, "cannot change the rules of tls");
+            }
             tracing::info!(listener = %listening.name, "certificates swapped");
         }
         Err(error) => {
@@ -372,6 +380,12 @@ fn load(name: &str, tls: &Tls, state: &Path, wrong: &mut Vec<Finding>) -> Vec<Ce
         wrong.push(Finding::new(format!("listener.{name}.tls"), error.to_string()));
         Vec::new()
     })
+}
+
+fn load_clients(name: &str, settings: &Listener, wrong: &mut Vec<Finding>) -> Option<Arc<ClientAuth>> {
+    let loaded = ClientAuth::load(settings.client_certificates.as_ref()?);
+    let key = || format!("listener.{name}.client_certificates.ca");
+    loaded.map_err(|error| wrong.push(Finding::new(key(), error.to_string()))).ok()
 }
 
 /// One socket a worker on the same port, none of which listens yet: the configuration may still be refused, and closing a
@@ -395,6 +409,7 @@ pub(super) fn check(config: &Config, state: &Path) -> Vec<Finding> {
         if let Some(tls @ Tls::Files(_)) = &settings.tls {
             load(name, tls, state, &mut wrong);
         }
+        load_clients(name, settings, &mut wrong);
     }
     wrong
 }

@@ -49,6 +49,7 @@ pub(super) struct Identity {
     backend: BackendKind,
     server: String,
     whole: String,
+    database: Option<String>,
 }
 
 /// A pool on its way out.
@@ -208,6 +209,11 @@ impl Plan {
 }
 
 impl Identity {
+    /// What the server calls the database, if there is a server.
+    pub(super) fn database(&self) -> Option<&str> {
+        self.database.as_deref()
+    }
+
     /// Whether both are on one server.
     fn is_beside(&self, other: &Self) -> bool {
         self.backend == other.backend && self.server == other.server
@@ -490,14 +496,16 @@ fn ready(pool: &model::Pool) -> Result<(Ready, Identity), String> {
             let postgres = Postgres::new(pool).map_err(|error| error.to_string())?;
             let whole = postgres.identity();
             let server = whole.rsplit_once('/').and_then(|(left, _)| left.rsplit_once('@')).map_or("", |(_, at)| at);
-            let identity = Identity { backend: pool.backend, server: server.to_owned(), whole: whole.clone() };
+            let (server, database) = (server.to_owned(), Some(postgres.database().to_owned()));
+            let identity = Identity { backend: pool.backend, server, whole, database };
             Ok((Ready::Postgres(postgres), identity))
         }
         BackendKind::Sqlite => {
             let url = pool.url.reveal()?;
             let sqlite = Sqlite::new(&url, &pool.sqlite).map_err(|error| error.to_string())?;
             let sqlite = sqlite.noting(pool.statements);
-            Ok((Ready::Sqlite(sqlite), Identity { backend: pool.backend, server: url.clone(), whole: url }))
+            let identity = Identity { backend: pool.backend, server: url.clone(), whole: url, database: None };
+            Ok((Ready::Sqlite(sqlite), identity))
         }
     }
 }

@@ -23,11 +23,10 @@ use super::{
 use crate::{
     access::FailedAuth,
     config::{Report, Source},
-    edge::{ConnectionLimits, EdgeCounters},
+    edge::{ConnectionLimits, EdgeCounters, Tunnels},
     observe::{access_log::AccessLog, figures::HttpFigures},
     policy::Plugins,
-    proxy::Tunnels,
-    query::named::Cache,
+    query::{named::Cache, tunnel::Sessions},
 };
 
 /// What all threads share.
@@ -60,6 +59,8 @@ pub struct Shared {
     pub listeners: Listeners,
     /// Upgraded connections.
     pub tunnels: Arc<Tunnels>,
+    /// Sessions in tunnels.
+    pub sessions: Arc<Sessions>,
     /// The background thread's runtime.
     pub(super) background: Handle,
     /// The workers' runtimes.
@@ -171,6 +172,7 @@ impl Shared {
             access_log: of.access_log,
             listeners: Listeners::default(),
             tunnels: Arc::default(),
+            sessions: Arc::default(),
             background: Handle::current(),
             runtimes: Mutex::default(),
             retiring: Mutex::default(),

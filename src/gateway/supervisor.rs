@@ -71,6 +71,7 @@ impl Supervisor {
     /// another process was quicker; the rest is in service.
     pub(super) async fn commit(&mut self, next: Next) -> (Arc<Generation>, Vec<Finding>) {
         let generation = next.generation.commit(&self.shared);
+        generation.look_after_issuers();
         let server = &generation.config().server;
         self.shared.connections.set(server.max_connections, server.per_address());
         let deaf = self.shared.listeners.commit(next.listeners, &self.workers).await;
@@ -148,6 +149,7 @@ impl Upkeep {
     /// Called every [`LOOK`].
     fn look(&mut self) {
         self.shared.listeners.tick(&self.shared.state);
+        self.shared.generation().look_after_issuers();
         self.looks += 1;
         if self.looks.is_multiple_of(SWEEP_EVERY) {
             self.sweep();

@@ -1,13 +1,20 @@
 //! The server's half of a TLS handshake.
 
-use std::{io, sync::Arc, time::SystemTime};
+use std::{
+    fmt::Write as _,
+    io,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use rustls::{CipherSuite, Error, HandshakeKind, ProtocolVersion, ServerConnection};
+use rustls::{CipherSuite, Error, HandshakeKind, ProtocolVersion, ServerConnection, pki_types::CertificateDer};
+use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, timeout_at},
 };
 use tokio_rustls::TlsAcceptor;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::ServerTls;
 
@@ -29,6 +36,8 @@ pub struct TlsInfo {
     pub resumed: bool,
     /// The client's certificate, verified.
     pub client: Option<Arc<ClientCertificate>>,
+    /// Under which authorities of clients that was ([`ServerTls::has_other_rules`]).
+    pub rules: u64,
 }
 
 /// A client's certificate that one of the listener's authorities has signed.
@@ -41,6 +50,43 @@ pub struct ClientCertificate {
     pub sha256: [u8; 32],
     /// When it ends.
     pub not_after: SystemTime,
+    /// As it came, with its intermediates: other authorities may want to verify it.
+    pub(super) chain: Box<[CertificateDer<'static>]>,
+}
+
+impl ClientCertificate {
+    /// A chain that was verified; none if it cannot be read.
+    fn of(chain: &[CertificateDer<'static>]) -> Option<Self> {
+        let leaf = chain.first()?;
+        let (_, parsed) = X509Certificate::from_der(leaf).ok()?;
+        let alternatives = parsed.subject_alternative_name().ok()?;
+        let names = alternatives.into_iter().flat_map(|extension| &extension.value.general_names);
+        let names = names.filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some(format!("dns:{}", name.to_ascii_lowercase()).into()),
+            GeneralName::URI(uri) => Some(format!("uri:{uri}").into()),
+            GeneralName::RFC822Name(address) => Some(format!("email:{address}").into()),
+            _ => None,
+        });
+        let end = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
+        // Up to the end of its last second (RFC 5280, section 4.1.2.5).
+        let not_after = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(end.saturating_add(1)))?;
+        Some(Self { names: names.collect(), sha256: Sha256::digest(leaf).into(), not_after, chain: chain.into() })
+    }
+
+    /// A certificate for tests of those who are told of one.
+    pub fn named(names: &[&str], not_after: SystemTime) -> Self {
+        let names = names.iter().map(|name| (*name).into()).collect();
+        Self { names, sha256: [0; 32], not_after, chain: Box::default() }
+    }
+
+    /// `sha256:` and the digest in hexadecimal digits, as the configuration writes it.
+    pub fn fingerprint(&self) -> String {
+        let mut text = String::from("sha256:");
+        for byte in self.sha256 {
+            let _ = write!(text, "{byte:02x}");
+        }
+        text
+    }
 }
 
 /// A handshake that failed.
@@ -66,6 +112,8 @@ pub enum HandshakeFailure {
     Incompatible,
     /// The client sent an alert, mostly because it does not trust the certificate.
     Refused,
+    /// The client showed no certificate where one must be, or one that does not hold.
+    Certificate,
     /// The client broke the protocol.
     Malformed,
 }
@@ -82,9 +130,10 @@ pub async fn accept_tls<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    match timeout_at(deadline, TlsAcceptor::from(tls.config()).accept(socket)).await {
+    let current = tls.current();
+    match timeout_at(deadline, TlsAcceptor::from(current.config.clone()).accept(socket)).await {
         Ok(Ok(stream)) => {
-            let info = describe(stream.get_ref().1);
+            let info = describe(stream.get_ref().1, current.rules);
             Ok((stream, info))
         }
         Ok(Err(source)) => Err(HandshakeError { kind: classify(&source), source }),
@@ -92,7 +141,7 @@ where
     }
 }
 
-fn describe(session: &ServerConnection) -> TlsInfo {
+fn describe(session: &ServerConnection, rules: u64) -> TlsInfo {
     let suite = session.negotiated_cipher_suite().map(|suite| suite.suite());
     TlsInfo {
         sni: session.server_name().map(|name| name.to_ascii_lowercase().into()),
@@ -107,7 +156,8 @@ fn describe(session: &ServerConnection) -> TlsInfo {
             _ => None,
         },
         resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
-        client: None,
+        client: session.peer_certificates().and_then(ClientCertificate::of).map(Arc::new),
+        rules,
     }
 }
 
@@ -116,8 +166,9 @@ fn classify(error: &io::Error) -> HandshakeFailure {
         return HandshakeFailure::Closed;
     };
     match reason {
+        Error::NoCertificatesPresented | Error::InvalidCertificate(_) => HandshakeFailure::Certificate,
         // What rustls says when the resolver gives none.
-        Error::NoCertificatesPresented | Error::General(_) => HandshakeFailure::UnknownName,
+        Error::General(_) => HandshakeFailure::UnknownName,
         Error::PeerIncompatible(_) | Error::NoApplicationProtocol => HandshakeFailure::Incompatible,
         Error::AlertReceived(_) => HandshakeFailure::Refused,
         _ => HandshakeFailure::Malformed,

@@ -80,6 +80,9 @@ pub enum Problem {
         /// The certificate's file.
         certificate: PathBuf,
     },
+    /// A certificate that cannot sign others.
+    #[error("not usable as an authority: {0}")]
+    Authority(String),
     /// Making a certificate failed.
     #[error("cannot make a certificate: {0}")]
     Issue(String),

@@ -11,24 +11,35 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use super::CertStore;
+use super::{CertStore, ClientAuth, ClientCertificate};
 use crate::config::model::TlsVersion;
 
 /// Sessions kept for clients that resume by session id, which only TLS 1.2 clients without tickets do. rustls defaults to
 /// 256, which a hundred clients a second empty in seconds; 16384 take about 8 MiB when full.
 const SESSIONS: usize = 16_384;
 
-/// The TLS side of one listener: certificates, ticket keys, sessions.
+/// The TLS side of one listener: certificates, ticket keys, sessions, and whose certificates it asks for.
 ///
 /// Ticket keys turn every six hours and are good for twelve. They and the sessions are kept while the configuration is
-/// replaced, so that a reload does not make every client do a full handshake; a change of the oldest version throws them
-/// away, since a session made under the old rule must not outlive it. They are not shared between listeners, whose
-/// certificates may differ.
+/// replaced, so that a reload does not make every client do a full handshake; a change of the rules throws them away, since a
+/// session made under the old ones must not outlive them. A session holds who its client was: with other authorities, or when
+/// certificates become required, no session of before can be resumed, and who comes back shows the certificate anew. For the same
+/// reason they are not shared between listeners.
 #[derive(Debug)]
 pub struct ServerTls {
     store: Arc<CertStore>,
-    current: ArcSwap<ServerConfig>,
-    rules: Mutex<TlsVersion>,
+    current: ArcSwap<Current>,
+    changing: Mutex<()>,
+}
+
+/// What handshakes use now.
+#[derive(Debug)]
+pub(super) struct Current {
+    pub(super) config: Arc<ServerConfig>,
+    /// Counts up with each change of the authorities.
+    pub(super) rules: u64,
+    oldest: TlsVersion,
+    clients: Option<Arc<ClientAuth>>,
 }
 
 impl ServerTls {
@@ -36,9 +47,10 @@ impl ServerTls {
     ///
     /// # Errors
     /// The cryptography cannot give random keys.
-    pub fn new(store: Arc<CertStore>, oldest: TlsVersion) -> Result<Self, Error> {
-        let config = Arc::new(build(store.clone(), oldest)?);
-        Ok(Self { store, current: ArcSwap::new(config), rules: Mutex::new(oldest) })
+    pub fn new(store: Arc<CertStore>, oldest: TlsVersion, clients: Option<Arc<ClientAuth>>) -> Result<Self, Error> {
+        let config = Arc::new(build(store.clone(), oldest, clients.as_deref())?);
+        let current = ArcSwap::from_pointee(Current { config, rules: 0, oldest, clients });
+        Ok(Self { store, current, changing: Mutex::new(()) })
     }
 
     /// The certificates, which may be replaced at any time.
@@ -47,35 +59,64 @@ impl ServerTls {
     }
 
     /// What the next handshake uses.
-    pub fn config(&self) -> Arc<ServerConfig> {
+    pub(super) fn current(&self) -> Arc<Current> {
         self.current.load_full()
     }
 
-    /// Sets the oldest version for handshakes from now on. Does nothing, and loses no session, when it is the same.
+    /// Sets the rules for handshakes from now on. Does nothing, and loses no session, when they are the same.
     ///
     /// # Errors
-    /// As [`ServerTls::new`]; the old rule then stays.
-    pub fn set_oldest(&self, oldest: TlsVersion) -> Result<(), Error> {
-        let mut rules = self.rules.lock();
-        if *rules != oldest {
-            self.current.store(Arc::new(build(self.store.clone(), oldest)?));
-            *rules = oldest;
+    /// As [`ServerTls::new`]; the old rules then stay.
+    pub fn set_rules(&self, oldest: TlsVersion, clients: Option<Arc<ClientAuth>>) -> Result<(), Error> {
+        let _changing = self.changing.lock();
+        let before = self.current();
+        let same_clients = match (&before.clients, &clients) {
+            (Some(before), Some(clients)) => before.is_same_as(clients),
+            (None, None) => true,
+            _ => false,
+        };
+        if before.oldest == oldest && same_clients {
+            return Ok(());
         }
+        let config = Arc::new(build(self.store.clone(), oldest, clients.as_deref())?);
+        let rules = if same_clients { before.rules } else { before.rules + 1 };
+        self.current.store(Arc::new(Current { config, rules, oldest, clients }));
         Ok(())
+    }
+
+    /// The authorities of client certificates are others than they were with `rules`.
+    pub fn has_other_rules(&self, rules: u64) -> Option<u64> {
+        Some(self.current.load().rules).filter(|now| *now != rules)
+    }
+
+    /// Whether clients are asked for certificates.
+    pub fn asks_clients(&self) -> bool {
+        self.current.load().clients.is_some()
+    }
+
+    /// Whether a connection with this certificate, or without one, could be opened now. A certificate that nobody asks for any more
+    /// is nobody's word. Verifies a chain: for when the rules have changed.
+    pub fn accepts(&self, certificate: Option<&ClientCertificate>) -> bool {
+        match &self.current.load().clients {
+            Some(clients) => clients.accepts(certificate),
+            None => certificate.is_none(),
+        }
     }
 }
 
-fn build(store: Arc<CertStore>, oldest: TlsVersion) -> Result<ServerConfig, Error> {
+fn build(store: Arc<CertStore>, oldest: TlsVersion, clients: Option<&ClientAuth>) -> Result<ServerConfig, Error> {
     let versions: &[&SupportedProtocolVersion] = match oldest {
         TlsVersion::V12 => &[&TLS13, &TLS12],
         TlsVersion::V13 => &[&TLS13],
     };
     let ticketer: Arc<dyn ProducesTickets> = Ticketer::new()?;
     let sessions: Arc<dyn StoresServerSessions> = ServerSessionMemoryCache::new(SESSIONS);
-    let mut config = ServerConfig::builder_with_provider(super::provider())
-        .with_protocol_versions(versions)?
-        .with_no_client_auth()
-        .with_cert_resolver(store);
+    let builder = ServerConfig::builder_with_provider(super::provider()).with_protocol_versions(versions)?;
+    let builder = match clients {
+        Some(clients) => builder.with_client_cert_verifier(clients.verifier()),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(store);
     config.ticketer = ticketer;
     config.session_storage = sessions;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];

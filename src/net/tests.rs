@@ -12,7 +12,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{certs::Authority, *};
-use crate::config::model::{TlsVersion, UnknownSni, UpstreamTls};
+use crate::config::model::{ClientCertificates, TlsVersion, UnknownSni, UpstreamTls};
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(5)
@@ -33,7 +33,7 @@ impl Server {
         let certificate = authority.leaf(&[name.to_owned()], SystemTime::now()).unwrap();
         let leaf = certificate.key.cert[0].to_vec();
         let store = Arc::new(CertStore::new(&[certificate], UnknownSni::Default));
-        let tls = ServerTls::new(store, TlsVersion::V12).unwrap();
+        let tls = ServerTls::new(store, TlsVersion::V12, None).unwrap();
         let ca = UpstreamTls { ca: Some(authority.path()), server_name: None };
         Self { listener: TcpListener::bind("127.0.0.1:0").await.unwrap(), tls, ca, leaf, state }
     }
@@ -55,7 +55,7 @@ impl Server {
     }
 
     async fn pair(&self, verify: Verify, name: &str) -> (Result<Stream, DialError>, Option<TlsStream<TcpStream>>) {
-        let (client, server) = tokio::join!(self.connect(verify, name), self.accept(self.tls.config()));
+        let (client, server) = tokio::join!(self.connect(verify, name), self.accept(self.tls.current().config.clone()));
         (client, server.ok())
     }
 }
@@ -75,7 +75,7 @@ async fn names_are_verified_as_far_as_asked() {
             let stream = dial(&server.target(), soon()).await.unwrap();
             connect_tls(stream, config, "db.test", soon()).await
         };
-        async { tokio::join!(client, server.accept(server.tls.config())).0 }
+        async { tokio::join!(client, server.accept(server.tls.current().config.clone())).0 }
     };
     assert!(mixed(Verify::Chain).await.unwrap_err().is_tls());
     assert!(mixed(Verify::Nothing).await.is_ok());
@@ -205,7 +205,7 @@ async fn sessions_outlive_new_certificates_but_not_a_new_oldest_version() {
             stream.read_u8().await.unwrap();
         };
         let accept = async {
-            let mut accepted = server.accept(server.tls.config()).await.unwrap();
+            let mut accepted = server.accept(server.tls.current().config.clone()).await.unwrap();
             accepted.write_all(b"x").await.unwrap();
             accepted.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed)
         };
@@ -216,10 +216,98 @@ async fn sessions_outlive_new_certificates_but_not_a_new_oldest_version() {
     let again = Authority::open(server.state.path(), SystemTime::now());
     let other = again.unwrap().leaf(&["localhost".into(), "b.test".into()], SystemTime::now()).unwrap();
     server.tls.store().replace(&[other], UnknownSni::Default);
-    server.tls.set_oldest(TlsVersion::V12).unwrap();
+    server.tls.set_rules(TlsVersion::V12, None).unwrap();
     assert!(resumed().await, "a reload keeps the sessions");
-    server.tls.set_oldest(TlsVersion::V13).unwrap();
+    server.tls.set_rules(TlsVersion::V13, None).unwrap();
     assert!(!resumed().await, "another oldest version does not");
+}
+
+/// An authority of clients, and the configuration of a client that it has signed.
+struct Clients {
+    file: tempfile::NamedTempFile,
+    chain: Vec<rustls::pki_types::CertificateDer<'static>>,
+    key: Vec<u8>,
+}
+
+impl Clients {
+    fn new() -> Self {
+        let mut authority = rcgen::CertificateParams::default();
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let authority_key = rcgen::KeyPair::generate().unwrap();
+        let certificate = authority.self_signed(&authority_key).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), certificate.pem()).unwrap();
+        let issuer = rcgen::Issuer::new(authority, authority_key);
+        let mut leaf = rcgen::CertificateParams::new(vec!["App.internal".to_owned()]).unwrap();
+        leaf.subject_alt_names.push(rcgen::SanType::URI("spiffe://a/b".try_into().unwrap()));
+        leaf.subject_alt_names.push(rcgen::SanType::Rfc822Name("a@b.test".try_into().unwrap()));
+        leaf.distinguished_name.push(rcgen::DnType::CommonName, "dns:admin");
+        leaf.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let key = rcgen::KeyPair::generate().unwrap();
+        let chain = vec![leaf.signed_by(&key, &issuer).unwrap().der().clone()];
+        Self { file, chain, key: key.serialize_der() }
+    }
+
+    fn auth(&self, required: bool) -> Arc<ClientAuth> {
+        ClientAuth::load(&ClientCertificates { ca: self.file.path().to_owned(), required }).unwrap()
+    }
+
+    fn config(&self, server: &Server) -> Arc<ClientConfig> {
+        let mut roots = rustls::RootCertStore::empty();
+        let pem = std::fs::read(server.ca.ca.as_ref().unwrap()).unwrap();
+        roots.add(rustls::pki_types::pem::PemObject::from_pem_slice(&pem).unwrap()).unwrap();
+        let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::Pkcs8(self.key.clone().into());
+        Arc::new(builder.with_root_certificates(roots).with_client_auth_cert(self.chain.clone(), key).unwrap())
+    }
+}
+
+#[tokio::test]
+async fn a_session_holds_who_its_client_was_and_ends_with_the_authorities() {
+    let (clients, others) = (Clients::new(), Clients::new());
+    let server = Server::new("localhost").await;
+    server.tls.set_rules(TlsVersion::V12, Some(clients.auth(false))).unwrap();
+    let config = clients.config(&server);
+    // None: the server refused.
+    let visit = async || {
+        let client = async {
+            let stream = dial(&server.target(), soon()).await.unwrap();
+            let mut stream = connect_tls(stream, config.clone(), "localhost", soon()).await?;
+            let _ = stream.read_u8().await;
+            Ok::<_, DialError>(())
+        };
+        let accept = async {
+            let (tcp, _) = server.listener.accept().await.unwrap();
+            let (mut stream, info) = accept_tls(tcp, &server.tls, soon()).await.ok()?;
+            stream.write_all(b"x").await.unwrap();
+            Some(info)
+        };
+        tokio::join!(client, accept).1
+    };
+    let first = visit().await.unwrap();
+    let certificate = first.client.clone().unwrap();
+    let names: Vec<&str> = certificate.names.iter().map(|name| &**name).collect();
+    assert_eq!(names, ["dns:app.internal", "uri:spiffe://a/b", "email:a@b.test"], "and not the subject");
+    assert_eq!(certificate.sha256, <[u8; 32]>::from(Sha256::digest(&clients.chain[0])));
+    assert!(certificate.fingerprint().starts_with("sha256:") && certificate.fingerprint().len() == 71);
+    let again = visit().await.unwrap();
+    assert!(again.resumed && again.client == first.client, "a resumed session is the same client's");
+
+    server.tls.set_rules(TlsVersion::V12, Some(clients.auth(false))).unwrap();
+    assert_eq!(server.tls.has_other_rules(first.rules), None);
+    assert!(visit().await.unwrap().resumed, "the same authorities again change nothing");
+    server.tls.set_rules(TlsVersion::V12, Some(others.auth(false))).unwrap();
+    assert!(visit().await.is_none(), "not resumed, and its certificate is not of these");
+    assert!(server.tls.has_other_rules(first.rules).is_some());
+    assert!(!server.tls.accepts(Some(&certificate)) && server.tls.accepts(None), "nor may what is open go on");
+    server.tls.set_rules(TlsVersion::V12, Some(clients.auth(true))).unwrap();
+    assert!(server.tls.accepts(Some(&certificate)) && !server.tls.accepts(None));
+    let back = visit().await.unwrap();
+    assert!(!back.resumed && back.client.is_some(), "shown anew");
+    server.tls.set_rules(TlsVersion::V12, None).unwrap();
+    assert!(!server.tls.accepts(Some(&certificate)) && server.tls.accepts(None), "nobody vouches for it any more");
+    let nobody = visit().await.unwrap();
+    assert!(!nobody.resumed && nobody.client.is_none());
 }
 
 #[test]

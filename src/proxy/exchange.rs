@@ -47,8 +47,8 @@ pub fn forward<'a>(
     upstream: &'a Arc<Upstream>,
     context: &'a Forward<'_>,
 ) -> impl Future<Output = (Response, Outcome)> + 'a {
-    if context.identity.is_some() {
-        access::conceal(request.headers_mut());
+    if let Some(identity) = &context.identity {
+        access::conceal(request.headers_mut(), identity);
     }
     let found = Found::scan(request.headers());
     let shape = if found.has(Found::CONTENT_TYPE) { Shape::of(request.headers()) } else { Shape::Problem };

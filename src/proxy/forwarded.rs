@@ -145,7 +145,8 @@ mod tests {
     fn forwarded_for(client: &str, peer: &str, trusted: bool, fields: &[(&'static str, &str)]) -> HeaderMap {
         let mut map = headers(fields);
         let mut at = Context::for_host(Authority::none());
-        let tls = TlsInfo { sni: None, version: "1.3", cipher: "any", alpn: None, resumed: false, client: None };
+        let tls =
+            TlsInfo { sni: None, version: "1.3", cipher: "any", alpn: None, resumed: false, client: None, rules: 0 };
         at.peer = Arc::new(Peer {
             socket: (peer.parse::<IpAddr>().unwrap(), 40_000).into(),
             local: ([127, 0, 0, 1], 8443).into(),

@@ -5,7 +5,7 @@
 //! 33 %. `make bench` has the figures of the machine at hand. Where a client likes both alike it gets zstd.
 //!
 //! A coder takes a bounded room for as long as its answer: 0.3 MiB for gzip, whose window is 32 KiB, and 1 MiB for zstd, whose
-//! window is kept at 128 KiB. What is sent is flushed piece by piece, so that rows that come slowly do not wait in the coder. A
+//! window is kept at 128 KiB. What is sent is flushed piece by piece, so that nothing of it waits in the coder. A
 //! body that breaks off has no proper end in its coding either.
 //!
 //! Nobody is left out for where they are: a client on the same machine may be a proxy in front of others, and one that wants

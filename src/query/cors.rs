@@ -15,9 +15,9 @@ use http::{
     },
 };
 
-use super::problem::Problem;
+use super::{neon, problem::Problem};
 use crate::{
-    config::model::Cors,
+    config::model::{Cors, Dialect},
     edge::{Authority, Body, Context, Request, Response},
 };
 
@@ -27,9 +27,9 @@ const HEADERS: &str = "authorization, content-type, accept, if-none-match, x-api
 /// Answer headers that a page may read.
 const EXPOSED: &str = "retry-after, ratelimit, ratelimit-policy, etag, age, cache-status";
 
-/// Answers a preflight, before access control: a browser sends it without credentials. None: it is not one.
-/// `methods`: those that the route answers.
-pub fn preflight(cors: &Cors, methods: &'static str, request: &Request) -> Option<Response> {
+/// Answers a preflight, before access control: a browser sends it without credentials. None: it is not one. `dialect`: of a query
+/// route. `methods`: those that the route answers.
+pub fn preflight(cors: &Cors, dialect: Option<Dialect>, methods: &'static str, request: &Request) -> Option<Response> {
     let headers = request.headers();
     let origin = headers.get(ORIGIN)?;
     if request.method() != Method::OPTIONS || !headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
@@ -41,16 +41,16 @@ pub fn preflight(cors: &Cors, methods: &'static str, request: &Request) -> Optio
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let answer = response.headers_mut();
-    allow_origin(cors, Some(origin), answer);
+    allow_origin(cors, None, Some(origin), answer);
     answer.remove(ACCESS_CONTROL_EXPOSE_HEADERS);
     answer.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
-    answer.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(HEADERS));
+    answer.insert(ACCESS_CONTROL_ALLOW_HEADERS, sets(dialect));
     answer.insert(ACCESS_CONTROL_MAX_AGE, cors.max_age.0.as_secs().into());
     Some(response)
 }
 
 /// Lets the page that asked read an answer, whatever it says, if `cors` allows its origin.
-pub fn allow_origin(cors: &Cors, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
+pub fn allow_origin(cors: &Cors, dialect: Option<Dialect>, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
     let any = cors.origins.iter().any(|allowed| allowed == "*");
     if !any {
         headers.append(VARY, HeaderValue::from_static("origin"));
@@ -58,7 +58,21 @@ pub fn allow_origin(cors: &Cors, origin: Option<&HeaderValue>, headers: &mut Hea
     let Some(origin) = origin.filter(|origin| allows(cors, origin)) else { return };
     let allowed = if any { HeaderValue::from_static("*") } else { origin.clone() };
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
-    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, reads(dialect));
+}
+
+fn sets(dialect: Option<Dialect>) -> HeaderValue {
+    also(HEADERS, neon::PAGE_SETS, dialect)
+}
+
+fn reads(dialect: Option<Dialect>) -> HeaderValue {
+    also(EXPOSED, neon::PAGE_READS, dialect)
+}
+
+fn also(always: &'static str, of_neon: &str, dialect: Option<Dialect>) -> HeaderValue {
+    let both = || HeaderValue::from_str(&format!("{always}, {of_neon}")).ok();
+    let more = if dialect == Some(Dialect::Neon) { both() } else { None };
+    more.unwrap_or(HeaderValue::from_static(always))
 }
 
 /// Refuses a request that a page of another origin sent, unless `cors` allows it. `secure`: it came over TLS.
@@ -183,17 +197,28 @@ mod tests {
         let app = cors(&["https://app.example.com"]);
         let asks =
             |origin: &str| request(Method::OPTIONS, &[("origin", origin), ("access-control-request-method", "POST")]);
-        let yes = preflight(&app, "POST", &asks("https://app.example.com")).unwrap();
+        let yes = preflight(&app, None, "POST", &asks("https://app.example.com")).unwrap();
         assert_eq!(yes.status(), StatusCode::NO_CONTENT);
         assert_eq!(yes.headers()[ACCESS_CONTROL_ALLOW_ORIGIN], "https://app.example.com");
         assert_eq!(yes.headers()[ACCESS_CONTROL_MAX_AGE], "60");
         assert_eq!(yes.headers()[VARY], "origin");
-        let no = preflight(&app, "POST", &asks("https://other.example.com")).unwrap();
+        assert!(!yes.headers()[ACCESS_CONTROL_ALLOW_HEADERS].to_str().unwrap().contains("neon"));
+        let neon = preflight(&app, Some(Dialect::Neon), "POST", &asks("https://app.example.com")).unwrap();
+        let may_set = neon.headers()[ACCESS_CONTROL_ALLOW_HEADERS].to_str().unwrap();
+        for header in ["authorization", "content-type", "neon-connection-string", "neon-batch-deferrable"] {
+            assert!(may_set.split(", ").any(|allowed| allowed == header), "{header}");
+        }
+        let no = preflight(&app, None, "POST", &asks("https://other.example.com")).unwrap();
         assert_eq!(no.status(), StatusCode::FORBIDDEN);
         assert!(!no.headers().contains_key(ACCESS_CONTROL_ALLOW_ORIGIN));
-        assert!(preflight(&app, "POST", &request(Method::POST, &[("origin", "https://app.example.com")])).is_none());
-        assert!(preflight(&app, "POST", &request(Method::OPTIONS, &[("origin", "https://app.example.com")])).is_none());
-        let any = preflight(&cors(&["*"]), "POST", &asks("https://other.example.com")).unwrap();
+        assert!(
+            preflight(&app, None, "POST", &request(Method::POST, &[("origin", "https://app.example.com")])).is_none()
+        );
+        assert!(
+            preflight(&app, None, "POST", &request(Method::OPTIONS, &[("origin", "https://app.example.com")]))
+                .is_none()
+        );
+        let any = preflight(&cors(&["*"]), None, "POST", &asks("https://other.example.com")).unwrap();
         assert_eq!(any.headers()[ACCESS_CONTROL_ALLOW_ORIGIN], "*");
         assert!(!any.headers().contains_key(VARY));
     }

@@ -36,7 +36,7 @@ use crate::{
         Finding,
         model::{Named, NamedParam},
     },
-    query::allow::AllowList,
+    query::{Wanted, allow::AllowList},
 };
 
 pub use cache::{Cache, Held};
@@ -114,14 +114,12 @@ pub struct Place {
 pub struct Who<'a> {
     /// The consumer's name.
     pub consumer: Option<&'a str>,
-    /// What the request, or its consumer, names of a pool of many.
+    /// What the request names of a pool of many.
     pub database: Option<&'a str>,
+    /// What its consumer names of one.
+    pub role: Option<&'a str>,
     /// Verified claims.
     pub claims: Option<&'a Map<String, Value>>,
-    /// No SQL of its own.
-    pub named_only: bool,
-    /// Reads alone.
-    pub read_only: bool,
 }
 
 #[cfg(test)]
@@ -144,14 +142,13 @@ impl Place {
 }
 
 impl<'a> Who<'a> {
-    /// Of an identity; `database`: what the request names of a pool of many.
-    pub(super) fn of(identity: Option<&'a Identity>, database: Option<&'a str>) -> Self {
+    /// Of an identity, which asks for the database that is `wanted`.
+    pub(super) fn of(identity: Option<&'a Identity>, wanted: &'a Wanted) -> Self {
         Self {
             consumer: identity.map(|identity| &**identity.consumer.name()),
-            database,
+            database: wanted.database.as_deref(),
+            role: wanted.role.as_deref(),
             claims: identity.and_then(|identity| identity.claims.as_deref()),
-            named_only: identity.is_some_and(|identity| identity.grant.named_only),
-            read_only: identity.is_some_and(|identity| identity.grant.read_only),
         }
     }
 }

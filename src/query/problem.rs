@@ -20,9 +20,9 @@ const LOST: &str = "Connection lost";
 pub(super) struct Problem {
     pub(super) status: StatusCode,
     title: &'static str,
-    detail: String,
+    pub(super) detail: String,
     members: Map<String, Value>,
-    retry_after: Option<Duration>,
+    pub(super) retry_after: Option<Duration>,
     allow: Option<&'static str>,
 }
 
@@ -69,6 +69,11 @@ impl Problem {
     /// Whether it is the business of the one caller who got it, and not of others who asked the same.
     pub(super) fn is_personal(&self) -> bool {
         matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::GATEWAY_TIMEOUT)
+    }
+
+    /// What it tells the caller.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
     }
 
     fn retry_in(mut self, pause: Duration) -> Self {
@@ -159,7 +164,10 @@ impl From<BackendError> for Problem {
                     .retry_in(error.retry_after().unwrap_or(Duration::from_secs(1)))
             }
             BackendError::NoSuchDatabase => Self::new(StatusCode::NOT_FOUND, "No such database", error.to_string()),
-            BackendError::NoRole => Self::new(StatusCode::FORBIDDEN, "Forbidden", error.to_string()),
+            BackendError::NoSuchEndpoint => Self::new(StatusCode::NOT_FOUND, "No such endpoint", error.to_string()),
+            BackendError::NoRole | BackendError::Forbidden => {
+                Self::new(StatusCode::FORBIDDEN, "Forbidden", error.to_string())
+            }
             BackendError::Unavailable(why) => {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
                 Self::new(status, "No connection to the database", why).retry_in(Duration::from_secs(1))

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
-use super::{named::Params, problem::Problem};
+use super::{named, problem::Problem};
 use crate::backend::{Isolation, Param, Statement};
 use http::{HeaderMap, Method, StatusCode, header};
 use serde::{
@@ -12,7 +12,7 @@ use serde::{
 
 /// Most parameters of a request, of all its statements together. It is as many as one statement of PostgreSQL can have; and
 /// they are held while the request waits for a connection, where many tiny ones weigh several times their text.
-const MOST_PARAMS: usize = u16::MAX as usize;
+pub(super) const MOST_PARAMS: usize = u16::MAX as usize;
 
 fn too_many() -> String {
     format!("a request may have {MOST_PARAMS} parameters at most")
@@ -66,7 +66,7 @@ pub(super) enum Ask {
     /// Of the caller's own.
     Sql(Statement),
     /// By name.
-    Name(String, Params),
+    Name(String, named::Params),
 }
 
 /// Reads a body.
@@ -116,7 +116,7 @@ pub(super) fn parse(body: &[u8], max_batch: usize) -> Result<Wish, Problem> {
 fn ask(sql: Option<String>, name: Option<String>, params: Option<Given>) -> Result<Ask, Problem> {
     let params = params.map(|Given(params)| params).unwrap_or_default();
     match (sql, name, params) {
-        (Some(sql), None, Params::List(params)) => Ok(Ask::Sql(Statement { sql, params })),
+        (Some(sql), None, named::Params::List(params)) => Ok(Ask::Sql(Statement { sql, params })),
         (Some(_), None, _) => Err(Problem::bad_request("`params` of `sql` are a list: its placeholders have no names")),
         (None, Some(name), params) => Ok(Ask::Name(name, params)),
         _ => Err(Problem::bad_request("a statement is either `sql` or a `name`")),
@@ -169,7 +169,7 @@ impl From<Level> for Isolation {
 }
 
 /// A struct from an object. Left to itself, serde also takes an array of its fields.
-struct Object<T>(T);
+pub(super) struct Object<T>(pub(super) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -192,7 +192,42 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 }
 
 /// Parameters; exists for its message and its bound.
-struct Given(Params);
+#[derive(Default)]
+pub(super) struct Params(pub(super) Vec<Param>);
+
+impl<'de> Deserialize<'de> for Params {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Items;
+
+        impl<'de> Visitor<'de> for Items {
+            type Value = Params;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of parameters")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Params, A::Error> {
+                list(items).map(Params)
+            }
+        }
+
+        from.deserialize_seq(Items)
+    }
+}
+
+fn list<'de, A: SeqAccess<'de>>(mut items: A) -> Result<Vec<Param>, A::Error> {
+    let mut params = Vec::new();
+    while let Some(item) = items.next_element()? {
+        if params.len() == MOST_PARAMS {
+            return Err(A::Error::custom(too_many()));
+        }
+        params.push(item);
+    }
+    Ok(params)
+}
+
+/// The same of what may be a named query's: then they may have names.
+struct Given(named::Params);
 
 impl<'de> Deserialize<'de> for Given {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -205,15 +240,8 @@ impl<'de> Deserialize<'de> for Given {
                 f.write_str("an array of parameters, or an object for a named query")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Given, A::Error> {
-                let mut params = Vec::new();
-                while let Some(item) = items.next_element()? {
-                    if params.len() == MOST_PARAMS {
-                        return Err(A::Error::custom(too_many()));
-                    }
-                    params.push(item);
-                }
-                Ok(Given(Params::List(params)))
+            fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Given, A::Error> {
+                list(items).map(|params| Given(named::Params::List(params)))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Given, A::Error> {
@@ -227,7 +255,7 @@ impl<'de> Deserialize<'de> for Given {
                     }
                     params.insert(name, value);
                 }
-                Ok(Given(Params::Map(params)))
+                Ok(Given(named::Params::Map(params)))
             }
         }
 
@@ -281,9 +309,9 @@ mod tests {
     #[test]
     fn queries_are_asked_for_by_name() {
         let named = |params| Ask::Name("q".into(), params);
-        let list = Params::List(vec![json!(1).into()]);
-        let map = Params::Map(BTreeMap::from([("id".to_owned(), json!(1).into())]));
-        assert_eq!(read(r#"{"name":"q"}"#), Ok(one(named(Params::default()))));
+        let list = named::Params::List(vec![json!(1).into()]);
+        let map = named::Params::Map(BTreeMap::from([("id".to_owned(), json!(1).into())]));
+        assert_eq!(read(r#"{"name":"q"}"#), Ok(one(named(named::Params::default()))));
         assert_eq!(read(r#"{"name":"q","params":[1]}"#), Ok(one(named(list.clone()))));
         assert_eq!(read(r#"{"name":"q","params":{"id":1}}"#), Ok(one(named(map))));
         let batch = read(r#"{"batch":[{"name":"q","params":[1]},{"sql":"a"}]}"#);

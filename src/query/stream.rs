@@ -22,10 +22,7 @@ use http_body::Frame;
 use parking_lot::Mutex;
 use tokio::{task::AbortHandle, time::Instant};
 
-use super::{
-    problem::{Problem, Trouble},
-    writer::Writer,
-};
+use super::{problem::Trouble, writer::Writer};
 use crate::{
     backend::{BackendError, Event, Execution},
     edge::{Body, BoxError, Response},
@@ -73,7 +70,7 @@ pub(super) struct Bounds {
 ///
 /// # Errors
 /// What goes wrong before the head is sent. After that the writer says it, or the body breaks off.
-pub(super) async fn respond<W: Writer>(steps: impl Steps, writer: W, bounds: Bounds) -> Result<Response, Problem> {
+pub(super) async fn respond<W: Writer>(steps: impl Steps, writer: W, bounds: Bounds) -> Result<Response, Trouble> {
     let kind = writer.content_type();
     let mut answer = Answer { steps, writer, bounds };
     let body = if answer.fill(HEAD).await? {

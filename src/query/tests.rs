@@ -1,7 +1,7 @@
 //! The `json` dialect over scripted steps, and over SQLite.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -16,9 +16,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
+    Allowed, Wanted,
     document::Document,
     lines::Lines,
-    named::{Place, Who},
+    named::Place,
     problem::Problem,
     stream::{self, Bounds, Steps},
 };
@@ -27,7 +28,7 @@ use crate::{
         BackendError, Cell, Column, Columns, DatabaseError, Event, Limits, Origin, Row, Shape, Work,
         sqlite::{self, Sqlite, SqliteConn},
     },
-    config::model::{Dialect, Query, Serves, SqliteTuning},
+    config::model::{Dialect, Query, SqliteTuning},
     edge::{Body, Request, RequestBody, Response},
     pool::Manager,
 };
@@ -106,11 +107,12 @@ enum Form {
 }
 
 async fn respond(steps: impl Steps, form: Form, bounds: Bounds) -> Result<Response, Problem> {
-    match form {
+    let answered = match form {
         Form::Single => stream::respond(steps, Document::single(), bounds).await,
         Form::Batch => stream::respond(steps, Document::batch(), bounds).await,
         Form::Lines => stream::respond(steps, Lines::new(), bounds).await,
-    }
+    };
+    answered.map_err(Problem::from)
 }
 
 fn columns(columns: &[(&str, Option<&'static str>, Shape)]) -> Step {
@@ -322,16 +324,15 @@ impl Gateway {
         let settings = Query {
             dialect: Dialect::Json,
             pool: "test".into(),
+            endpoints: BTreeMap::new(),
             database: None,
             max_rows: 1_000_000,
             max_response: "64MiB".parse().unwrap(),
             max_batch: 3,
             read_only: false,
-            named: Serves::None,
-            raw: true,
-            allow: None,
             compress: true,
             trace_comment: false,
+            ..serde_json::from_value(json!({"dialect": "json", "pool": "test"})).unwrap()
         };
         Self { backend: Sqlite::new(&url, &SqliteTuning::default()).unwrap(), settings, _dir: dir }
     }
@@ -344,8 +345,9 @@ impl Gateway {
         };
         let place = Place::alone();
         let charge = |_: u32, _: &HeaderMap| Ok(());
-        let who = Who::default();
-        let asking = super::Asking { settings: &self.settings, place: &place, who, charge: &charge, deadline };
+        let wanted = Wanted::default();
+        let allowed = Allowed::of(&self.settings, None, &place, deadline);
+        let asking = super::Asking { allowed: &allowed, place: &place, wanted: &wanted, charge: &charge };
         let answered = super::json(request, asking, start).await;
         answered.unwrap_or_else(Problem::into_response)
     }

@@ -12,14 +12,18 @@
     reason = "helpers of tests are tests: what they cannot go on without ends them"
 )]
 
+mod access;
 mod bench;
 mod clients;
 mod crowd;
+mod drivers;
 mod edge;
 mod faults;
+mod guide;
 mod hostile;
 mod metrics;
 mod named;
+mod neon;
 mod operate;
 mod outages;
 mod overload;
@@ -31,7 +35,9 @@ mod replicas;
 mod roles;
 mod rooms;
 mod sisters;
+mod statements;
 mod streaming;
 mod support;
 mod swaps;
 mod templates;
+mod tunnel;

@@ -164,8 +164,12 @@ async fn eventful(postgres: &Postgres, standby: &Postgres, nginx: &Nginx) -> Gat
         with_files(nginx),
         plugin.display()
     );
-    let text = config(&pool, &rest);
-    let gateway = Gateway::start(&text).await;
+    let issuer = "[issuer.auth]\njwks = \"keys.json\"\nissuer = \"https://auth.test\"\naudience = [\"a\"]\n";
+    let text = config(&pool, &(rest + issuer));
+    let dir = tempfile::Builder::new().prefix("sg-gateway-").tempdir().unwrap();
+    let key = json!({ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" });
+    std::fs::write(dir.path().join("keys.json"), json!({ "keys": [key] }).to_string()).unwrap();
+    let gateway = Gateway::start_in(dir, &text).await;
     let (mut one, mut other) = (gateway.h2().await, gateway.h1().await);
     // The one waits for the other.
     let sleep = "select 1::int from pg_sleep(0.3)";

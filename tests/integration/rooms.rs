@@ -9,7 +9,7 @@ use std::{
 const NO_ROOMS: [&str; 3] = ["lib", "main", "fuzz"];
 
 /// Crates and modules of them, and the only places that may name them.
-const OWNED: [(&str, &[&str]); 17] = [
+const OWNED: [(&str, &[&str]); 21] = [
     ("figment", &["config"]),
     ("toml_edit", &["config"]),
     ("tracing_subscriber", &["observe", "config/check"]),
@@ -18,7 +18,8 @@ const OWNED: [(&str, &[&str]); 17] = [
     ("tokio_rustls", &["net", "edge"]),
     ("rcgen", &["net"]),
     ("hyper::server", &["edge"]),
-    ("hyper::client", &["proxy"]),
+    ("hyper::client", &["proxy", "net/fetch"]),
+    ("jsonwebtoken", &["access"]),
     ("wasmtime", &["policy"]),
     ("deadpool", &["pool"]),
     ("deadpool_postgres", &["backend/postgres"]),
@@ -26,6 +27,9 @@ const OWNED: [(&str, &[&str]); 17] = [
     ("postgres_protocol", &["backend/postgres"]),
     ("rusqlite", &["backend/sqlite"]),
     ("governor", &["limit"]),
+    ("flate2", &["query"]),
+    ("tokio_tungstenite", &["query/tunnel"]),
+    ("zstd", &["query"]),
     ("clap", &["cli"]),
 ];
 

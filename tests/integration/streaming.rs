@@ -2,9 +2,11 @@
 
 use std::{io::Write, process::Command};
 
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use serde_json::{Value, json};
 
-use crate::support::{client::Client, gateway::Gateway, postgres::Postgres};
+use crate::support::{client::Client, eventually, gateway::Gateway, postgres::Postgres};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 const ROWS: &str =
@@ -24,11 +26,25 @@ address = "127.0.0.1:0"
 [pool.main]
 backend = "postgres"
 url = "{}"
-size = {{ min = 1, max = 4 }}
+size = {{ min = 1, max = 16 }}
 {more}
 [[route]]
 path = "/query"
 query = {{ dialect = "json", pool = "main", max_rows = 1000000000, max_response = "8GiB" }}
+access = "open"
+[[route]]
+path = "/short"
+query = {{ dialect = "json", pool = "main", max_rows = 1000000000, max_response = "8GiB" }}
+deadline = "8s"
+access = "open"
+[[route]]
+path = "/neon/query"
+query = {{ dialect = "neon", pool = "main", max_rows = 1000000000, max_response = "8GiB" }}
+access = "open"
+[[route]]
+path = "/neon/short"
+query = {{ dialect = "neon", pool = "main", max_rows = 1000000000, max_response = "8GiB" }}
+deadline = "8s"
 access = "open"
 [[route]]
 path = "/plain"
@@ -142,4 +158,125 @@ async fn what_cannot_be_had_is_refused_before_it_runs() {
     }
     let count: i64 = admin.query_one("select count(*) from t", &[]).await.unwrap().get(0);
     assert_eq!(count, 0);
+}
+
+/// More than a gigabyte in any shape, and not much less when it is compressed.
+const GIGABYTE: &str = "select n, (select string_agg(md5(n || '-' || i), '') from generate_series(1, 64) i) as t \
+                        from generate_series(1, 1000000) n";
+
+/// What a client may ask for: the dialect, the shape, the coding.
+const WAYS: [(&str, &str, &str); 7] = [
+    ("json", "application/json", "identity"),
+    ("json", "application/x-ndjson", "identity"),
+    ("json", "text/csv", "identity"),
+    ("json", "application/json", "gzip"),
+    ("json", "application/x-ndjson", "zstd"),
+    ("neon", "*/*", "identity"),
+    ("neon", "*/*", "gzip"),
+];
+
+/// Connections of the pool, of which that many are in use.
+const CONNECTIONS: usize = 16;
+
+/// Over this the gateway holds more of an answer than its buffers, its connection's, and a coder.
+const MOST_HELD_KIB: u64 = 4 << 10;
+
+async fn active(admin: &tokio_postgres::Client) -> i64 {
+    let sql = "select count(*) from pg_stat_activity where usename = 'app' and state <> 'idle'";
+    admin.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+/// Answers under way in every shape and coding, over HTTP/1.1 and HTTP/2, of which a megabyte is read.
+async fn begin_all(gateway: &Gateway, path: &str) -> Vec<(Client, Incoming)> {
+    let mut open = Vec::new();
+    for (dialect, accept, coding) in WAYS {
+        for h2 in [false, true] {
+            let mut client = if h2 { gateway.h2().await } else { gateway.h1().await };
+            let mut headers = vec![JSON, ("accept", accept), ("accept-encoding", coding)];
+            let (path, body) = if dialect == "neon" {
+                headers.push(("neon-connection-string", "postgresql://app:any@db.example.com/postgres"));
+                (format!("/neon{path}/sql"), json!({ "query": GIGABYTE }))
+            } else {
+                (path.to_owned(), json!({ "sql": GIGABYTE }))
+            };
+            let response = client.open("POST", &path, &headers, body.to_string()).await.unwrap();
+            assert_eq!(response.status(), 200);
+            let mut body = response.into_body();
+            let mut read = 0;
+            while read < 1 << 20 {
+                read += body.frame().await.unwrap().unwrap().data_ref().map_or(0, bytes::Bytes::len);
+            }
+            open.push((client, body));
+        }
+    }
+    open
+}
+
+/// What the gateway has grown to when nothing moves any more.
+async fn grown(gateway: &Gateway) -> u64 {
+    let mut last = 0;
+    for _ in 0..200 {
+        let (cpu, rss) = (gateway.cpu_seconds(), gateway.rss_kib());
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        last = last.max(rss);
+        if gateway.cpu_seconds() - cpu < 0.005 && rss == gateway.rss_kib() {
+            break;
+        }
+    }
+    last
+}
+
+/// Everything is as before the answers: no statement runs, no connection is out, and each of them serves.
+async fn all_is_clean(gateway: &Gateway, admin: &tokio_postgres::Client) {
+    eventually("no statement runs", || active(admin), |running| *running == 0).await;
+    gateway.status_until("/pools/main/in_use", |held| *held == 0).await;
+    for _ in 0..CONNECTIONS {
+        let answer = gateway.h1().await.query("select 'clean'", json!([])).await.unwrap();
+        assert_eq!((answer.status, &answer.json()["rows"]), (200, &json!([["clean"]])));
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_in_the_middle_of_a_gigabyte_takes_its_statement_along() {
+    let (server, gateway) = start("").await;
+    let admin = server.admin().await;
+    gateway.h1().await.query("select 1", json!([])).await.unwrap();
+    let before = gateway.rss_kib();
+    let open = begin_all(&gateway, "/query").await;
+    let count = open.len() as u64;
+    let held = grown(&gateway).await.saturating_sub(before);
+    println!("{count} answers of 1 GB each that nobody reads hold {held} KiB, {} KiB each", held / count);
+    assert_eq!(active(&admin).await, i64::try_from(count).unwrap(), "each has its statement");
+    assert!(held < count * MOST_HELD_KIB, "{held} KiB");
+    drop(open);
+    all_is_clean(&gateway, &admin).await;
+    assert!(server.logged(&["canceling statement due to user request"]) >= 2 * WAYS.len());
+}
+
+#[tokio::test]
+async fn a_client_that_stops_reading_a_gigabyte_is_waited_for_no_longer_than_its_deadline() {
+    let (server, gateway) = start("").await;
+    let admin = server.admin().await;
+    let open = begin_all(&gateway, "/short").await;
+    all_is_clean(&gateway, &admin).await;
+    for (index, (_client, mut body)) in open.into_iter().enumerate() {
+        let (mut whole, mut broke_off) = (0, false);
+        while let Some(frame) = body.frame().await {
+            match frame {
+                Ok(frame) => whole += frame.data_ref().map_or(0, bytes::Bytes::len),
+                Err(_) => broke_off = true,
+            }
+            if broke_off {
+                break;
+            }
+        }
+        let (dialect, accept, coding) = WAYS[index / 2];
+        // Lines say why there are no more. (Over HTTP/2 a body that nobody takes may have been reset by then.)
+        let (lines, h2) = (accept.contains("ndjson"), index % 2 == 1);
+        assert!(
+            broke_off != lines || (lines && h2),
+            "{dialect} {accept} {coding}, HTTP/2: {h2}, broke off: {broke_off}"
+        );
+        assert!(whole < 64 << 20, "{dialect} {accept} {coding}: {whole} bytes were on their way");
+    }
 }

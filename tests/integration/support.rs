@@ -13,6 +13,7 @@ pub mod origin;
 pub mod pgbouncer;
 pub mod postgres;
 pub mod standby;
+pub mod tunnel;
 
 use std::{
     fmt::Debug,

@@ -1,16 +1,22 @@
 //! Keeping a connection fit: probes, resets, cancelling what nobody waits for, the goodbye.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use postgres_protocol::message::frontend;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, timeout, timeout_at},
 };
-use tokio_postgres::config::TargetSessionAttrs;
+use tokio_postgres::{CancelToken, config::TargetSessionAttrs};
 
 use super::{
-    connection::PostgresConnection, dial, failure::PostgresFailure, inbox::Next, messages, startup, statement,
+    connection::PostgresConnection,
+    dial::{self, Place},
+    failure::{PostgresFailure, Violation},
+    inbox::Next,
+    messages,
+    settings::Settings,
+    startup, statement,
 };
 use crate::{backend::error::DatabaseError, net::Stream, pool::backend::Probe};
 
@@ -23,6 +29,32 @@ const RESET: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UN
                      SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 
 const COPY_REFUSED: &str = "COPY is not supported";
+
+/// What it takes to cancel whatever runs on a connection.
+pub(super) struct Canceller {
+    settings: Arc<Settings>,
+    place: Place,
+    token: CancelToken,
+}
+
+impl Canceller {
+    pub(super) fn of(conn: &PostgresConnection) -> Self {
+        Self { settings: conn.settings.clone(), place: conn.place.clone(), token: conn.cancel.clone() }
+    }
+
+    /// Sends the request, and waits until the server has signalled.
+    pub(super) async fn send(&self) -> Result<(), PostgresFailure> {
+        let deadline = Instant::now() + self.settings.connect_timeout;
+        let cancelling = async {
+            let stream = dial::open(&self.settings, &self.place, deadline).await?;
+            if let Some(mut stream) = startup::cancel(&self.token, stream).await? {
+                end_of_file(&mut stream).await;
+            }
+            Ok(())
+        };
+        timeout_at(deadline, cancelling).await.map_err(|_| PostgresFailure::Timeout)?
+    }
+}
 
 impl PostgresConnection {
     // --- probes ---
@@ -134,13 +166,21 @@ impl PostgresConnection {
                     }
                     first.get_or_insert_with(|| Box::new(error));
                 }
+                // Whether a Sync behind it was swallowed is not known.
+                Next::Message(b'G') if self.raw => return Err(self.violation("a copy that nobody will feed")),
                 Next::Message(b'G') => self.refuse_copy()?,
                 Next::Message(b'C') => self.dirty |= statement::traces(messages::tag(self.inbox.body()).0),
                 Next::Incomplete => self.exchange().await?,
                 _ => {}
             }
         }
+        self.raw = false;
         Ok(first)
+    }
+
+    fn violation(&mut self, what: &'static str) -> PostgresFailure {
+        self.broken = true;
+        Violation(what).into()
     }
 
     fn refusal(&mut self) -> PostgresFailure {
@@ -163,7 +203,7 @@ impl PostgresConnection {
     /// trip after that has seen the signal come and go.
     pub(super) async fn recover(&mut self) -> Result<(), PostgresFailure> {
         self.statements.abandon();
-        if !self.outbox.is_empty() {
+        if !self.outbox.is_empty() || self.torn {
             // The rest of the request must not go out: a COMMIT may be at its end.
             self.broken = true;
             self.send_cancel().await?;
@@ -176,24 +216,24 @@ impl PostgresConnection {
                 self.send_cancel().await?;
                 return Err(cut);
             }
+            Ok(Ok(_)) if self.cancelled => return self.settle_cancel().await,
             Ok(drained) => return drained.map(drop),
         }
         self.send_cancel().await.inspect_err(|_| self.broken = true)?;
         self.drain().await?;
-        self.ping().await
+        self.settle_cancel().await
+    }
+
+    /// A round trip behind a cancel request has seen its signal come and go.
+    async fn settle_cancel(&mut self) -> Result<(), PostgresFailure> {
+        self.ping().await?;
+        self.cancelled = false;
+        Ok(())
     }
 
     async fn send_cancel(&self) -> Result<(), PostgresFailure> {
         tracing::debug!(process = self.process, "cancelling a statement that nobody waits for");
-        let deadline = Instant::now() + self.settings.connect_timeout;
-        let cancelling = async {
-            let stream = dial::open(&self.settings, &self.place, deadline).await?;
-            if let Some(mut stream) = startup::cancel(&self.cancel, stream).await? {
-                end_of_file(&mut stream).await;
-            }
-            Ok(())
-        };
-        timeout_at(deadline, cancelling).await.map_err(|_| PostgresFailure::Timeout)?
+        Canceller::of(self).send().await
     }
 
     // --- the end ---

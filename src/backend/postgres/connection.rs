@@ -51,6 +51,12 @@ pub struct PostgresConnection {
     /// The transaction's state: `I`, `T` or `E`.
     pub(super) status: u8,
     pub(super) broken: bool,
+    /// A holder who spoke to it raw left it so that nobody can tell what is to come.
+    pub(super) torn: bool,
+    /// Replies are due to messages that a holder sent by himself.
+    pub(super) raw: bool,
+    /// A cancel request has ended whose signal may not have come yet.
+    pub(super) cancelled: bool,
     pub(super) dirty: u32,
     /// A statement ran since the session was last reset.
     pub(super) used: bool,
@@ -79,6 +85,9 @@ impl PostgresConnection {
             pending: 0,
             status: b'I',
             broken: false,
+            torn: false,
+            raw: false,
+            cancelled: false,
             dirty: 0,
             used: false,
             resetting: false,
@@ -95,6 +104,11 @@ impl PostgresConnection {
     /// A parameter that the server reports, such as `server_version`.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.get(name).map(String::as_str)
+    }
+
+    /// All parameters that the server reports.
+    pub(super) fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// The process id of the session at the server, as in `pg_stat_activity`.
@@ -151,7 +165,7 @@ impl PostgresConnection {
         Poll::Ready(Err(failure))
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.outbox.is_empty() {
             let written = std::task::ready!(Pin::new(&mut self.stream).poll_write(cx, &self.outbox))?;
             if written == 0 {
@@ -191,7 +205,7 @@ impl PostgresConnection {
         }
     }
 
-    fn note_ready(&mut self) -> Result<(), Violation> {
+    pub(super) fn note_ready(&mut self) -> Result<(), Violation> {
         let (Some(pending), Some(status @ (b'I' | b'T' | b'E'))) =
             (self.pending.checked_sub(1), self.inbox.body().first().copied())
         else {
@@ -275,7 +289,7 @@ impl Connection for PostgresConnection {
     fn hygiene(&self) -> Hygiene {
         if self.broken {
             Hygiene::Broken
-        } else if self.pending > 0 || !self.outbox.is_empty() {
+        } else if self.pending > 0 || !self.outbox.is_empty() || self.torn || self.cancelled {
             Hygiene::Busy
         } else if self.status != b'I' {
             Hygiene::Transaction

@@ -90,6 +90,18 @@ impl Inbox {
         self.buffer.get(HEADER..self.current).unwrap_or_default()
     }
 
+    /// The bytes behind the current message, which is let go of. For who cuts them by himself.
+    pub(super) fn raw(&mut self) -> &mut BytesMut {
+        self.again = false;
+        self.buffer.advance(std::mem::take(&mut self.current));
+        &mut self.buffer
+    }
+
+    /// Passes over the rest of a message that was taken in part from [`Inbox::raw`].
+    pub(super) fn pass_over(&mut self, rest: usize) {
+        self.skip += rest;
+    }
+
     /// Whether there is nothing to look at but perhaps the current message.
     pub(super) fn is_settled(&self) -> bool {
         self.buffer.len() == self.current && !self.again

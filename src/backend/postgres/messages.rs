@@ -43,6 +43,19 @@ pub(super) fn error(body: &[u8]) -> DatabaseError {
     error
 }
 
+/// Takes the name that we gave to a statement out of a complaint about the count of its parameters, whatever language that is in: to
+/// its caller it has none, and the text is the same whether it was prepared already or not.
+pub(super) fn unname(error: &mut DatabaseError) {
+    if error.sqlstate.as_deref() != Some("08P01") || error.routine.as_deref() != Some("exec_bind_message") {
+        return;
+    }
+    let digits = |at: usize| error.message[at..].bytes().take_while(u8::is_ascii_digit).count();
+    let names = error.message.match_indices("sg").map(|(at, _)| at..at + 2 + digits(at + 2));
+    if let Some(name) = names.filter(|name| name.len() > 2).last() {
+        error.message.replace_range(name, "");
+    }
+}
+
 /// Whether the server ends the session with this error.
 pub(super) fn is_fatal(error: &DatabaseError) -> bool {
     matches!(error.severity.as_deref(), Some("FATAL" | "PANIC"))

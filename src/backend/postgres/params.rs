@@ -21,7 +21,7 @@ pub(super) fn bind(statement: &str, params: &[Param], out: &mut BytesMut) -> Res
     frontend::bind("", statement, [], params, write, Some(0), out).map_err(|_| "a parameter is too long")
 }
 
-/// Looks for what cannot be sent.
+/// Looks for what cannot be sent. A text with a NUL can, and the server says what is wrong with it.
 pub(super) fn check(params: &[Param]) -> Result<(), String> {
     if params.len() > MOST {
         return Err(format!("{} parameters are more than the {MOST} that a statement can have", params.len()));
@@ -35,7 +35,6 @@ pub(super) fn check(params: &[Param]) -> Result<(), String> {
 /// JSON escapes NUL, so that objects may hold it, and so may those in arrays.
 fn has_nul(param: &Param) -> bool {
     match param {
-        Param::Text(text) => memchr::memchr(0, text.as_bytes()).is_some(),
         Param::Array(json) => json.contains("\\u0000") && literal(json, &mut BytesMut::new()).is_err(),
         _ => false,
     }
@@ -193,8 +192,8 @@ mod tests {
     #[test]
     fn what_cannot_be_sent_is_named() {
         let one = |param: Value| check(&[Param::Null, param.into()]);
-        assert!(one(json!("a\0b")).unwrap_err().contains("parameter 2"));
-        assert!(one(json!([["\0"]])).is_err());
+        assert!(one(json!("a\0b")).is_ok());
+        assert!(one(json!([["\0"]])).unwrap_err().contains("parameter 2"));
         assert!(one(json!({"a": "\0"})).is_ok());
         assert!(one(json!([{"a": "\0"}, "\\u0000"])).is_ok());
         assert!(check(&vec![Param::Null; MOST]).is_ok());

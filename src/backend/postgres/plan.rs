@@ -209,7 +209,9 @@ fn prelude(batch: &Batch, out: &mut BytesMut, parts: &mut Vec<Part>) -> Result<(
         let _ = write!(sql, "set_config(${}, ${}, true)", 2 * index + 1, 2 * index + 2);
         values.extend([Param::Text((**name).into()), Param::Text(value.as_str().into())]);
     }
-    params::check(&values).map_err(|_| BackendError::Unsupported("a setting holds a NUL character".to_owned()))?;
+    if batch.settings.iter().any(|(name, value)| name.contains('\0') || value.contains('\0')) {
+        return Err(BackendError::Unsupported("a setting holds a NUL character".to_owned()));
+    }
     framed(&sql, &values, Role::Frame, out, parts)
 }
 

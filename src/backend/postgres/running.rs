@@ -298,6 +298,7 @@ impl Running {
         if let (true, Some((sql, Naming::Known))) = (stale(&error), self.named()) {
             conn.statements.forget(sql);
         }
+        messages::unname(&mut error);
         self.failure.get_or_insert_with(|| BackendError::Database(Box::new(error)));
         Ok(None)
     }

@@ -135,7 +135,9 @@ fn class_of(error: &BackendError) -> String {
             let class = said.sqlstate.as_deref().and_then(|state| state.get(..2));
             class.map_or_else(|| "database".into(), |class| format!("SQLSTATE {class}"))
         }
-        BackendError::NoSuchDatabase => "no such database".into(),
+        BackendError::NoSuchDatabase | BackendError::NoSuchEndpoint | BackendError::Forbidden => {
+            "no such database".into()
+        }
         BackendError::NoRole => "no role".into(),
         BackendError::Unavailable(_) => "unavailable".into(),
         BackendError::Timeout => "timeout".into(),

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{Check, route::method_form, syntax};
-use crate::config::{key, model::Consumer};
+use crate::config::{
+    key,
+    model::{Claim, Consumer, Tokens},
+};
 
 /// What PostgreSQL keeps of an identifier, in bytes (`NAMEDATALEN`).
 const LONGEST_ROLE: usize = 63;
@@ -12,6 +15,8 @@ impl Check<'_> {
     pub(super) fn consumers(&mut self) {
         let config = self.config;
         let mut owners: BTreeMap<String, &str> = BTreeMap::new();
+        self.tokens();
+        self.client_certificates();
         for (name, consumer) in &config.consumer {
             let at = key::join("consumer", name);
             for (index, digest) in consumer.key_sha256.iter().flatten().enumerate() {
@@ -22,10 +27,48 @@ impl Check<'_> {
                     self.wrong(key, format!("the key is one of `{owner}` already: it can name one consumer"));
                 }
             }
-            let message = "nothing says who this is: give `key_sha256`, from `sluicegate key new`";
-            self.unless(consumer.key_sha256.is_some(), at.clone(), message);
+            let known = consumer.key_sha256.is_some() || consumer.jwt.is_some() || consumer.certificate.is_some();
+            let message =
+                "nothing says who this is: give `key_sha256` (from `sluicegate key new`), `jwt` or `certificate`";
+            self.unless(known, at.clone(), message);
             self.consumer_scope(&at, consumer);
             self.consumer_bounds(&at, consumer);
+        }
+    }
+
+    /// A token must not be able to stand for two by what the configuration says. Where two ask for different claims, one token may
+    /// still have both: that is refused when it comes.
+    fn tokens(&mut self) {
+        let config = self.config;
+        let all: Vec<(&String, &Tokens)> =
+            config.consumer.iter().filter_map(|(name, consumer)| Some((name, consumer.jwt.as_ref()?))).collect();
+        for (index, (name, tokens)) in all.iter().enumerate() {
+            let at = format!("{}.jwt", key::join("consumer", name));
+            self.refer(format!("{at}.issuer"), "issuer", &tokens.issuer, config.issuer.keys());
+            for (claim, wanted) in tokens.claims.iter().flatten() {
+                self.parsed(claim_form(wanted), format!("{at}.claims.{claim}"));
+            }
+            let same_issuer = all[..index].iter().filter(|(_, other)| other.issuer == tokens.issuer);
+            if let Some((other, _)) = same_issuer.into_iter().find(|(_, other)| one_holds_the_other(tokens, other)) {
+                self.wrong(at, format!("a token that stands for one of this and `{other}` may stand for both: tell them apart by a claim"));
+            }
+        }
+    }
+
+    fn client_certificates(&mut self) {
+        let config = self.config;
+        let asked = config.listener.values().any(|listener| listener.client_certificates.is_some());
+        let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+        for (consumer, settings) in &config.consumer {
+            for (index, name) in settings.certificate.iter().flatten().enumerate() {
+                let key = format!("{}.certificate[{index}]", key::join("consumer", consumer));
+                self.unless(asked, &key, "no listener asks for it: set `client_certificates` of one");
+                if let Err(message) = certificate_form(name) {
+                    self.wrong(key, message);
+                } else if let Some(owner) = owners.insert(name, consumer) {
+                    self.wrong(key, format!("it is one of `{owner}` already: it can name one consumer"));
+                }
+            }
         }
     }
 
@@ -81,4 +124,37 @@ impl Check<'_> {
             self.positive(at, &[("deadline", deadline)]);
         }
     }
+}
+
+/// Whether what satisfies one of them satisfies the other.
+fn one_holds_the_other(one: &Tokens, other: &Tokens) -> bool {
+    let holds = |more: &Tokens, less: &Tokens| {
+        let has = |(name, wanted)| more.claims.as_ref().and_then(|claims| claims.get(name)) == Some(wanted);
+        less.claims.iter().flatten().all(has)
+    };
+    holds(one, other) || holds(other, one)
+}
+
+fn claim_form(claim: &Claim) -> Result<(), String> {
+    match claim {
+        Claim::AnyOf(list) if list.is_empty() => Err("the list is empty: no token could claim it".into()),
+        Claim::AnyOf(list) if list.iter().any(|one| matches!(one, Claim::AnyOf(_) | Claim::Within(_))) => {
+            Err("a list holds text, whole numbers, `true` and `false`".into())
+        }
+        Claim::Within(members) => members.values().try_for_each(claim_form),
+        _ => Ok(()),
+    }
+}
+
+/// `dns:NAME`, `uri:URI`, `email:ADDRESS` or `sha256:DIGITS`.
+fn certificate_form(name: &str) -> Result<(), String> {
+    let holds = match name.split_once(':') {
+        Some(("dns", name)) => syntax::host_pattern(name).is_ok() && !name.bytes().any(|b| b.is_ascii_uppercase()),
+        Some(("uri", uri)) => uri.contains(':') && uri.bytes().all(|b| b.is_ascii_graphic()),
+        Some(("email", address)) => address.contains('@') && address.bytes().all(|b| b.is_ascii_graphic()),
+        Some(("sha256", digits)) => syntax::sha256(digits) && !digits.bytes().any(|b| b.is_ascii_uppercase()),
+        _ => false,
+    };
+    let message = "expected `dns:` and a name in lower case, `uri:` and a URI, `email:` and an address, or `sha256:` and 64 hex digits in lower case";
+    if holds { Ok(()) } else { Err(message.into()) }
 }

@@ -33,6 +33,9 @@ impl Check<'_> {
             }
             None => {}
         }
+        let shown = listener.client_certificates.is_none() || listener.tls.is_some();
+        let message = "needs `tls`: a client shows its certificate in the handshake";
+        self.unless(shown, format!("{at}.client_certificates"), message);
         if let Some(redirect) = &listener.https_redirect {
             let plain = listener.tls.is_none();
             let message = "stands with `tls`: a listener that speaks TLS has nowhere to redirect to; use another one";

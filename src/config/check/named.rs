@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::Check;
 use crate::config::{
     key,
-    model::{BackendKind, Claims, Named, NamedParam, OnExhausted, ParamType, Query, Route, Serves},
+    model::{BackendKind, Claims, Dialect, Named, NamedParam, OnExhausted, ParamType, Query, Route, Serves},
 };
 
 /// PostgreSQL cuts longer names off, and would take one for another.
@@ -80,6 +80,9 @@ impl Check<'_> {
                 }
                 self.refer(key, "named", name, config.named.keys());
             }
+        }
+        if query.dialect == Dialect::Neon {
+            self.unless(query.named.is_none(), &key, "named queries are of the dialect `json`");
         }
         let asks = query.raw || !query.named.is_none();
         let message = "without SQL of callers' own, and without `named`, nothing could be asked";

@@ -7,7 +7,7 @@ use http::{HeaderValue, Method};
 use super::{Check, syntax};
 use crate::config::{
     key,
-    model::{Access, Cors, NamedBy, Per, Pool, Query, Redirect, Respond, Route},
+    model::{Access, BackendKind, Cors, Dialect, NamedBy, Per, Pool, Query, Redirect, Respond, Route, TunnelMode},
     value::Size,
     words,
 };
@@ -82,11 +82,21 @@ impl Check<'_> {
 
     fn query(&mut self, at: &str, route: &Route, query: &Query) {
         self.refer(format!("{at}.query.pool"), "pool", &query.pool, self.config.pool.keys());
-        self.one_of_many(at, route, query);
+        for (label, pool) in &query.endpoints {
+            self.endpoint(&format!("{at}.query.endpoints"), label, pool);
+        }
+        match query.dialect {
+            Dialect::Json => self.of_json(at, query),
+            Dialect::Neon => self.of_neon(at, route, query),
+        }
+        for name in query.pools() {
+            self.one_of_many(at, route, query, name);
+        }
         self.serves(at, route, query);
         self.number(format!("{at}.query.max_rows"), query.max_rows, 1, u64::MAX);
         self.number(format!("{at}.query.max_batch"), query.max_batch, 1, 1 << 20);
         self.size(format!("{at}.query.max_response"), query.max_response, Size(1), Size(u64::MAX));
+        self.tunnel(at, query);
         let takes_a_body = route.max_body.is_none_or(|size| size > Size(0));
         self.unless(takes_a_body, format!("{at}.max_body"), "must be more than 0B: a query is a body");
         let message = "a query route says who may call: `access = [\"CONSUMER\", …]`, or `access = \"open\"` for anyone \
@@ -94,11 +104,40 @@ impl Check<'_> {
         self.unless(route.access.is_some(), format!("{at}.access"), message);
     }
 
+    /// A label is compared in small letters, as hosts are.
+    fn endpoint(&mut self, at: &str, label: &str, pool: &str) {
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
+        let fits = (1..=63).contains(&label.len()) && label.bytes().all(plain);
+        let key = key::join(at, label);
+        let message = "is the first label of a host: 1 to 63 small letters, digits, `-` and `_`";
+        self.unless(fits, &key, message);
+        self.refer(key, "pool", pool, self.config.pool.keys());
+    }
+
+    fn of_json(&mut self, at: &str, query: &Query) {
+        let message = "are for dialect `neon`: a `json` request has no connection string to name one";
+        self.unless(query.endpoints.is_empty(), format!("{at}.query.endpoints"), message);
+    }
+
+    fn of_neon(&mut self, at: &str, route: &Route, query: &Query) {
+        for name in query.pools() {
+            let of_postgres = self.config.pool.get(name).is_none_or(|pool| pool.backend == BackendKind::Postgres);
+            let message = format!("dialect `neon` is PostgreSQL's, and `pool.{name}` is not");
+            self.unless(of_postgres, format!("{at}.query.dialect"), message);
+        }
+        let message = "dialect `neon` has the database's name in the connection string";
+        self.unless(query.database.is_none(), format!("{at}.query.database"), message);
+        let reached = route.exact.as_deref().is_none_or(|exact| exact.ends_with("/sql"));
+        let message = "drivers of dialect `neon` send to `/sql`: end with it, or give `path`, below which it is";
+        self.unless(reached, format!("{at}.exact"), message);
+    }
+
     /// Which of a pool's many a request is for.
-    fn one_of_many(&mut self, at: &str, route: &Route, query: &Query) {
-        let Some(pool) = self.config.pool.get(&query.pool) else { return };
+    fn one_of_many(&mut self, at: &str, route: &Route, query: &Query, name: &str) {
+        let Some(pool) = self.config.pool.get(name) else { return };
         let key = format!("{at}.query.database");
         match (pool.per, &query.database) {
+            (Some(Per::Database), None) if query.dialect == Dialect::Neon => {}
             (Some(Per::Database), None) => {
                 let message =
                     "the pool is one for each database: say where a request names it, `path` or `header:NAME`";
@@ -106,7 +145,7 @@ impl Check<'_> {
             }
             (None, Some(_)) => self.wrong(key, "the pool has one database: `per` is not set for it"),
             (Some(Per::Role), Some(_)) => self.wrong(key, "the pool has one database: it is one for each role"),
-            (Some(Per::Role), None) => self.roles_of(at, route, query, pool),
+            (Some(Per::Role), None) => self.roles_of(at, route, name, pool),
             _ if query.database == Some(NamedBy::Path) && route.path.is_none() => {
                 self.wrong(key, "`path` needs a route with `path`: behind `exact` there is nothing");
             }
@@ -115,16 +154,38 @@ impl Check<'_> {
     }
 
     /// Each consumer of a route has a role in its pool.
-    fn roles_of(&mut self, at: &str, route: &Route, query: &Query, pool: &Pool) {
+    fn roles_of(&mut self, at: &str, route: &Route, pool_name: &str, pool: &Pool) {
         let Some(Access::Consumers(names)) = &route.access else {
             let message = "the pool is one for each role: name consumers, of whom each has one";
             return self.unless(route.access.is_none(), format!("{at}.access"), message);
         };
         for (index, name) in names.iter().enumerate().filter(|(_, name)| self.config.consumer.contains_key(*name)) {
             let role = self.config.role_of(name);
-            let message = format!("`{name}` has the role `{role}`, which is none of `pool.{}.roles`", query.pool);
+            let message = format!("`{name}` has the role `{role}`, which is none of `pool.{pool_name}.roles`");
             self.unless(pool.roles.contains_key(role), format!("{at}.access[{index}]"), message);
         }
+    }
+
+    fn tunnel(&mut self, at: &str, query: &Query) {
+        let key = format!("{at}.query.tunnel");
+        let pool = self.config.pool.get(&query.pool);
+        let why = if query.dialect != Dialect::Neon {
+            Some("a tunnel is of the dialect `neon`")
+        } else if pool.is_some_and(|pool| pool.backend != BackendKind::Postgres) {
+            Some("the pool is not of PostgreSQL, whose protocol a tunnel speaks")
+        } else if pool.is_some_and(|pool| pool.behind_pgbouncer) {
+            Some("PgBouncer stands before the pool, and shares sessions out by itself: a tunnel needs one of its own")
+        } else if query.read_only {
+            Some("the route is read only, to which a tunnel cannot be held: grant less to the pool's role instead")
+        } else if query.holds_to_texts() {
+            Some("not all SQL of callers' own passes, to which a tunnel cannot be held")
+        } else {
+            None
+        };
+        if let Some(why) = why.filter(|_| query.tunnel.is_some_and(|mode| mode != TunnelMode::Off)) {
+            self.wrong(key, why);
+        }
+        self.positive(&format!("{at}.query"), &[("tunnel_idle", query.tunnel_idle)]);
     }
 
     fn respond(&mut self, at: &str, respond: &Respond) {

@@ -52,6 +52,20 @@ pub(super) fn endpoint(text: &str) -> Result<(), String> {
     host_port(rest).map_err(|why| format!("`{text}` is not an endpoint: {why}"))
 }
 
+/// `https://host:port/path`, or `http://…`.
+pub(super) fn web_url(text: &str) -> Result<(), String> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let rest = rest.ok_or("expected `https://host/path` or `http://host/path`")?;
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if authority.contains('@') {
+        return Err("the URL must hold no user and password".into());
+    }
+    if !text.bytes().all(|b| b.is_ascii_graphic()) || text.contains('#') {
+        return Err("the URL must be percent-encoded, without a `#`".into());
+    }
+    host_port(authority).map_err(|why| format!("`{text}` is no URL: {why}"))
+}
+
 /// A host and perhaps a port.
 fn host_port(text: &str) -> Result<(), &'static str> {
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
@@ -194,6 +208,27 @@ mod tests {
             assert!(endpoint(text).is_err(), "{text}");
         }
         assert!(!endpoint("http://user:hunter2@host").unwrap_err().contains("hunter2"));
+    }
+
+    #[test]
+    fn web_urls() {
+        for text in ["https://a", "http://127.0.0.1:80/x", "https://a.b/c/d.json?e=f", "https://[::1]:8443/"] {
+            assert_eq!(web_url(text), Ok(()), "{text}");
+        }
+        for text in [
+            "",
+            "a/b",
+            "ftp://a",
+            "https://",
+            "https:///x",
+            "https://a:0/",
+            "https://a/#b",
+            "https://a/ b",
+            "HTTPS://a",
+        ] {
+            assert!(web_url(text).is_err(), "{text}");
+        }
+        assert!(!web_url("https://user:hunter2@a/").unwrap_err().contains("hunter2"));
     }
 
     #[test]

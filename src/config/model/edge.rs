@@ -28,6 +28,9 @@ pub struct Listener {
     /// What a server name without a certificate gets: the first certificate (`default`) or an alert (`refuse`). (live)
     #[serde(default, deserialize_with = "word")]
     pub unknown_sni: UnknownSni,
+    /// Whether clients are asked for certificates, and whose. Default: they are not. (live, also for connections that are open)
+    #[serde(default)]
+    pub client_certificates: Option<ClientCertificates>,
     /// Answer every request with a redirect to the same place over HTTPS. (live)
     #[serde(default)]
     pub https_redirect: Option<HttpsRedirect>,
@@ -90,6 +93,17 @@ pub struct TlsPair {
     pub certificate: PathBuf,
     /// PKCS#8, SEC1 or PKCS#1.
     pub key: PathBuf,
+}
+
+/// Client certificates (mutual TLS).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientCertificates {
+    /// PEM file of the CAs that sign them, watched.
+    pub ca: PathBuf,
+    /// Whether there is no handshake without one. Default false: who shows none may still show a key.
+    #[serde(default)]
+    pub required: bool,
 }
 
 /// A TLS protocol version.
@@ -157,6 +171,7 @@ impl Listener {
             tls: None,
             tls_min_version: TlsVersion::default(),
             unknown_sni: UnknownSni::default(),
+            client_certificates: None,
             https_redirect: None,
             backlog: backlog(),
             handshake_timeout: ten_seconds(),

@@ -1,14 +1,14 @@
 //! Routes and what they lead to: upstreams, limits, consumers.
 
-use std::{fmt, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{self, value::SeqAccessDeserializer},
 };
 
-use super::{Allow, Serves, default_body};
-use crate::config::value::{Rate, Size, Span, word};
+use super::{Allow, AllowMode, BackendKind, Pool, Serves, TunnelMode, default_body};
+use crate::config::value::{Rate, Size, Span, maybe_word, word};
 
 /// `[[route]]`: a match and exactly one target. All keys are live.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -100,11 +100,15 @@ pub enum Open {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Query {
-    /// The HTTP shape. Only `json` so far.
+    /// The HTTP shape: `json`, or `neon`.
     #[serde(deserialize_with = "word")]
     pub dialect: Dialect,
     /// The pool.
     pub pool: String,
+    /// Pools by what a connection string calls them: the first label of its host (dialect `neon`). Where there are any, no other
+    /// label will do. Default none: `pool`, whatever the host is.
+    #[serde(default)]
+    pub endpoints: BTreeMap<String, String>,
     /// Where a request names its database, if the pool is one for each: `path`, the one segment behind the route's `path`; or
     /// `header:NAME`.
     #[serde(default)]
@@ -130,6 +134,20 @@ pub struct Query {
     /// Which SQL of callers' own passes. Default all.
     #[serde(default)]
     pub allow: Option<Allow>,
+    /// For how long a WebSocket tunnel holds a connection (dialect `neon`): `session`, `transaction`, or `off`. Default `session`,
+    /// but `off` where the pool is not PostgreSQL, PgBouncer stands before it, or the route is read only.
+    #[serde(default, deserialize_with = "maybe_word")]
+    pub tunnel: Option<TunnelMode>,
+    /// How a tunnel's client shows who it is: `password`, its key or token in clear text within TLS; or `scram`, for consumers
+    /// that have a `scram`. Default `password`.
+    #[serde(default, deserialize_with = "word")]
+    pub tunnel_auth: TunnelAuth,
+    /// Longest silence on a tunnel. Default 10m.
+    #[serde(default = "ten_minutes")]
+    pub tunnel_idle: Span,
+    /// Longest life of a tunnel; 0s: no bound. Default 1h.
+    #[serde(default = "hour")]
+    pub tunnel_lifetime: Span,
     /// Each statement is followed by a comment with the request's `traceparent`; it then has no name at the server.
     /// (PostgreSQL) Default false.
     #[serde(default)]
@@ -137,6 +155,14 @@ pub struct Query {
     /// Answers over 4 KiB go out in gzip or zstd to clients who ask for it. Default true.
     #[serde(default = "yes")]
     pub compress: bool,
+}
+
+impl Query {
+    /// The names of the pools that it may lead to.
+    pub fn pools(&self) -> impl Iterator<Item = &String> {
+        let main = self.endpoints.is_empty().then_some(&self.pool);
+        main.into_iter().chain(self.endpoints.values())
+    }
 }
 
 /// Where a request names its database.
@@ -155,6 +181,19 @@ pub enum NamedBy {
 pub enum Dialect {
     /// Sluicegate's own.
     Json,
+    /// That of the drivers for Neon's databases, of PostgreSQL.
+    Neon,
+}
+
+/// How a tunnel's client shows who it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TunnelAuth {
+    /// By its key or token, in clear text within TLS.
+    #[default]
+    Password,
+    /// By SCRAM-SHA-256, against the consumer's verifier.
+    Scram,
 }
 
 /// Target of a proxy route.
@@ -381,6 +420,23 @@ impl From<NamedBy> for String {
     }
 }
 
+impl Query {
+    /// Whether not all SQL of callers' own passes.
+    pub fn holds_to_texts(&self) -> bool {
+        !self.raw || self.allow.as_ref().is_some_and(|allow| allow.mode == AllowMode::Enforce)
+    }
+
+    /// For how long a tunnel to `pool` holds a connection.
+    pub fn tunnel_to(&self, pool: &Pool) -> TunnelMode {
+        let possible = self.dialect == Dialect::Neon
+            && pool.backend == BackendKind::Postgres
+            && !pool.behind_pgbouncer
+            && !self.read_only
+            && !self.holds_to_texts();
+        self.tunnel.filter(|_| possible).unwrap_or(if possible { TunnelMode::Session } else { TunnelMode::Off })
+    }
+}
+
 impl Route {
     /// Largest request body, or none for no limit.
     pub fn body_limit(&self) -> Option<Size> {
@@ -434,6 +490,10 @@ fn five_seconds() -> Span {
 
 fn ten_seconds() -> Span {
     Span::secs(10)
+}
+
+fn ten_minutes() -> Span {
+    Span::secs(600)
 }
 
 fn half_minute() -> Span {

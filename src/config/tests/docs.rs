@@ -13,7 +13,7 @@ struct Row {
 }
 
 /// Values that are one thing to a reader, with forms explained in words.
-const WHOLE: [&str; 4] = ["sizing", "eviction", "validation", "tls"];
+const WHOLE: [&str; 6] = ["query.endpoints", "sizing", "eviction", "validation", "tls", "jwt.claims"];
 
 /// The page: section (`pool.NAME`, `route`) to its text and its rows.
 fn page() -> BTreeMap<String, (String, BTreeMap<String, Row>)> {

@@ -19,10 +19,9 @@ pub(in crate::gateway) struct Served(BTreeMap<String, BTreeSet<String>>);
 impl Served {
     /// Those who may reach `pool` by some route.
     pub(super) fn by(config: &Config, pool: &str) -> Self {
-        let routes = config
-            .route
-            .iter()
-            .filter(|route| route.query.as_ref().is_some_and(|query| replicas::leads_to(config, &query.pool, pool)));
+        let routes = config.route.iter().filter(|route| {
+            route.query.as_ref().is_some_and(|query| query.pools().any(|name| replicas::leads_to(config, name, pool)))
+        });
         let names = routes.flat_map(|route| match &route.access {
             Some(Access::Consumers(names)) => names.clone(),
             Some(Access::Open(_)) | None => vec![String::new()],

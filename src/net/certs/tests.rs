@@ -160,7 +160,7 @@ fn a_change_half_way_through_two_files_is_seen_when_it_is_whole() {
     write_pair(directory.path(), "b");
     let files = pair(directory.path(), "a.pem", "a.key");
     let tls = Tls::Files(vec![files.clone()]);
-    let mut watch = CertWatch::new(&tls);
+    let mut watch = CertWatch::new(&tls, None);
     fs::copy(directory.path().join("b.pem"), &files.certificate).unwrap();
     assert!(watch.due(SystemTime::now()));
     assert!(load(&tls, directory.path(), SystemTime::now()).is_err());
@@ -175,7 +175,7 @@ fn a_leaf_of_our_own_is_due_by_the_clock() {
     let state = tempfile::tempdir().unwrap();
     let now = SystemTime::now();
     let tls = Tls::SelfSigned(SelfSigned { self_signed: names(&["a.test"]) });
-    let mut watch = CertWatch::new(&tls);
+    let mut watch = CertWatch::new(&tls, None);
     watch.loaded(&load(&tls, state.path(), now).unwrap());
     assert!(!watch.due(now + days(59)));
     assert!(watch.due(now + days(61)));

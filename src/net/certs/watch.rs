@@ -10,7 +10,7 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use super::{Certificate, unix};
-use crate::config::model::Tls;
+use crate::config::model::{ClientCertificates, Tls};
 
 /// File times are as coarse as a kernel tick; a file that was written this shortly before we read it may have been written
 /// again within the same tick, so its content is read once more at the next look.
@@ -123,11 +123,13 @@ fn digest(path: &Path) -> Option<[u8; 32]> {
 impl CertWatch {
     /// Watches the files that `tls` names. Create it before loading them, so that a change in between is noticed. For the local
     /// authority there is nothing to watch but the clock; tell it with [`CertWatch::loaded`].
-    pub fn new(tls: &Tls) -> Self {
-        let paths = match tls {
+    /// `clients` are those whose certificates are asked for.
+    pub fn new(tls: &Tls, clients: Option<&ClientCertificates>) -> Self {
+        let mut paths: Vec<PathBuf> = match tls {
             Tls::Files(pairs) => pairs.iter().flat_map(|pair| [pair.certificate.clone(), pair.key.clone()]).collect(),
             Tls::SelfSigned(_) => Vec::new(),
         };
+        paths.extend(clients.map(|clients| clients.ca.clone()));
         Self { files: FileWatch::new(paths), renew_at: None }
     }
 

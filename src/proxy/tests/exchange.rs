@@ -317,8 +317,8 @@ async fn a_consumers_key_stays_here_and_a_strangers_passes() {
     let upstream = upstream(&[&origin], "");
     let key = crate::access::new_key().unwrap();
     let text = format!("key_sha256 = [\"{}\"]", key.sha256);
-    let configured = std::collections::BTreeMap::from([("who".to_owned(), toml_edit::de::from_str(&text).unwrap())]);
-    let consumers = Consumers::build(&configured).unwrap();
+    let consumer = std::collections::BTreeMap::from([("who".to_owned(), toml_edit::de::from_str(&text).unwrap())]);
+    let consumers = Consumers::build(&crate::config::model::Config { consumer, ..Default::default() }).unwrap();
     let (at, tunnels) = (Context::for_host(Authority::none()), Arc::default());
     for name in ["authorization", "x-api-key"] {
         let value = if name == "x-api-key" { key.text.clone() } else { format!("Bearer {}", key.text) };

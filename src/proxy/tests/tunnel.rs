@@ -18,7 +18,7 @@ use super::{
     origin::{OK, field, has},
     *,
 };
-use crate::config::model::Consumer;
+use crate::config::model::{Config, Consumer};
 
 fn front(upstream: &Arc<Upstream>, tunnels: &Arc<Tunnels>, identity: Option<Identity>) -> Front {
     Front::start(Forwarding { upstream: upstream.clone(), tunnels: tunnels.clone(), identity })
@@ -171,7 +171,7 @@ async fn revoking_the_key_ends_the_tunnel() {
     let key = crate::access::new_key().unwrap();
     let consumer =
         BTreeMap::from([("app".to_owned(), Consumer { key_sha256: Some(vec![key.sha256]), ..Consumer::default() })]);
-    let consumers = Consumers::build(&consumer).unwrap();
+    let consumers = Consumers::build(&Config { consumer, ..Config::default() }).unwrap();
     let mut headers = HeaderMap::new();
     headers.insert("x-api-key", key.text.parse().unwrap());
     let identity = known(&consumers, &headers);

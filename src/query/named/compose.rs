@@ -5,14 +5,17 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 use http::StatusCode;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use super::{Entry, Place, Who, cache::Key};
 use crate::{
     backend::{Batch, Param, Statement, Work},
-    config::model::{Claims, Query},
+    config::model::Claims,
     query::{
+        Allowed,
         problem::Problem,
         request::{Ask, Wish},
+        stream::Bounds,
     },
 };
 
@@ -22,11 +25,11 @@ const LATER: Duration = Duration::from_millis(500);
 /// What is to be done.
 #[derive(Debug)]
 pub(in crate::query) struct Job {
-    pub(in crate::query) work: Work,
+    pub(super) work: Work,
     /// Longest that it may take, waiting included.
-    pub(in crate::query) timeout: Option<Duration>,
+    timeout: Option<Duration>,
     /// What it counts for in limits, beyond the one that every request counts for.
-    pub(in crate::query) more: u32,
+    pub(super) more: u32,
     /// The one named query that it is.
     pub(super) named: Option<Single>,
 }
@@ -39,6 +42,13 @@ pub(super) struct Single {
     pub(super) private: bool,
     /// Where its answer is kept.
     pub(super) key: Option<Key>,
+}
+
+impl Job {
+    /// When its answer must be whole, of a request that must be answered at `deadline`.
+    pub(in crate::query) fn ends(&self, deadline: Instant, now: Instant) -> Instant {
+        self.timeout.map_or(deadline, |timeout| deadline.min(now + timeout))
+    }
 }
 
 /// Under which role and with which claims statements run.
@@ -56,21 +66,21 @@ struct Guise<'a> {
 pub(in crate::query) fn compose(
     wish: Wish,
     form: u8,
-    settings: &Query,
+    allowed: &Allowed<'_>,
     place: &Place,
     who: &Who<'_>,
 ) -> Result<Job, Problem> {
     let mut looked_up = Vec::with_capacity(wish.asks.len());
     for ask in wish.asks {
-        looked_up.push(look_up(ask, settings, place, who)?);
+        looked_up.push(look_up(ask, allowed, place)?);
     }
-    let read_only = wish.read_only || settings.read_only || who.read_only;
+    let read_only = wish.read_only || allowed.read_only;
     if !wish.batch
         && let [(entry, _)] = looked_up.as_slice()
         && let Some(entry) = entry.clone()
     {
         let statement = looked_up.remove(0).1;
-        return Ok(single(entry, statement, form, read_only, settings, place, who));
+        return Ok(single(entry, statement, form, read_only, allowed, place, who));
     }
     let entries = || looked_up.iter().filter_map(|(entry, _)| entry.as_ref());
     let guise = shared_guise(&looked_up, who)?;
@@ -99,19 +109,14 @@ pub(in crate::query) fn compose(
     Ok(Job { work, timeout, more: cost.saturating_sub(1), named: None })
 }
 
-fn look_up(
-    ask: Ask,
-    settings: &Query,
-    place: &Place,
-    who: &Who<'_>,
-) -> Result<(Option<Arc<Entry>>, Statement), Problem> {
+fn look_up(ask: Ask, allowed: &Allowed<'_>, place: &Place) -> Result<(Option<Arc<Entry>>, Statement), Problem> {
     match ask {
         Ask::Sql(statement) => {
-            raw(&statement.sql, settings, place, who)?;
+            allowed.sql(&statement.sql)?;
             Ok((None, statement))
         }
         Ask::Name(name, params) => {
-            let served = settings.named.has(&name);
+            let served = allowed.settings.named.has(&name);
             let entry = place.catalogue.get(&name).filter(|_| served);
             let shown: String = name.chars().take(64).collect();
             let entry = entry.ok_or_else(|| {
@@ -120,24 +125,6 @@ fn look_up(
             let params = params.bind(entry)?;
             Ok((Some(entry.clone()), Statement { sql: entry.settings.sql.clone(), params }))
         }
-    }
-}
-
-/// Whether SQL of the caller's own passes.
-///
-/// # Errors
-/// 403.
-pub(in crate::query) fn raw(sql: &str, settings: &Query, place: &Place, who: &Who<'_>) -> Result<(), Problem> {
-    let refused = |detail: String| Err(Problem::new(StatusCode::FORBIDDEN, "SQL refused", detail));
-    if !settings.raw {
-        return refused("this route answers named queries only".to_owned());
-    }
-    if who.named_only {
-        return refused("this consumer may ask named queries only".to_owned());
-    }
-    match place.allow.as_ref().map(|list| list.check(sql, who.consumer)) {
-        Some(Err(not)) => refused(not.to_string()),
-        Some(Ok(())) | None => Ok(()),
     }
 }
 
@@ -152,14 +139,14 @@ fn single(
     statement: Statement,
     form: u8,
     read_only: bool,
-    query: &Query,
+    allowed: &Allowed<'_>,
     place: &Place,
     who: &Who<'_>,
 ) -> Job {
     let named = &entry.settings;
     let guise = guise(&entry, who);
     let timeout = named.timeout.map(|timeout| timeout.0);
-    let key = named.keeps().then(|| key(&entry, &statement.params, form, &guise, query, place, who));
+    let key = named.keeps().then(|| key(&entry, &statement.params, form, &guise, allowed.bounds, place, who));
     let (settings, cost) = (local(&guise, timeout, place.postgres), named.cost);
     let read_only = read_only || named.read_only;
     let private = !place.open || guise.claims.is_some();
@@ -180,7 +167,7 @@ fn key(
     params: &[Param],
     form: u8,
     guise: &Guise<'_>,
-    settings: &Query,
+    bounds: Bounds,
     place: &Place,
     who: &Who<'_>,
 ) -> Key {
@@ -194,9 +181,10 @@ fn key(
     part(1, &[form]);
     part(2, place.pool.as_bytes());
     part(3, who.database.unwrap_or_default().as_bytes());
+    part(15, who.role.unwrap_or_default().as_bytes());
     // What is cut short for one is not for another.
-    part(13, &settings.max_rows.to_be_bytes());
-    part(14, &settings.max_response.0.to_be_bytes());
+    part(13, &bounds.rows.to_be_bytes());
+    part(14, &bounds.bytes.to_be_bytes());
     part(4, guise.role.unwrap_or_default().as_bytes());
     if guise.claims.is_some() || place.per_caller {
         part(5, who.consumer.unwrap_or_default().as_bytes());

@@ -17,6 +17,28 @@ use crate::{
 };
 
 #[tokio::test]
+async fn what_is_wrong_with_parameters_is_told_in_the_same_words_however_often_a_text_came() {
+    let cluster = Cluster::start();
+    let mut conn = cluster.connect().await;
+    for sight in 1..=4 {
+        let none = refusal(query(&mut conn, "select $1::int").await);
+        assert_eq!(
+            (none.sqlstate.as_deref(), none.message.as_str()),
+            (Some("08P01"), "bind message supplies 0 parameters, but prepared statement \"\" requires 1"),
+            "{sight}"
+        );
+        let nul = refusal(query_with(&mut conn, "select $1::text", json!(["a\0"])).await);
+        assert_eq!(
+            (nul.sqlstate.as_deref(), nul.message.as_str()),
+            (Some("22021"), "invalid byte sequence for encoding \"UTF8\": 0x00"),
+            "{sight}"
+        );
+    }
+    let raised = "do $$ begin raise exception 'sg1 and \"sg2\"' using errcode = '08P01'; end $$";
+    assert_eq!(refusal(query(&mut conn, raised).await).message, "sg1 and \"sg2\"", "others' words are theirs");
+}
+
+#[tokio::test]
 async fn tags_and_counts_come_as_the_server_gives_them() {
     let cluster = Cluster::start();
     let mut conn = cluster.connect().await;
@@ -332,7 +354,8 @@ async fn what_would_break_a_batch_is_refused_before_it_is_sent() {
     let many = vec![json!(1); 65_536];
     let outcome = query_with(&mut conn, "select 1", json!(many)).await;
     assert!(matches!(outcome, Err(BackendError::Unsupported(_))), "{outcome:?}");
-    assert!(matches!(query_with(&mut conn, "select $1", json!(["\0"])).await, Err(BackendError::Unsupported(_))));
+    let nul = query_with(&mut conn, "select $1", json!([["\0"]])).await;
+    assert!(matches!(nul, Err(BackendError::Unsupported(_))), "{nul:?}");
     assert_eq!(conn.hygiene(), Hygiene::Clean);
     assert_eq!(query(&mut conn, "select count(*) from t").await.unwrap().cell(), "0");
 }

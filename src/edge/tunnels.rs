@@ -19,7 +19,7 @@ pub struct Tunnels {
 }
 
 /// Counts one tunnel while it lasts.
-pub(super) struct Entered(Arc<Tunnels>);
+pub struct Entered(Arc<Tunnels>);
 
 impl Tunnels {
     /// Tunnels open now.
@@ -44,11 +44,12 @@ impl Tunnels {
     }
 
     /// Completes when the tunnels are to end.
-    pub(super) async fn closing(&self) {
+    pub async fn closing(&self) {
         wait(&self.close, || self.closing.load(Ordering::Acquire)).await;
     }
 
-    pub(super) fn enter(self: &Arc<Self>) -> Entered {
+    /// Counts a tunnel that opens, until what this gives is dropped.
+    pub fn enter(self: &Arc<Self>) -> Entered {
         self.open.fetch_add(1, Ordering::AcqRel);
         self.opened.fetch_add(1, Ordering::Relaxed);
         Entered(self.clone())

@@ -1,0 +1,135 @@
+//! The gateway's part in a tunnel: who may open one, and who may come in by it.
+
+use std::{net::IpAddr, sync::Arc};
+
+use http::{HeaderMap, Method};
+
+use super::{
+    generation::{Generation, RouteEntry, Target},
+    shared::Shared,
+};
+use crate::{
+    access::{Denied, Identity, Shown},
+    backend::{BackendError, Database},
+    config::model::{Query, TunnelMode},
+    edge::{Peer, Request},
+    limit::{Caller, Tally},
+    query::{
+        Wanted,
+        tunnel::{Admitted, Gate, TurnedAway, Wish},
+    },
+};
+
+/// What `request` asks of a query route, if that is a tunnel and tunnels are had there.
+pub(super) fn asked<'r>(generation: &Generation, route: &'r RouteEntry, request: &Request) -> Option<&'r Query> {
+    let Target::Query { settings, .. } = &route.target else { return None };
+    let wants = crate::query::tunnel::wants_tunnel(request) && mode(generation, settings) != TunnelMode::Off;
+    wants.then_some(settings)
+}
+
+fn mode(generation: &Generation, settings: &Query) -> TunnelMode {
+    let pool = generation.config().pool.get(&settings.pool);
+    pool.map_or(TunnelMode::Off, |pool| settings.tunnel_to(pool))
+}
+
+/// Lets clients in by the generation that their request began with. It is dropped when the client is in, or not.
+pub(super) struct Door {
+    pub(super) shared: Arc<Shared>,
+    pub(super) generation: Arc<Generation>,
+    /// Its index.
+    pub(super) route: usize,
+    pub(super) headers: HeaderMap,
+    pub(super) client: IpAddr,
+    pub(super) peer: Arc<Peer>,
+    /// What the request's head says of the database.
+    pub(super) wanted: Wanted,
+}
+
+impl Door {
+    fn route(&self) -> &RouteEntry {
+        &self.generation.routes[self.route]
+    }
+
+    fn identify(&self, secret: &[u8]) -> Result<Option<Identity>, Denied> {
+        let shown = Shown {
+            headers: &self.headers,
+            secret: Some(secret).filter(|secret| !secret.is_empty()),
+            certificate: self.peer.tls.as_ref().and_then(|tls| tls.client.as_deref()),
+            client: self.client,
+            method: &Method::GET,
+        };
+        self.route().admission.admit(&self.generation.consumers, &shown)
+    }
+
+    /// As PostgreSQL puts it, where that has words for it.
+    fn denied(&self, denied: Denied, user: &str) -> TurnedAway {
+        if denied.is_suspicious() && !self.shared.failed_auth.failed(self.client).allowed {
+            return TurnedAway::new("28000", "too many failed authentications from this address");
+        }
+        match denied {
+            Denied::NoKey | Denied::UnknownKey | Denied::TwoKeys => {
+                TurnedAway::new("28P01", format!("password authentication failed for user \"{user}\""))
+            }
+            other => TurnedAway::new("28000", other.public()),
+        }
+    }
+
+    /// Past the limits of the consumer, and counted.
+    fn count(&self, identity: &mut Option<Identity>) -> Result<(), TurnedAway> {
+        let consumer = identity.as_ref().map(|identity| identity.consumer.id());
+        let caller = Caller { address: self.client, consumer, headers: &self.headers };
+        let mut tally = Tally::default();
+        let own = identity.as_ref().and_then(|identity| identity.grant.limits());
+        own.map_or(Ok(()), |limits| limits.check_before_access(&caller, &mut tally))
+            .and_then(|()| self.route().limits.check_after_access(&caller, &mut tally))
+            .map_err(|refused| TurnedAway::new("53400", format!("limit \"{}\" is used up", refused.policy)))?;
+        identity.as_mut().map_or(Ok(()), Identity::take_seat).map_err(|full| {
+            let text = format!("the consumer has {} requests under way, which is as many as it may", full.most);
+            TurnedAway::new("53300", text)
+        })
+    }
+
+    fn database(&self, identity: Option<&Identity>, wish: &Wish<'_>) -> Result<Database, TurnedAway> {
+        let Target::Query { source, .. } = &self.route().target else {
+            return Err(TurnedAway::new("3D000", "there is no database here"));
+        };
+        let role = identity.filter(|_| source.of_roles).map(|identity| identity.role().clone());
+        let wanted = Wanted { database: Some(wish.database.to_owned()), role, ..self.wanted.clone() };
+        let found = source.find(&wanted, identity);
+        found.map_err(|error| match error {
+            BackendError::NoSuchDatabase => {
+                TurnedAway::new("3D000", format!("database \"{}\" does not exist", wish.database))
+            }
+            other => TurnedAway::new("28000", other.to_string()),
+        })
+    }
+}
+
+impl Gate for Door {
+    fn admit(&self, wish: &Wish<'_>, secret: &[u8]) -> Result<Admitted, TurnedAway> {
+        let mut identity = self.identify(secret).map_err(|denied| self.denied(denied, wish.user))?;
+        self.count(&mut identity)?;
+        let Target::Query { settings, .. } = &self.route().target else {
+            return Err(TurnedAway::new("3D000", "there is no database here"));
+        };
+        let mode = may_tunnel(identity.as_ref(), mode(&self.generation, settings))?;
+        let database = self.database(identity.as_ref(), wish)?;
+        Ok(Admitted { identity, mode, database })
+    }
+}
+
+/// For how long a client may have a connection. What cannot be held to in a tunnel is not let in.
+fn may_tunnel(identity: Option<&Identity>, route: TunnelMode) -> Result<TunnelMode, TurnedAway> {
+    let Some(grant) = identity.map(|identity| &identity.grant) else { return Ok(route) };
+    let why = if grant.named_only {
+        "this consumer may send named queries alone, and a tunnel takes any"
+    } else if grant.read_only {
+        "this consumer may only read, to which a tunnel cannot be held"
+    } else {
+        match grant.tunnel.map_or(route, |own| own.max(route)) {
+            TunnelMode::Off => "this consumer may open no tunnel",
+            mode => return Ok(mode),
+        }
+    };
+    Err(TurnedAway::new("42501", why))
+}

@@ -1,0 +1,459 @@
+//! PostgreSQL's own protocol through WebSockets, to a real server with SCRAM.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt, TryStreamExt, future::join_all, stream};
+use tokio::sync::mpsc;
+use tokio_postgres::{AsyncMessage, NoTls, error::SqlState};
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::support::{
+    PATIENCE, eventually,
+    gateway::Gateway,
+    postgres::Postgres,
+    sha256,
+    tunnel::{Raw, client, joined, message, open, open_from, query, session, session_of, start_up},
+};
+
+const KEY: &str = "key-app";
+
+fn config(postgres: &Postgres, pool: &str, query: &str, consumer: &str) -> String {
+    format!(
+        r#"
+[server]
+workers = 2
+drain_deadline = "300ms"
+drain_delay = "0s"
+[listener.public]
+address = "127.0.0.1:0"
+tls = {{ self_signed = ["localhost"] }}
+[listener.plain]
+address = "127.0.0.1:0"
+[admin]
+address = "127.0.0.1:0"
+[pool.main]
+backend = "postgres"
+url = "{}"
+{pool}
+[consumer.app]
+key_sha256 = ["{}"]
+{consumer}
+[consumer.other]
+key_sha256 = ["{}"]
+[[route]]
+path = "/"
+query = {{ dialect = "neon", pool = "main"{query} }}
+access = ["app", "other"]
+"#,
+        postgres.url(),
+        sha256(KEY),
+        sha256("key-other"),
+    )
+}
+
+async fn by_session() -> (Postgres, Gateway) {
+    with("size = { max = 3 }", ", tunnel = \"session\"").await
+}
+
+async fn with(pool: &str, query: &str) -> (Postgres, Gateway) {
+    let postgres = Postgres::start(1, &[]).await;
+    let gateway = Gateway::start(&config(&postgres, pool, query, "")).await;
+    (postgres, gateway)
+}
+
+/// Waits until every connection of the pool lies idle.
+async fn at_rest(gateway: &Gateway) {
+    gateway.status_until("/pools/main/in_use", |count| count == 0).await;
+    gateway.status_until("/tunnels", |count| count == 0).await;
+}
+
+#[tokio::test]
+async fn start_up_password_and_query_may_come_at_once() {
+    let (_postgres, gateway) = by_session().await;
+    let mut raw =
+        Raw::pipelined(&gateway, KEY, "select 'through', current_setting('server_version_num')::int > 0").await;
+    let begun = raw.begun().await;
+    assert!(begun.starts_with("RRS") && begun.ends_with("SKZ"), "{begun}");
+    assert_eq!(raw.until(b'Z').await, "TDCZ");
+    raw.say(&message(b'X', b"")).await;
+    assert_eq!(raw.end().await, Some(1000));
+    at_rest(&gateway).await;
+}
+
+#[tokio::test]
+async fn a_driver_has_a_whole_session() {
+    let (_postgres, gateway) = by_session().await;
+    let mut client = client(&gateway, KEY).await.unwrap();
+    client.batch_execute("create temp table t (id int primary key, v text, n numeric)").await.unwrap();
+    let insert = client.prepare("insert into t values ($1, $2, $3::text::numeric)").await.unwrap();
+    for id in 0..3_i32 {
+        assert_eq!(client.execute(&insert, &[&id, &format!("ü{id}"), &"NaN"]).await.unwrap(), 1);
+    }
+    let rows =
+        client.query("select id, v, n::text from t where id = any($1) order by id", &[&vec![0, 2]]).await.unwrap();
+    assert_eq!((rows.len(), rows[1].get::<_, String>(1)), (2, "ü2".to_owned()));
+
+    let transaction = client.transaction().await.unwrap();
+    transaction.execute("delete from t", &[]).await.unwrap();
+    let refused = transaction.query("select 1/0", &[]).await.unwrap_err();
+    assert_eq!(refused.code(), Some(&SqlState::DIVISION_BY_ZERO));
+    let aborted = transaction.query("select 1", &[]).await.unwrap_err();
+    assert_eq!(aborted.code(), Some(&SqlState::IN_FAILED_SQL_TRANSACTION));
+    transaction.rollback().await.unwrap();
+    assert_eq!(client.query_one("select count(*) from t", &[]).await.unwrap().get::<_, i64>(0), 3);
+
+    // Our own names are not met, whatever the pool has prepared.
+    let known = client.query("select name from pg_prepared_statements where name like 'sg%'", &[]).await.unwrap();
+    assert!(known.is_empty());
+    let long = "x".repeat(3 << 20);
+    let echoed: String = client.query_one("select $1::text", &[&long]).await.unwrap().get(0);
+    assert_eq!(echoed.len(), long.len());
+}
+
+#[tokio::test]
+async fn notifications_come_while_nobody_asks() {
+    let (_postgres, gateway) = by_session().await;
+    let (listener, mut connection) = session(&gateway, KEY).await.unwrap();
+    let (heard, mut notifications) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut messages = stream::poll_fn(move |cx| connection.poll_message(cx));
+        while let Some(Ok(message)) = messages.next().await {
+            if let AsyncMessage::Notification(notification) = message {
+                let _ = heard.send(notification.payload().to_owned());
+            }
+        }
+    });
+    listener.batch_execute("listen news").await.unwrap();
+    let speaker = client(&gateway, KEY).await.unwrap();
+    for word in ["one", "two"] {
+        speaker.execute("select pg_notify('news', $1)", &[&word]).await.unwrap();
+        let heard = tokio::time::timeout(PATIENCE, notifications.recv()).await.unwrap();
+        assert_eq!(heard.as_deref(), Some(word));
+    }
+}
+
+#[tokio::test]
+async fn copy_goes_both_ways_and_may_fail() {
+    let (_postgres, gateway) = by_session().await;
+    let client = client(&gateway, KEY).await.unwrap();
+    client.batch_execute("create temp table t (id int primary key, v text)").await.unwrap();
+    for round in 0..2 {
+        let sink = client.copy_in("copy t from stdin").await.unwrap();
+        let mut sink = std::pin::pin!(sink);
+        for id in 0..20_000 {
+            sink.send(Bytes::from(format!("{}\tvalue {id}\n", id + round * 20_000))).await.unwrap();
+        }
+        assert_eq!(sink.finish().await.unwrap(), 20_000);
+    }
+    let sink = client.copy_in("copy t from stdin").await.unwrap();
+    let mut sink = std::pin::pin!(sink);
+    sink.send(Bytes::from_static(b"1\ttwice\n")).await.unwrap();
+    assert_eq!(sink.finish().await.unwrap_err().code(), Some(&SqlState::UNIQUE_VIOLATION));
+    let out: Vec<Bytes> = client.copy_out("copy t to stdout").await.unwrap().try_collect().await.unwrap();
+    let lines = out.concat().split(|byte| *byte == b'\n').count() - 1;
+    assert_eq!(lines, 40_000);
+    drop(client);
+    at_rest(&gateway).await;
+}
+
+#[tokio::test]
+async fn a_cancel_request_stops_what_its_session_runs_and_nothing_else() {
+    let (postgres, gateway) = by_session().await;
+    let (one, other) = (client(&gateway, KEY).await.unwrap(), client(&gateway, KEY).await.unwrap());
+    let cancel = one.cancel_token();
+    let slow = tokio::spawn(async move { (one.batch_execute("select pg_sleep(60)").await, one) });
+    let beside = tokio::spawn(async move { other.batch_execute("select pg_sleep(2)").await });
+    let admin = postgres.admin().await;
+    let running = "select count(*) from pg_stat_activity where query like 'select pg_sleep%' and state = 'active'";
+    eventually("both run", || async { admin.query_one(running, &[]).await.unwrap().get::<_, i64>(0) }, |n| *n == 2)
+        .await;
+    let stream = joined(open(&gateway, "/v2").await.unwrap());
+    cancel.cancel_query_raw(stream, NoTls).await.unwrap();
+    let (stopped, one) = slow.await.unwrap();
+    assert_eq!(stopped.unwrap_err().code(), Some(&SqlState::QUERY_CANCELED));
+    // The session goes on, and a request with nothing to cancel does nothing.
+    let stream = joined(open(&gateway, "/v2").await.unwrap());
+    cancel.cancel_query_raw(stream, NoTls).await.unwrap();
+    one.batch_execute("select 1").await.unwrap();
+    beside.await.unwrap().unwrap();
+    // A key that nobody has is not answered, as PostgreSQL does not.
+    let mut raw = Raw::open(&gateway).await;
+    raw.say(&[0, 0, 0, 16, 4, 210, 22, 46, 0, 0, 0, 1, 0, 0, 0, 1]).await;
+    assert_eq!(raw.end().await, Some(1000));
+}
+
+#[tokio::test]
+async fn who_may_not_come_in_is_told_why() {
+    let (postgres, gateway) = by_session().await;
+    let refused = |outcome: anyhow::Result<_>| {
+        let error = outcome.expect_err("it is refused");
+        error.downcast_ref::<tokio_postgres::Error>().and_then(|error| error.code().cloned()).expect("an SQLSTATE")
+    };
+    assert_eq!(refused(client(&gateway, "no-key").await), SqlState::INVALID_PASSWORD);
+    let mut raw = Raw::pipelined(&gateway, "no-key", "select 1").await;
+    assert_eq!(raw.error().await, "28P01");
+    assert_eq!(raw.end().await, Some(1008));
+
+    for (setting, code) in [
+        ("-c session_preload_libraries=x", SqlState::INSUFFICIENT_PRIVILEGE),
+        ("-c statement_timeout=never", SqlState::INVALID_PARAMETER_VALUE),
+    ] {
+        let mut config = tokio_postgres::Config::new();
+        config.user("app").password(KEY).dbname("postgres").options(setting);
+        assert_eq!(refused(session_of(&gateway, &config).await.map(drop).map(|()| unreachable!())), code, "{setting}");
+    }
+    let mut raw = Raw::open(&gateway).await;
+    raw.say(&start_up(&[("user", "app"), ("replication", "database")])).await;
+    assert_eq!(raw.error().await, "0A000");
+    let mut raw = Raw::open(&gateway).await;
+    raw.say(&[0, 0, 0, 8, 4, 210, 22, 47]).await;
+    assert_eq!(raw.socket.next().await.unwrap().unwrap(), Message::binary(&b"N"[..]), "no encryption within");
+    raw.socket.send(Message::text("select 1")).await.unwrap();
+    assert_eq!(raw.end().await, Some(1003));
+
+    let status = |outcome: anyhow::Result<_>| match outcome.err().unwrap().downcast().unwrap() {
+        tokio_tungstenite::tungstenite::Error::Http(response) => response.status().as_u16(),
+        other => panic!("{other}"),
+    };
+    for path in ["/v1?address=10.0.0.1:5432", "/v1?address=db.internal:5432", "/v1?address=127.0.0.1%3a22"] {
+        assert_eq!(status(open(&gateway, path).await.map(drop)), 403, "{path}");
+    }
+    assert_eq!(status(open_from(&gateway, "/v2", Some("https://evil.example.com")).await.map(drop)), 403);
+    assert!(open(&gateway, "/v1?address=localhost:5432").await.is_ok(), "its own name");
+    assert!(
+        open_from(&gateway, "/", Some(&format!("https://localhost:{}", gateway.address("public").port())))
+            .await
+            .is_ok()
+    );
+
+    let admin = postgres.admin().await;
+    assert!(postgres.sessions(&admin).await <= 3);
+    at_rest(&gateway).await;
+}
+
+#[tokio::test]
+async fn settings_come_with_the_start_up_and_go_with_the_session() {
+    let (postgres, gateway) = with("size = { min = 1, max = 1 }", "").await;
+    postgres.admin().await.batch_execute("grant pg_monitor to app").await.unwrap();
+    let mut config = tokio_postgres::Config::new();
+    config.user("app").password(KEY).dbname("postgres").application_name("mine").options("-c TimeZone=Asia/Tokyo");
+    let (first, connection) = session_of(&gateway, &config).await.unwrap();
+    let driven = tokio::spawn(connection);
+    let setting = "select current_setting('application_name') || current_setting('TimeZone')";
+    assert_eq!(first.query_one(setting, &[]).await.unwrap().get::<_, String>(0), "mineAsia/Tokyo");
+    first
+        .batch_execute(
+            "set search_path = x; listen c; create temp table t(); select pg_advisory_lock(3); prepare p as select 1;
+             declare h cursor with hold for select 1; set role pg_monitor; reset role; set statement_timeout = 0",
+        )
+        .await
+        .unwrap_or_else(|error| panic!("{error:?}"));
+    let process: i32 = first.query_one("select pg_backend_pid()", &[]).await.unwrap().get(0);
+    drop(first);
+    driven.await.unwrap().unwrap();
+    let mut raw = Raw::pipelined(&gateway, KEY, "select 1").await;
+    assert!(raw.begun().await.ends_with("KZ"));
+    raw.until(b'Z').await;
+    raw.say(&message(b'X', b"")).await;
+    raw.end().await;
+    let second = client(&gateway, KEY).await.unwrap();
+    let left =
+        "select pg_backend_pid(), current_setting('application_name'), current_setting('TimeZone') <> 'Asia/Tokyo',
+                (select count(*) from pg_listening_channels()) + (select count(*) from pg_cursors where name = 'h')
+                + (select count(*) from pg_locks where locktype = 'advisory')
+                + (select count(*) from pg_class where relname = 't' and relpersistence = 't')
+                + (select count(*) from pg_prepared_statements where name = 'p')";
+    let row = second.query_one(left, &[]).await.unwrap();
+    assert_eq!(row.get::<_, i32>(0), process, "the very same connection");
+    assert_eq!(
+        (row.get::<_, String>(1).as_str(), row.get::<_, bool>(2), row.get::<_, i64>(3)),
+        ("sluicegate", true, 0)
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_in_the_middle_leaves_nothing_running() {
+    let (postgres, gateway) = with("size = { max = 2 }", "").await;
+    let admin = postgres.admin().await;
+    admin.batch_execute("create table kept (id int); grant all on kept to app").await.unwrap();
+    let busy = "select count(*) from pg_stat_activity where usename = 'app' and (state <> 'idle' or wait_event = 'ClientRead' and state like 'idle in%')";
+    let settled = || async { admin.query_one(busy, &[]).await.unwrap().get::<_, i64>(0) };
+    let parse = |sql: &str| message(b'P', format!("\0{sql}\0\0\0").as_bytes());
+    let half = |whole: Vec<u8>| whole[..whole.len() - 3].to_vec();
+    let scenes: Vec<(&str, Vec<u8>)> = vec![
+        ("in a statement", query("select pg_sleep(60)")),
+        ("in a transaction", query("begin; insert into kept values (1)")),
+        ("in a failed one", query("begin; insert into kept values (1); select 1/0")),
+        ("in a message", half(query("insert into kept values (1)"))),
+        (
+            "without a Sync",
+            [parse("insert into kept values (1)"), message(b'B', &[0; 8]), message(b'E', &[0; 5])].concat(),
+        ),
+        ("in a copy", [query("copy kept from stdin"), message(b'd', b"1\n")].concat()),
+        ("behind an error", [parse("no sql"), message(b'H', b"")].concat()),
+        ("in a long answer", query("select repeat('x', 1000) from generate_series(1, 1000000)")),
+    ];
+    for (scene, bytes) in scenes {
+        let mut raw = Raw::pipelined(&gateway, KEY, "select 1").await;
+        raw.begun().await;
+        raw.until(b'Z').await;
+        raw.say(&bytes).await;
+        if scene == "in a statement" || scene == "in a long answer" {
+            eventually(scene, settled, |busy| *busy > 0).await;
+        }
+        drop(raw);
+        at_rest(&gateway).await;
+        eventually(scene, settled, |busy| *busy == 0).await;
+        let kept: i64 = admin.query_one("select count(*) from kept", &[]).await.unwrap().get(0);
+        assert_eq!(kept, 0, "{scene}");
+        let next = client(&gateway, KEY).await.unwrap();
+        assert_eq!(next.query_one("select 41 + 1", &[]).await.unwrap().get::<_, i32>(0), 42, "{scene}");
+    }
+    at_rest(&gateway).await;
+    assert!(postgres.sessions(&admin).await <= 2);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_stops_the_database_and_not_the_gateway() {
+    let (postgres, gateway) = by_session().await;
+    let mut raw = Raw::pipelined(&gateway, KEY, "select 1").await;
+    raw.begun().await;
+    raw.until(b'Z').await;
+    let before = gateway.rss_kib();
+    raw.say(&query("select repeat('x', 10000) from generate_series(1, 100000)")).await;
+    let admin = postgres.admin().await;
+    let waits = "select count(*) from pg_stat_activity where wait_event = 'ClientWrite' and usename = 'app'";
+    let waiting = || async { admin.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) };
+    eventually("the database waits for the client", waiting, |count| *count == 1).await;
+    let grown = gateway.rss_kib().saturating_sub(before);
+    assert!(grown < 16 << 10, "a gigabyte that nobody reads takes {grown} KiB");
+    let (mut bytes, mut rows) = (0_u64, 0);
+    while let Some((tag, body)) = raw.hear().await.unwrap() {
+        bytes += body.len() as u64;
+        rows += u32::from(tag == b'D');
+        if rows == 20_000 {
+            break;
+        }
+    }
+    assert!(bytes > 200_000_000);
+    let most = gateway.rss_kib().saturating_sub(before);
+    assert!(most < 32 << 10, "passing it on takes {most} KiB");
+    println!("not reading: {grown} KiB more, reading: {most} KiB more");
+    drop(raw);
+    at_rest(&gateway).await;
+    eventually("it is cancelled", waiting, |count| *count == 0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_only_asks_is_bounded_too() {
+    let (_postgres, gateway) = by_session().await;
+    let mut raw = Raw::pipelined(&gateway, KEY, "select 1").await;
+    raw.begun().await;
+    let before = gateway.rss_kib();
+    let piece = Bytes::from([message(b'S', b""), query("select repeat('x', 5000)")].concat().repeat(300));
+    // Nothing is read: at some point nothing more is taken either.
+    let mut sent = 0;
+    while tokio::time::timeout(Duration::from_millis(500), raw.socket.send(Message::Binary(piece.clone())))
+        .await
+        .is_ok()
+    {
+        sent += 1;
+        assert!(sent < 20_000, "it takes everything");
+    }
+    let grown = gateway.rss_kib().saturating_sub(before);
+    assert!(grown < 16 << 10, "{grown} KiB after {sent} pieces");
+    drop(raw);
+    at_rest(&gateway).await;
+}
+
+#[tokio::test]
+async fn the_end_of_either_side_is_told_to_the_other() {
+    let (postgres, mut gateway) = by_session().await;
+    let admin = postgres.admin().await;
+    let mut raw = Raw::pipelined(&gateway, KEY, "select pg_backend_pid()").await;
+    raw.begun().await;
+    raw.until(b'Z').await;
+    admin.batch_execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'app'").await.unwrap();
+    assert_eq!(raw.error().await, "57P01", "the server's own words");
+    assert_eq!(raw.end().await, Some(1011));
+    at_rest(&gateway).await;
+
+    let mut revoked = Raw::pipelined(&gateway, KEY, "select 1").await;
+    let mut kept = Raw::pipelined(&gateway, "key-other", "select 1").await;
+    for raw in [&mut revoked, &mut kept] {
+        raw.begun().await;
+        raw.until(b'Z').await;
+    }
+    let config = std::fs::read_to_string(gateway.config_path()).unwrap();
+    gateway.reconfigure(&config.replace(&sha256(KEY), &sha256("key-new"))).await;
+    assert_eq!(revoked.error().await, "57P01");
+    assert_eq!(revoked.end().await, Some(1008));
+    kept.say(&query("select 2")).await;
+    assert_eq!(kept.until(b'Z').await, "TDCZ", "another's session goes on");
+
+    gateway.process().signal("TERM");
+    assert_eq!(kept.error().await, "57P01");
+    assert_eq!(kept.end().await, Some(1001));
+    assert!(gateway.ended().await.success());
+}
+
+#[tokio::test]
+async fn silence_and_age_end_a_tunnel() {
+    let (postgres, gateway) = with("size = { max = 3 }", ", tunnel_idle = \"400ms\", tunnel_lifetime = \"3s\"").await;
+    let begun = Instant::now();
+    let mut idle = Raw::pipelined(&gateway, KEY, "select 1").await;
+    idle.begun().await;
+    idle.until(b'Z').await;
+    assert_eq!(idle.error().await, "57P05");
+    assert_eq!(idle.end().await, Some(1001));
+    assert!(begun.elapsed() >= Duration::from_millis(400));
+
+    let begun = Instant::now();
+    let mut busy = Raw::pipelined(&gateway, KEY, "select 1").await;
+    busy.begun().await;
+    let ended = loop {
+        let _ = busy.socket.send(Message::Binary(query("select 1").into())).await;
+        match busy.hear().await.unwrap() {
+            Some((b'E', body)) => break String::from_utf8_lossy(&body).into_owned(),
+            Some(_) => {
+                busy.until(b'Z').await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            None => panic!("closed without a word"),
+        }
+    };
+    assert!(ended.contains("57P01") && ended.contains("lifetime"), "{ended}");
+    assert!(begun.elapsed() >= Duration::from_secs(3));
+    drop(postgres);
+}
+
+#[tokio::test]
+async fn a_thousand_sessions_leave_the_pool_as_it_was() {
+    let (postgres, gateway) = with("size = { min = 2, max = 8 }\ncheckout_timeout = \"20s\"", "").await;
+    let admin = postgres.admin().await;
+    let one = |number: u32| {
+        let gateway = &gateway;
+        async move {
+            let mut raw = Raw::open_plain(gateway).await.begin(KEY, "select 1").await;
+            raw.begun().await;
+            raw.until(b'Z').await;
+            match number % 8 {
+                0..4 => raw.say(&message(b'X', b"")).await,
+                4 => raw.say(&query("begin")).await,
+                5 => raw.say(&query("select pg_sleep(9)")).await,
+                _ => {}
+            }
+        }
+    };
+    for round in 0..125 {
+        join_all((0..8).map(|number| one(round * 8 + number))).await;
+    }
+    at_rest(&gateway).await;
+    let sessions = postgres.sessions(&admin).await;
+    assert!((2..=8).contains(&sessions), "{sessions}");
+    let running = "select count(*) from pg_stat_activity where usename = 'app' and state <> 'idle'";
+    assert_eq!(admin.query_one(running, &[]).await.unwrap().get::<_, i64>(0), 0);
+    let opened = gateway.figure("/pools/main/size").await;
+    assert_eq!(i64::try_from(opened), Ok(sessions), "counted as they are");
+}
