@@ -20,6 +20,7 @@ mod figures;
 mod fingerprint;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzzed;
+mod inspect;
 mod lex;
 mod param;
 mod replicas;
@@ -51,6 +52,7 @@ use crate::pool::{Asked, Backend, Holder, Lease, Operation, OperationError, Pool
 pub use error::{BackendError, DatabaseError};
 pub use figures::{StatementStatus, StatementsStatus, TotalsStatus};
 pub use fingerprint::fingerprint;
+pub use inspect::{Inspection, Piece, inspect, pieces};
 pub use param::Param;
 pub(crate) use postgres::{Cut, Cutter, HEADER, Session, Term};
 pub use replicas::{ReplicaStatus, Replicas, ReplicasStatus};

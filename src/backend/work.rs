@@ -79,7 +79,7 @@ pub struct Batch {
     pub read_only: bool,
     /// Wait for a snapshot that cannot conflict (`DEFERRABLE`). It means something only with `serializable` and `read_only`.
     pub deferrable: bool,
-    /// Settings and their values, for this transaction only, made before its first statement and in the same round trip
+    /// Settings and their values, for this transaction only, made before each statement and in the same round trip
     /// (PostgreSQL). They are no boundary for a statement whose text a caller chose: that can set them anew.
     pub settings: Vec<(Cow<'static, str>, String)>,
     /// It is one statement, with settings, and to its caller nothing else: it is answered, and fails, as a single one.

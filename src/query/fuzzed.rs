@@ -11,9 +11,9 @@ const MOST: usize = 16;
 /// mistake.
 pub fn json_body(bytes: &[u8]) {
     match request::parse(bytes, MOST) {
-        Ok(work) => {
+        Ok(wish) => {
             assert!(serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok());
-            assert!(work.statements().len() <= MOST);
+            assert!(wish.asks.len() <= MOST);
         }
         Err(problem) => assert_eq!(problem.status, http::StatusCode::BAD_REQUEST),
     }
