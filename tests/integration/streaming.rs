@@ -37,7 +37,7 @@ access = "open"
 [[route]]
 path = "/short"
 query = {{ dialect = "json", pool = "main", max_rows = 1000000000, max_response = "8GiB" }}
-deadline = "20s"
+deadline = "15s"
 access = "open"
 [[route]]
 path = "/neon/query"
@@ -47,7 +47,7 @@ access = "open"
 [[route]]
 path = "/neon/short"
 query = {{ dialect = "neon", pool = "main", max_rows = 1000000000, max_response = "8GiB" }}
-deadline = "20s"
+deadline = "15s"
 access = "open"
 [[route]]
 path = "/plain"
