@@ -1,22 +1,26 @@
 //! Who calls, and what they may do.
 //!
-//! A consumer shows an API key, in `Authorization: Bearer KEY` or in `X-API-Key: KEY`, or where a dialect carries secrets
-//! ([`Shown::secret`]). The configuration holds only the SHA-256 of each key; as keys are 256 random bits ([`new_key`]), no salt
-//! and no slow hash is needed. The hash of what came is compared with every known one in constant time, without leaving early, so
-//! that the time taken tells nothing.
+//! A consumer shows one of three things. An **API key**, in `Authorization: Bearer KEY` or in `X-API-Key: KEY`, or where a dialect
+//! carries secrets ([`Shown::secret`]): the configuration holds only the SHA-256 of each; as keys are 256 random bits ([`new_key`]),
+//! no salt and no slow hash is needed. The hash of what came is compared with every known one in constant time, without leaving
+//! early, so that the time taken tells nothing. A **token** (`jwt`), in the same places, signed by an issuer whose keys we have. A
+//! **client certificate**, which the connection's handshake has verified: its alternative names, or its digest. What the request
+//! shows goes before what its connection shows; what stands for two consumers stands for none.
 //!
 //! [`Consumers`] answers *who*, [`Admission`] (a route's `access`) *whether*, and an [`Identity`] says both: who it is, and what
 //! this consumer may do at most (its [`Grant`]). Consumers and admissions are immutable and belong to a generation. What outlives
 //! a generation is the [`ConsumerHandle`]: one for each credential, kept over reloads as long as the credential stays and says the
 //! same. When it goes, [`Consumers::revoke_missing`] tells the handle, and with it every connection opened under it (WebSockets,
-//! which are asked only once who they are). A consumer's count of requests, and of those under way, are kept as well.
+//! which are asked only once who they are). A consumer's count of requests, and of those under way, are kept as well, and so are
+//! issuers' keys. A token's WebSockets end with the token (`exp`), not with the key that had signed it.
 //!
-//! When things go wrong: a missing, unknown or contradictory key is 401, and so is a consumer who has expired; a known one who is
-//! not let in here, from there or like this is 403; the answer never says how close a key came. Failures are limited by address
+//! When things go wrong: what is missing, unknown, contradictory or over is 401; a known consumer who is not let in here, from there
+//! or like this is 403, and so is a good token that stands for nobody; the answer never says how close a key came. While an issuer's
+//! keys cannot be had, the last good ones serve; if none ever came, its tokens are 503. Failures are limited by address
 //! ([`FailedAuth`]); a valid key is served even from an address that is over that limit, for a neighbour behind the same NAT is
 //! not to blame, and 256 bits are not guessed.
 //!
-//! Left out: JWT, client certificates, Basic.
+//! Left out: Basic, tokens that are bound to a key of their sender (DPoP, RFC 9449), encrypted ones, introspection.
 
 mod admission;
 mod consumers;

@@ -20,6 +20,7 @@ mod figures;
 mod fingerprint;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzzed;
+mod inspect;
 mod lex;
 mod param;
 mod replicas;
@@ -51,6 +52,7 @@ use crate::pool::{Asked, Backend, Holder, Lease, Operation, OperationError, Pool
 pub use error::{BackendError, DatabaseError};
 pub use figures::{StatementStatus, StatementsStatus, TotalsStatus};
 pub use fingerprint::fingerprint;
+pub use inspect::{Inspection, Piece, inspect, pieces};
 pub use param::Param;
 pub(crate) use postgres::{Cut, Cutter, HEADER, Session, Term};
 pub use replicas::{ReplicaStatus, Replicas, ReplicasStatus};
@@ -361,19 +363,26 @@ impl Execution {
     async fn step(&mut self) -> Result<Step, BackendError> {
         loop {
             let Kin::Postgres { lease, running } = &mut self.running else { return Ok(Step::Done) };
-            let timed = running.round_trip().is_some();
-            let read = self.read.as_deref().filter(|_| !running.delivered());
-            let next = async {
-                tokio::select! {
-                    biased;
-                    step = running.next(lease) => step,
-                    gone = replicas::gone(read) => Err(gone),
+            // A row that is there already is worth no timer.
+            let at_hand = if running.delivered() { running.at_hand(lease) } else { None };
+            let step = if let Some(step) = at_hand {
+                step
+            } else {
+                let timed = running.round_trip().is_some();
+                let read = self.read.as_deref().filter(|_| !running.delivered());
+                let next = async {
+                    tokio::select! {
+                        biased;
+                        step = running.next(lease) => step,
+                        gone = replicas::gone(read) => Err(gone),
+                    }
+                };
+                let step = timeout_at(self.until.at, next).await.unwrap_or(Err(self.until.passed()));
+                if let (false, Some(round_trip)) = (timed, running.round_trip()) {
+                    lease.rtt(round_trip);
                 }
+                step
             };
-            let step = timeout_at(self.until.at, next).await.unwrap_or(Err(self.until.passed()));
-            if let (false, Some(round_trip)) = (timed, running.round_trip()) {
-                lease.rtt(round_trip);
-            }
             let watch = &mut self.watch;
             let step = watch.note(step.map_err(|error| unwritable(error, &watch.work, lease)));
             let (Err(error), Some(read), false) = (&step, &mut self.read, running.delivered()) else { return step };

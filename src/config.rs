@@ -39,5 +39,7 @@ pub use check::{check, listener::collide};
 pub use diff::{Change, Class, class_of, diff};
 pub use env::Environment;
 pub use load::{Loaded, Source, load, load_and};
+pub(crate) use words::nearest;
+
 pub use problem::{Finding, Position, Problem, Report};
 pub use secrets::PoolIdentity;

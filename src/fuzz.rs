@@ -6,15 +6,21 @@
 
 pub use crate::{
     backend::fuzzed::{server_messages, sql},
-    query::fuzzed::{cells, json_body},
+    query::fuzzed::{cells, connection_string, json_body, neon_body},
 };
 
 /// A function that panics where a promise is broken.
 pub type Check = fn(&[u8]);
 
 /// All of them, by the names of their corpora.
-pub const TARGETS: [(&str, Check); 4] =
-    [("server_messages", server_messages), ("sql", sql), ("json_body", json_body), ("cells", cells)];
+pub const TARGETS: [(&str, Check); 6] = [
+    ("server_messages", server_messages),
+    ("sql", sql),
+    ("json_body", json_body),
+    ("neon_body", neon_body),
+    ("connection_string", connection_string),
+    ("cells", cells),
+];
 
 #[cfg(test)]
 mod tests {
@@ -32,6 +38,8 @@ mod tests {
         b"\"query\"",
         b"\"params\"",
         b"\"batch\"",
+        b"\"queries\"",
+        b"\"arrayMode\"",
         b"null",
         b"[[[[",
         b"\\u0000",
@@ -123,6 +131,16 @@ mod tests {
     #[test]
     fn a_million_bodies_of_queries() {
         a_million("json_body");
+    }
+
+    #[test]
+    fn a_million_bodies_of_the_neon_dialect() {
+        a_million("neon_body");
+    }
+
+    #[test]
+    fn a_million_connection_strings() {
+        a_million("connection_string");
     }
 
     #[test]

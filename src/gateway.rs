@@ -26,6 +26,7 @@ mod handler;
 mod inputs;
 mod listeners;
 mod overload;
+mod places;
 mod pools;
 mod replicas;
 mod run;

@@ -142,6 +142,26 @@ impl<C: Clock> Limiter<C> {
         }
     }
 
+    /// Takes `permits` for `key`, all or none. More than there ever are is refused as what takes the longest.
+    pub fn check_for(&self, key: Key, permits: NonZeroU32) -> Outcome {
+        let refused = |reset_seconds| Outcome { allowed: false, burst: self.burst, remaining: 0, reset_seconds };
+        match self.buckets.check_key_n(&key, permits) {
+            Ok(Ok(state)) => Outcome {
+                allowed: true,
+                burst: self.burst,
+                remaining: state.remaining_burst_capacity(),
+                reset_seconds: seconds(self.interval),
+            },
+            Ok(Err(not_until)) => refused(seconds(not_until.wait_time_from(self.buckets.clock().now()))),
+            Err(_more_than_ever) => refused(self.window_seconds()),
+        }
+    }
+
+    /// Takes `permits` for the key that the configuration chose.
+    pub fn check_caller_for(&self, caller: &Caller<'_>, permits: NonZeroU32) -> Outcome {
+        self.check_for(key::of(&self.settings.key, caller), permits)
+    }
+
     /// Takes a permit for the key that the configuration chose.
     pub fn check_caller(&self, caller: &Caller<'_>) -> Outcome {
         self.check(key::of(&self.settings.key, caller))

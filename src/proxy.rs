@@ -3,7 +3,7 @@
 //! An [`Upstream`] is one `[upstream.NAME]`: its endpoints, the connections open to them, and the queue in front. It is shared
 //! by all workers and outlives generations. [`forward`] takes a request through it: checkout of a connection, exchange over
 //! HTTP/1.1, and an answer whose body streams as the client reads it; the connection goes back when the body is over. Nothing
-//! is buffered in either direction. A WebSocket becomes a tunnel, registered in [`Tunnels`](crate::edge::Tunnels), which holds only what it needs:
+//! is buffered in either direction. A WebSocket becomes a tunnel, registered in [`Tunnels`], which holds only what it needs:
 //! it survives any reload, and ends when its consumer's key is revoked.
 //!
 //! # Connections

@@ -205,7 +205,7 @@ impl Consumers {
         kept.cloned().unwrap_or_else(|| Arc::new(ConsumerHandle::new(name)))
     }
 
-    fn handles(&self) -> impl Iterator<Item = &Arc<ConsumerHandle>> {
+    pub(super) fn handles(&self) -> impl Iterator<Item = &Arc<ConsumerHandle>> {
         let keys = self.keys.iter().map(|(_, handle)| handle);
         let proved = self.verifiers.values().map(|(_, handle)| handle);
         keys.chain(self.tokens.iter().map(|rule| &rule.handle)).chain(self.certificates.values()).chain(proved)

@@ -6,7 +6,7 @@
 //! `alg` where it has one), so that a public key is never taken for a shared secret nor one curve for another. `jwk`, `jku` and
 //! `x5u` are not looked at; `crit` is refused, as no extension is understood. `exp` must be there.
 //!
-//! Keys come from a JWK Set ([`KeySet`]), by a file or over HTTP ([`KeySource`]), and never on a request's way. Who shows a token
+//! Keys come from a JWK Set ([`keys::KeySet`]), by a file or over HTTP ([`KeySource`]), and never on a request's way. Who shows a token
 //! of a key that is not known is refused (401) and waits for nothing: the keys are asked for anew on the background, within a
 //! quarter of a second, though at most every 30 seconds. To wait instead would let anybody park requests here with key ids of
 //! their own invention; an issuer that turns its keys over shows the new one well before it uses it.

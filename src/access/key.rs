@@ -126,6 +126,6 @@ impl fmt::Debug for Digest {
 
 impl fmt::Debug for NewKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NewKey").field("text", &"***").field("sha256", &self.sha256).finish()
+        f.debug_struct("NewKey").field("text", &"***").field("sha256", &self.sha256).field("scram", &"***").finish()
     }
 }

@@ -8,7 +8,10 @@ use std::{
 use http::{HeaderMap, Method, StatusCode};
 
 use super::{key::Digest, *};
-use crate::config::model::{Access, Config, Consumer, Open};
+use crate::{
+    config::model::{Access, Config, Consumer, Open},
+    net::ClientCertificate,
+};
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
 
@@ -295,4 +298,69 @@ async fn what_lasts_ends_with_its_consumer() {
     who.expires = None;
     who.consumer.revoke();
     assert_eq!(tokio::time::timeout(Duration::from_secs(5), who.ends()).await, Ok(Ended::Revoked));
+}
+
+// === certificates ===
+
+fn with_certificates(entries: &[(&str, &[&str])]) -> Config {
+    let consumer = |names: &[&str]| Consumer {
+        certificate: Some(names.iter().map(ToString::to_string).collect()),
+        ..Consumer::default()
+    };
+    config(entries.iter().map(|(name, names)| ((*name).to_owned(), consumer(names))).collect())
+}
+
+#[test]
+fn a_certificate_says_who_calls_where_the_request_says_nothing_of_ours() {
+    let mut configured = with_certificates(&[("a", &["dns:a", "uri:spiffe://a"]), ("b", &["dns:b"])]);
+    configured.consumer.extend(consumers(&[("k", &["kk"])]));
+    let consumers = Consumers::build(&configured).unwrap();
+    let end = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+    let ask = |names: &[&str], fields: &[(&'static str, &str)], now| {
+        let (fields, certificate) = (headers(fields), ClientCertificate::named(names, end));
+        let shown = Shown { certificate: Some(&certificate), ..shown(&fields) };
+        let who = consumers.authenticate(&shown, now)?;
+        Ok(who.map(|who| (who.consumer.name().to_string(), who.expires)))
+    };
+    let before = end - Duration::from_secs(1);
+    let a = Ok(Some(("a".to_owned(), Some(end))));
+    assert_eq!(ask(&["dns:x", "uri:spiffe://a"], &[], before), a);
+    assert_eq!(ask(&["dns:a", "uri:spiffe://a"], &[], before), a, "two names of one consumer are one");
+    assert_eq!(ask(&["dns:a", "dns:b"], &[], before), Err(Denied::Ambiguous));
+    assert_eq!(ask(&["dns:x"], &[], before), Ok(None));
+    assert_eq!(ask(&["dns:a"], &[], end), Err(Denied::CertificateExpired));
+    assert_eq!(
+        ask(&["dns:a"], &[("x-api-key", "kk")], before),
+        Ok(Some(("k".to_owned(), None))),
+        "the request goes first"
+    );
+    assert_eq!(ask(&["dns:a"], &[("authorization", "Bearer theirs")], before), a, "it may be meant for the upstream");
+    assert_eq!(ask(&["dns:x"], &[("authorization", "Bearer theirs")], before), Err(Denied::UnknownKey));
+    assert_eq!(ask(&["dns:a"], &[("authorization", "Bearer x"), ("x-api-key", "y")], before), Err(Denied::TwoKeys));
+}
+
+#[test]
+fn a_certificates_or_tokens_handle_goes_with_what_says_that_it_is_good() {
+    let keys = tempfile::NamedTempFile::new().unwrap();
+    let key = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    std::fs::write(keys.path(), key).unwrap();
+    let text = format!(
+        "[issuer.i]\njwks = {:?}\nissuer = \"i\"\naudience = [\"us\"]\n\
+         [consumer.a]\ncertificate = [\"dns:a\"]\njwt = {{ issuer = \"i\", claims = {{ tier = \"pro\" }} }}\n",
+        keys.path()
+    );
+    let read = |text: &str| toml_edit::de::from_str::<Config>(text).unwrap();
+    let revoked = |text_after: &str| {
+        let before = Consumers::build(&read(&text)).unwrap();
+        let handles: Vec<_> = before.handles().cloned().collect();
+        before.revoke_missing(&Consumers::build_after(&read(text_after), &before).unwrap());
+        handles.iter().map(|handle| handle.is_revoked()).collect::<Vec<_>>()
+    };
+    assert_eq!(revoked(&text), [false, false], "the token's, the certificate's");
+    assert_eq!(revoked(&text.replace("[\"us\"]", "[\"us\"]\nrefresh = \"1m\"")), [false, false]);
+    assert_eq!(revoked(&text.replace("[\"us\"]", "[\"them\"]")), [true, false]);
+    assert_eq!(revoked(&text.replace("[\"us\"]", "[\"us\"]\nalgorithms = [\"ES256\"]")), [true, false]);
+    assert_eq!(revoked(&text.replace("\"pro\"", "\"free\"")), [true, false]);
+    assert_eq!(revoked(&text.replace("dns:a", "dns:b")), [false, true]);
+    assert_eq!(revoked(&text.replace("consumer.a", "consumer.b")), [true, true]);
 }

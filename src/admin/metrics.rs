@@ -32,8 +32,39 @@ pub(super) fn render(shared: &Shared) -> String {
     overload(&mut out, shared);
     issuers(&mut out, &generation);
     upstreams(&mut out, &generation);
+    named(&mut out, shared, &generation);
     plugins(&mut out, shared);
     out.render()
+}
+
+/// Named queries by name, the answers kept of them, and lists of texts by file.
+fn named(out: &mut Exposition, shared: &Shared, generation: &Generation) {
+    for (name, figures) in generation.named_queries() {
+        let outcomes =
+            [("hit", figures.hits), ("miss", figures.misses), ("stale", figures.stale), ("failed", figures.failed)];
+        for (outcome, count) in outcomes {
+            let labels = [("query", name), ("outcome", outcome)];
+            out.counter("sluicegate_named_queries", "Requests for a named query, alone", &labels, count);
+        }
+    }
+    let held = shared.query_cache.held();
+    out.gauge("sluicegate_query_cache_entries", "Answers of named queries that are kept", &[], held.entries as f64);
+    out.gauge("sluicegate_query_cache_bytes", "Memory that they take, about", &[], held.bytes as f64);
+    for file in generation.allow_lists() {
+        let (path, status) = (file.path().display().to_string(), file.status());
+        let help = "Texts that an allow-list holds";
+        out.gauge("sluicegate_allow_list_texts", help, &[("file", &path)], status.texts as f64);
+        let events = [("learnt", status.learnt), ("dropped", status.dropped), ("refused", status.refused)];
+        for (event, count) in events {
+            let labels = [("file", path.as_str()), ("event", event)];
+            out.counter(
+                "sluicegate_allow_list_statements",
+                "What became of statements that it did not hold",
+                &labels,
+                count,
+            );
+        }
+    }
 }
 
 fn process(out: &mut Exposition, shared: &Shared, generation: &Generation) {

@@ -64,11 +64,21 @@ pub(super) fn status(shared: &Shared) -> Value {
         "upstreams": upstreams(&generation),
         "tunnels": shared.tunnels.open(),
         "limits": generation.limits.iter().map(|(name, limiter)| (name.clone(), json!({ "keys": limiter.len() }))).collect::<Map<_, _>>(),
+        "named": named(shared, &generation),
         "issuers": generation.issuers(),
         "plugins": plugins(shared),
         "census": census(shared),
         "access_log": { "dropped": shared.access_log.dropped() },
     })
+}
+
+/// Named queries, what is kept of their answers, and the lists of texts by their files.
+fn named(shared: &Shared, generation: &Generation) -> Value {
+    let queries: Map<_, _> =
+        generation.named_queries().map(|(name, figures)| (name.to_owned(), json!(figures))).collect();
+    let lists: Map<_, _> =
+        generation.allow_lists().map(|file| (file.path().display().to_string(), json!(file.status()))).collect();
+    json!({ "queries": queries, "cache": shared.query_cache.held(), "allow": lists })
 }
 
 fn health(shared: &Shared, degraded: bool) -> &'static str {

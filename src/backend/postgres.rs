@@ -74,6 +74,7 @@ pub use failure::{PostgresFailure, PostgresSettingsError, Violation};
 pub(crate) use running::{Running, Step};
 pub(in crate::backend) use session::begin as begin_session;
 pub(crate) use session::{Cut, Cutter, HEADER, Session, Term};
+pub(super) use statement::traits as effects;
 
 /// Makes and mends connections to one database as one role.
 pub struct Postgres {

@@ -79,7 +79,7 @@ pub struct Batch {
     pub read_only: bool,
     /// Wait for a snapshot that cannot conflict (`DEFERRABLE`). It means something only with `serializable` and `read_only`.
     pub deferrable: bool,
-    /// Settings and their values, for this transaction only, made before its first statement and in the same round trip
+    /// Settings and their values, for this transaction only, made before each statement and in the same round trip
     /// (PostgreSQL). They are no boundary for a statement whose text a caller chose: that can set them anew.
     pub settings: Vec<(Cow<'static, str>, String)>,
     /// It is one statement, with settings, and to its caller nothing else: it is answered, and fails, as a single one.
@@ -236,4 +236,26 @@ pub struct Limits {
     pub row: usize,
     /// Told to the server in a comment behind each statement, which then has no name there. PostgreSQL alone hears it.
     pub trace: Option<Trace>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_rendered_once_each_way() {
+        let column = Column { name: "a".into(), type_name: None, shape: Shape::Text, origin: Origin::default() };
+        let columns: Columns = [column].into_iter().collect();
+        let render = |rendering, mark: u8| {
+            let rendered = columns.rendered(rendering, |columns, out| {
+                out.push(mark);
+                out.extend_from_slice(columns[0].name.as_bytes());
+            });
+            rendered.to_vec()
+        };
+        assert_eq!(render(Rendering::Neon, b'1'), b"1a");
+        assert_eq!(render(Rendering::Neon, b'2'), b"1a");
+        assert_eq!(render(Rendering::Json, b'3'), b"3a");
+        assert_eq!(render(Rendering::Neon, b'4'), b"1a");
+    }
 }

@@ -5,6 +5,7 @@
 mod consumer;
 mod issuer;
 pub(super) mod listener;
+mod named;
 mod pool;
 mod process;
 mod replicas;
@@ -48,6 +49,7 @@ pub(super) fn check_with(config: &Config, secrets: &Revealed, doubtful: &BTreeSe
     check.limits();
     check.issuers();
     check.consumers();
+    check.named();
     check.routes();
     check.findings
 }
@@ -122,7 +124,7 @@ impl Check<'_> {
     /// Names of tables go into logs, labels of figures, and addresses of the admin API.
     fn names(&mut self) {
         let config = self.config;
-        let tables: [(&str, Vec<&String>); 7] = [
+        let tables: [(&str, Vec<&String>); 8] = [
             ("listener", config.listener.keys().collect()),
             ("plugin", config.plugin.keys().collect()),
             ("pool", config.pool.keys().collect()),
@@ -130,6 +132,7 @@ impl Check<'_> {
             ("limit", config.limit.keys().collect()),
             ("issuer", config.issuer.keys().collect()),
             ("consumer", config.consumer.keys().collect()),
+            ("named", config.named.keys().collect()),
         ];
         for (table, names) in tables {
             for name in names {

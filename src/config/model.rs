@@ -6,6 +6,7 @@
 mod consumer;
 mod edge;
 mod issuer;
+mod named;
 mod plugin;
 mod pool;
 mod route;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use consumer::{Claim, Consumer, Queries, Tokens, TunnelMode};
 pub use edge::{ClientCertificates, Http2, HttpsRedirect, Listener, SelfSigned, Tls, TlsPair, TlsVersion, UnknownSni};
 pub use issuer::{Algorithm, Issuer};
+pub use named::{Allow, AllowMode, Claims, Named, NamedParam, OnExhausted, ParamType, Serves};
 pub use plugin::{NativeOnly, Plugin, PluginPolicy, PolicyRef};
 pub use pool::{
     BackendKind, Backoff, Breaker, IdleOrder, LoginRole, Per, Pool, PoolSize, Replicas, Reset, SqliteTuning,
@@ -58,6 +60,8 @@ pub struct Config {
     pub issuer: BTreeMap<String, Issuer>,
     /// Authenticated callers, by name.
     pub consumer: BTreeMap<String, Consumer>,
+    /// Queries that are asked for by name.
+    pub named: BTreeMap<String, Named>,
     /// Matches and their targets.
     pub route: Vec<Route>,
 }
@@ -84,6 +88,8 @@ pub struct Server {
     /// Networks whose `X-Forwarded-For` is believed, read from right to left. Default none. (live)
     #[serde(deserialize_with = "networks")]
     pub trusted_proxies: Vec<IpNet>,
+    /// Memory for answers of named queries that are kept; 0B: none is kept. Default 32MiB. (live)
+    pub query_cache: Size,
     /// How long readiness is already down while connections are still accepted, at shutdown. Default 0s. (live)
     pub drain_delay: Span,
     /// How long open connections may take to finish at shutdown. Default 120s. (live)
@@ -208,6 +214,7 @@ impl Default for Server {
             max_connections: 10_000,
             max_connections_per_address: None,
             trusted_proxies: Vec::new(),
+            query_cache: Size::mib(32),
             drain_delay: Span::secs(0),
             drain_deadline: Span::secs(120),
         }

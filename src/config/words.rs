@@ -41,7 +41,7 @@ fn unexpected(found: &Actual, wanted: &str, say: impl Fn(&Actual) -> String) -> 
 }
 
 /// The candidate that `word` most likely meant.
-pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     let allowed = if word.chars().count() <= 3 { 1 } else { 2.max(word.chars().count() / 3) };
     let distance = |candidate: &str| strsim::damerau_levenshtein(&word, &candidate.to_lowercase());

@@ -32,8 +32,13 @@ impl Checked {
             (config.plugin.len(), "plugin"),
             (config.limit.len(), "limit"),
             (config.consumer.len(), "consumer"),
+            (config.named.len(), "named query"),
         ];
-        let word = |(count, name): (usize, &str)| format!("{count} {name}{}", if count == 1 { "" } else { "s" });
+        let word = |(count, name): (usize, &str)| match name.strip_suffix('y') {
+            _ if count == 1 => format!("1 {name}"),
+            Some(stem) => format!("{count} {stem}ies"),
+            None => format!("{count} {name}s"),
+        };
         Self {
             files: loaded.files.iter().map(|file| file.display().to_string()).collect(),
             parts: parts.into_iter().filter(|(count, _)| *count > 0).map(word).collect::<Vec<_>>().join(", "),

@@ -17,6 +17,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use tokio::time::Instant;
 
 use super::{
+    places::Stock,
     pools::{Changes, Plan, PoolEntry},
     shared::Shared,
     source::{Place, Source},
@@ -32,6 +33,10 @@ use crate::{
     observe::figures::RouteFigures,
     policy,
     proxy::Upstream,
+    query::{
+        allow::AllowFile,
+        named::{self, NamedFigures},
+    },
     route::{RouteTable, describe},
 };
 
@@ -50,6 +55,8 @@ pub struct Generation {
     pub templates: BTreeMap<String, Arc<Template>>,
     /// Upstreams by name.
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
+    /// Named queries, and lists of texts.
+    pub(super) stock: Stock,
     /// Limits by name.
     pub limits: BTreeMap<String, Arc<Limiter>>,
     live: Arc<AtomicUsize>,
@@ -66,12 +73,14 @@ pub(super) struct RouteEntry {
     pub(super) body_limit: Option<u64>,
     pub(super) allow_encoded_separators: bool,
     pub(super) cors: Option<Cors>,
+    /// Methods that pages of other origins may use.
+    pub(super) cors_methods: &'static str,
     pub(super) target: Target,
 }
 
 /// Where a route leads.
 pub(super) enum Target {
-    Query { source: Source, settings: Query },
+    Query { source: Source, settings: Query, place: named::Place },
     Proxy { upstream: Arc<Upstream>, strip: Option<Box<str>> },
     Respond(Fixed),
     Redirect(Moved),
@@ -102,6 +111,7 @@ struct Draft {
     upstreams: BTreeMap<String, Arc<Upstream>>,
     consumers: Consumers,
     table: RouteTable,
+    stock: Stock,
     pools: Plan,
 }
 
@@ -124,7 +134,8 @@ impl Generation {
         }
         shared.plugins.commit(plugins);
         let pools = draft.pools.make(shared, before)?;
-        let parts = Parts { shared, config, limits: &draft.limits, upstreams: &draft.upstreams, pools: &pools };
+        let (limits, upstreams, stock) = (&draft.limits, &draft.upstreams, &draft.stock);
+        let parts = Parts { shared, config, limits, upstreams, stock, pools: &pools };
         let routes = parts.routes()?;
         shared.generations.fetch_add(1, Ordering::Relaxed);
         let generation = Self {
@@ -136,6 +147,7 @@ impl Generation {
             templates: pools.templates().clone(),
             upstreams: draft.upstreams,
             limits: draft.limits,
+            stock: draft.stock,
             live: shared.generations.clone(),
             loaded,
         };
@@ -170,6 +182,16 @@ impl Generation {
         self.pools.iter().map(|(name, pool)| (name.clone(), pool.clone())).chain(made).collect()
     }
 
+    /// What became of requests by name, for each named query.
+    pub fn named_queries(&self) -> impl Iterator<Item = (&str, NamedFigures)> {
+        self.stock.catalogue.figures()
+    }
+
+    /// The files of texts that routes let through.
+    pub fn allow_lists(&self) -> impl Iterator<Item = &Arc<AllowFile>> {
+        self.stock.allowed.values()
+    }
+
     /// The names of its routes, in order.
     pub fn route_names(&self) -> impl Iterator<Item = &Arc<str>> {
         self.routes.iter().map(|route| &route.name)
@@ -200,6 +222,7 @@ impl Draft {
             upstreams: upstreams(config, before, wrong),
             consumers,
             table,
+            stock: Stock::of(config, before, wrong),
             pools: Plan::of(config, plugins, before, cores, wrong),
         }
     }
@@ -225,6 +248,7 @@ impl Prepared {
             }
         }
         self.pools.commit(shared);
+        shared.query_cache.resize(generation.config().server.query_cache.as_usize());
         let before = shared.current.swap(Some(generation.clone()));
         if let Some(before) = &before {
             before.consumers.revoke_missing(&generation.consumers);
@@ -275,6 +299,7 @@ struct Parts<'a> {
     config: &'a Config,
     limits: &'a BTreeMap<String, Arc<Limiter>>,
     upstreams: &'a BTreeMap<String, Arc<Upstream>>,
+    stock: &'a Stock,
     pools: &'a Changes,
 }
 
@@ -307,6 +332,10 @@ impl Parts<'_> {
             body_limit: route.body_limit().map(|size| size.0),
             allow_encoded_separators: route.allow_encoded_separators,
             cors: route.cors.clone(),
+            cors_methods: match &route.query {
+                Some(query) if !query.named.is_none() => "GET, HEAD, POST",
+                _ => "POST",
+            },
             target: self.target(route)?,
         })
     }
@@ -314,7 +343,10 @@ impl Parts<'_> {
     fn target(&self, route: &Route) -> Result<Target, String> {
         match (&route.query, &route.proxy, &route.respond, &route.redirect) {
             (Some(query), None, None, None) => {
-                Ok(Target::Query { source: self.source(route, query)?, settings: query.clone() })
+                let pool = self.pools.entries().get(&query.pool).map(|pool| &pool.identity);
+                let identity = pool.or_else(|| self.pools.templates().get(&query.pool).map(|pool| &pool.identity));
+                let place = self.stock.place(self.config, route, query, identity, &self.shared.query_cache);
+                Ok(Target::Query { source: self.source(route, query)?, settings: query.clone(), place })
             }
             (None, Some(proxy), None, None) => {
                 let upstream = self.upstreams.get(&proxy.upstream).cloned();

@@ -1,6 +1,6 @@
 //! The walk of a request through a generation: route, overload, limits by address, access, limits by consumer, target.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{cell::RefCell, net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::time::Instant;
@@ -120,6 +120,14 @@ impl Standing {
         limits.check_before_access(caller, tally)
     }
 
+    /// Takes more than the one permit that each limit has given.
+    fn charge(&mut self, route: &RouteEntry, caller: &Caller<'_>, more: u32) -> Result<(), Refused> {
+        if let Some((limits, tally)) = &mut self.of_consumer {
+            limits.charge(caller, more, tally)?;
+        }
+        route.limits.charge(caller, more, &mut self.of_route)
+    }
+
     fn render(self, route: &RouteEntry, headers: &mut HeaderMap) {
         if !route.limits.is_empty() {
             route.limits.render(self.of_route, headers);
@@ -152,7 +160,7 @@ impl Walk {
         let origin = request.headers().get(header::ORIGIN).cloned();
         let mut standing = Standing::default();
         let mut response = match self.admit(generation, route, request, asked, entry, &mut standing) {
-            Ok(identity) => self.reach(route, request, asked, identity, entry).await,
+            Ok(identity) => self.reach(route, request, asked, identity, &mut standing, entry).await,
             Err(refusal) => route.retell(request, *refusal),
         };
         standing.render(route, response.headers_mut());
@@ -289,8 +297,10 @@ impl Walk {
                 return response;
             }
         }
-        let title = if denied.status() == StatusCode::FORBIDDEN { "Forbidden" } else { "Unauthorized" };
-        let mut response = answer::problem(denied.status(), title, denied.public());
+        let mut response = answer::problem(denied.status(), "", denied.public());
+        if denied.status() == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, 1.into());
+        }
         if let Some(challenge) = denied.challenge() {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
@@ -303,21 +313,30 @@ impl Walk {
         request: &mut Request,
         asked: &Asked<'_>,
         identity: Option<Identity>,
+        standing: &mut Standing,
         entry: &mut Entry,
     ) -> Response {
         if let Some(limit) = route.body_limit {
             request.body_mut().limit(limit);
         }
         match &route.target {
-            Target::Query { source, settings } => {
+            Target::Query { source, settings, place } => {
                 let own = identity.as_ref().and_then(|identity| identity.grant.deadline);
                 let find = |wanted: &query::Wanted| source.find(wanted, identity.as_ref());
+                let standing = RefCell::new(standing);
+                let charge = |more: u32, headers: &HeaderMap| {
+                    let consumer = identity.as_ref().map(|identity| identity.consumer.id());
+                    let caller = Caller { address: asked.client, consumer, headers };
+                    standing.borrow_mut().charge(route, &caller, more)
+                };
                 let asked = query::Asked {
                     settings,
                     cors: route.cors.as_ref(),
                     context: asked.context,
                     below: source.below,
                     identity: identity.as_ref(),
+                    place,
+                    charge: &charge,
                     wanted: source.wanted(request, identity.as_ref()),
                     deadline: asked.started + own.map_or(route.deadline, |own| own.min(route.deadline)),
                     holder: Holder {
@@ -352,13 +371,13 @@ impl Walk {
 
 impl RouteEntry {
     fn preflight(&self, request: &Request) -> Option<Response> {
-        query::preflight(self.cors.as_ref()?, self.dialect(), request)
+        query::preflight(self.cors.as_ref()?, self.dialect(), self.cors_methods, request)
     }
 
     /// What needs neither caller nor database.
     fn options(&self, request: &Request) -> Option<Response> {
         match &self.target {
-            Target::Query { source, settings } => query::options(settings.dialect, request, source.below),
+            Target::Query { source, settings, .. } => query::options(settings.dialect, request, source.below),
             _ => None,
         }
     }
@@ -366,7 +385,7 @@ impl RouteEntry {
     /// A refusal as the route's callers read it.
     fn retell(&self, request: &Request, refusal: Response) -> Response {
         match &self.target {
-            Target::Query { source, settings } => query::refused(settings.dialect, request, source.below, refusal),
+            Target::Query { source, settings, .. } => query::refused(settings.dialect, request, source.below, refusal),
             _ => refusal,
         }
     }

@@ -98,11 +98,13 @@ fn named_by(config: &Config) -> Vec<PathBuf> {
     let plugins = config.plugin.values().map(|plugin| plugin.path.clone());
     let pools = config.pool.values().filter_map(|pool| pool.tls.ca.clone());
     let upstreams = config.upstream.values().filter_map(|upstream| upstream.tls.ca.clone());
+    let lists = config.route.iter().filter_map(|route| route.query.as_ref()?.allow.as_ref());
+    let lists = lists.map(|allow| allow.file.clone());
     let clients =
         config.listener.values().filter_map(|listener| Some(listener.client_certificates.as_ref()?.ca.clone()));
     let issuers = config.issuer.values().flat_map(|issuer| {
         let keys = (!issuer.is_remote()).then(|| PathBuf::from(&issuer.jwks));
         keys.into_iter().chain(issuer.tls.ca.clone())
     });
-    certificates.chain(plugins).chain(pools).chain(upstreams).chain(clients).chain(issuers).collect()
+    certificates.chain(plugins).chain(pools).chain(upstreams).chain(clients).chain(issuers).chain(lists).collect()
 }

@@ -26,7 +26,7 @@ use crate::{
     edge::{ConnectionLimits, EdgeCounters, Tunnels},
     observe::{access_log::AccessLog, figures::HttpFigures},
     policy::Plugins,
-    query::tunnel::Sessions,
+    query::{named::Cache, tunnel::Sessions},
 };
 
 /// What all threads share.
@@ -73,6 +73,8 @@ pub struct Shared {
     pub reloads: Reloads,
     /// What is worth an operator's attention.
     pub alerts: Alerts,
+    /// Answers of named queries.
+    pub query_cache: Arc<Cache>,
     /// What is refused while the gateway itself is short of something.
     pub overload: Overload,
     requests: AtomicU64,
@@ -179,6 +181,7 @@ impl Shared {
             reloads: Reloads::default(),
             alerts: Alerts::default(),
             overload: Overload::default(),
+            query_cache: Cache::new(0),
             requests: AtomicU64::new(0),
             reload: of.reload,
         })

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use http::Method;
+
 use super::{pools::PoolEntry, template::Template};
 use crate::{
     access::Identity,
@@ -51,7 +53,12 @@ impl Source {
 
     fn named<'r>(&self, request: &'r Request) -> Option<&'r str> {
         match self.named_by.as_ref()? {
-            NamedBy::Path => request.uri().path().get(self.below..)?.strip_prefix('/'),
+            NamedBy::Path => {
+                let rest = request.uri().path().get(self.below..)?.strip_prefix('/')?;
+                // Behind it, where there is no body, stands the name of a query.
+                let bodiless = request.method() != Method::POST;
+                Some(rest.rsplit_once('/').filter(|_| bodiless).map_or(rest, |(name, _)| name))
+            }
             NamedBy::Header(name) => {
                 let mut values = request.headers().get_all(name.as_str()).iter();
                 values.next().filter(|_| values.next().is_none())?.to_str().ok()

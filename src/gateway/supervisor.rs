@@ -172,6 +172,10 @@ impl Upkeep {
         generation.upstreams.values().for_each(|upstream| upstream.sweep(now));
         generation.templates.values().for_each(|template| template.sweep(now));
         self.shared.failed_auth.sweep();
+        self.shared.query_cache.sweep(now);
+        for file in generation.stock.allowed.values() {
+            file.look(|write| drop(tokio::task::spawn_blocking(write)));
+        }
         self.shared.http.prune();
         self.shared.alerts.look(&generation);
     }

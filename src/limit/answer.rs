@@ -4,7 +4,7 @@
 //! for every answer of a route, and `RateLimit: "name";r=199;t=1`. `t` is the time in which no more than `r` should be
 //! spent; here, the time until one more permit is there. No partition key (`pk`) is sent: it would tell who is counted how.
 
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -73,15 +73,24 @@ impl RouteLimits {
         self.check(true, caller, tally)
     }
 
+    /// Takes `more` permits of each, for a request that turns out to cost more than one; up to the first that refuses. What
+    /// the tally says is as of now.
+    ///
+    /// # Errors
+    /// The limit that refused.
+    pub fn charge(&self, caller: &Caller<'_>, more: u32, tally: &mut Tally) -> Result<(), Refused> {
+        let Some(more) = NonZeroU32::new(more) else { return Ok(()) };
+        tally.standing.clear();
+        for limiter in &self.limiters {
+            let outcome = limiter.check_caller_for(caller, more);
+            noted(limiter, outcome, tally)?;
+        }
+        Ok(())
+    }
+
     fn check(&self, by_consumer: bool, caller: &Caller<'_>, tally: &mut Tally) -> Result<(), Refused> {
         for limiter in self.limiters.iter().filter(|limiter| limiter.needs_consumer() == by_consumer) {
-            let outcome = limiter.check_caller(caller);
-            if limiter.settings.headers {
-                tally.add(limiter.name(), outcome);
-            }
-            if !outcome.allowed {
-                return Err(Refused { policy: limiter.name().clone(), retry_after: outcome.reset_seconds });
-            }
+            noted(limiter, limiter.check_caller(caller), tally)?;
         }
         Ok(())
     }
@@ -95,6 +104,16 @@ impl RouteLimits {
             headers.append(STANDING, standing);
         }
     }
+}
+
+fn noted(limiter: &Limiter, outcome: Outcome, tally: &mut Tally) -> Result<(), Refused> {
+    if limiter.settings.headers {
+        tally.add(limiter.name(), outcome);
+    }
+    if outcome.allowed {
+        return Ok(());
+    }
+    Err(Refused { policy: limiter.name().clone(), retry_after: outcome.reset_seconds })
 }
 
 impl Tally {

@@ -18,18 +18,18 @@ use http::{
 use super::{neon, problem::Problem};
 use crate::{
     config::model::{Cors, Dialect},
-    edge::{Authority, Body, Request, Response},
+    edge::{Authority, Body, Context, Request, Response},
 };
 
 /// Request headers that a page may set.
-const HEADERS: &str = "authorization, content-type, accept, x-api-key, traceparent";
+const HEADERS: &str = "authorization, content-type, accept, if-none-match, x-api-key, traceparent";
 
 /// Answer headers that a page may read.
-const EXPOSED: &str = "retry-after, ratelimit, ratelimit-policy";
+const EXPOSED: &str = "retry-after, ratelimit, ratelimit-policy, etag, age, cache-status";
 
 /// Answers a preflight, before access control: a browser sends it without credentials. None: it is not one. `dialect`: of a query
-/// route.
-pub fn preflight(cors: &Cors, dialect: Option<Dialect>, request: &Request) -> Option<Response> {
+/// route. `methods`: those that the route answers.
+pub fn preflight(cors: &Cors, dialect: Option<Dialect>, methods: &'static str, request: &Request) -> Option<Response> {
     let headers = request.headers();
     let origin = headers.get(ORIGIN)?;
     if request.method() != Method::OPTIONS || !headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
@@ -43,7 +43,7 @@ pub fn preflight(cors: &Cors, dialect: Option<Dialect>, request: &Request) -> Op
     let answer = response.headers_mut();
     allow_origin(cors, None, Some(origin), answer);
     answer.remove(ACCESS_CONTROL_EXPOSE_HEADERS);
-    answer.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
+    answer.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
     answer.insert(ACCESS_CONTROL_ALLOW_HEADERS, sets(dialect));
     answer.insert(ACCESS_CONTROL_MAX_AGE, cors.max_age.0.as_secs().into());
     Some(response)
@@ -85,6 +85,30 @@ pub(super) fn check(
     let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
     let own = is_own(origin, authority, secure);
     if own || cors.is_some_and(|cors| allows(cors, origin)) { Ok(()) } else { Err(refused()) }
+}
+
+/// Refuses a GET that a page may have sent without telling its origin, as browsers do where the page cannot read the answer, or
+/// is of the same origin.
+///
+/// What other sites have a browser fetch, it says so of (Fetch Metadata). Where it does not, over plain HTTP, a name proves
+/// nothing, as above: unless the route is for certain hosts (`hosts`), or the caller has shown who it is (`known`), which a
+/// page of a stranger's cannot.
+pub(super) fn check_get(headers: &HeaderMap, context: &Context, hosts: bool, known: bool) -> Result<(), Problem> {
+    if headers.contains_key(ORIGIN) {
+        return Ok(());
+    }
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    let authority = &context.authority;
+    let proven = context.peer.tls.is_some() || hosts || known;
+    match site {
+        Some(b"cross-site" | b"same-site") => Err(refused()),
+        Some(_) => Ok(()),
+        None if proven || authority.is_address() || is_localhost(&authority.host) => Ok(()),
+        None => {
+            let detail = "over plain HTTP a name proves nothing: give the route its `host`, or ask for a key";
+            Err(Problem::new(StatusCode::FORBIDDEN, "Foreign origin", detail))
+        }
+    }
 }
 
 fn refused() -> Problem {
@@ -173,23 +197,28 @@ mod tests {
         let app = cors(&["https://app.example.com"]);
         let asks =
             |origin: &str| request(Method::OPTIONS, &[("origin", origin), ("access-control-request-method", "POST")]);
-        let yes = preflight(&app, None, &asks("https://app.example.com")).unwrap();
+        let yes = preflight(&app, None, "POST", &asks("https://app.example.com")).unwrap();
         assert_eq!(yes.status(), StatusCode::NO_CONTENT);
         assert_eq!(yes.headers()[ACCESS_CONTROL_ALLOW_ORIGIN], "https://app.example.com");
         assert_eq!(yes.headers()[ACCESS_CONTROL_MAX_AGE], "60");
         assert_eq!(yes.headers()[VARY], "origin");
         assert!(!yes.headers()[ACCESS_CONTROL_ALLOW_HEADERS].to_str().unwrap().contains("neon"));
-        let neon = preflight(&app, Some(Dialect::Neon), &asks("https://app.example.com")).unwrap();
+        let neon = preflight(&app, Some(Dialect::Neon), "POST", &asks("https://app.example.com")).unwrap();
         let may_set = neon.headers()[ACCESS_CONTROL_ALLOW_HEADERS].to_str().unwrap();
         for header in ["authorization", "content-type", "neon-connection-string", "neon-batch-deferrable"] {
             assert!(may_set.split(", ").any(|allowed| allowed == header), "{header}");
         }
-        let no = preflight(&app, None, &asks("https://other.example.com")).unwrap();
+        let no = preflight(&app, None, "POST", &asks("https://other.example.com")).unwrap();
         assert_eq!(no.status(), StatusCode::FORBIDDEN);
         assert!(!no.headers().contains_key(ACCESS_CONTROL_ALLOW_ORIGIN));
-        assert!(preflight(&app, None, &request(Method::POST, &[("origin", "https://app.example.com")])).is_none());
-        assert!(preflight(&app, None, &request(Method::OPTIONS, &[("origin", "https://app.example.com")])).is_none());
-        let any = preflight(&cors(&["*"]), None, &asks("https://other.example.com")).unwrap();
+        assert!(
+            preflight(&app, None, "POST", &request(Method::POST, &[("origin", "https://app.example.com")])).is_none()
+        );
+        assert!(
+            preflight(&app, None, "POST", &request(Method::OPTIONS, &[("origin", "https://app.example.com")]))
+                .is_none()
+        );
+        let any = preflight(&cors(&["*"]), None, "POST", &asks("https://other.example.com")).unwrap();
         assert_eq!(any.headers()[ACCESS_CONTROL_ALLOW_ORIGIN], "*");
         assert!(!any.headers().contains_key(VARY));
     }

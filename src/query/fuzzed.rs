@@ -1,5 +1,6 @@
 //! What is read here of strangers' bytes, for [`crate::fuzz`].
 
+pub use super::neon::fuzzed::{connection_string, neon_body};
 use super::{request, value::Cells};
 use crate::backend::{Cell, Shape};
 
@@ -10,9 +11,9 @@ const MOST: usize = 16;
 /// mistake.
 pub fn json_body(bytes: &[u8]) {
     match request::parse(bytes, MOST) {
-        Ok(work) => {
+        Ok(wish) => {
             assert!(serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok());
-            assert!(work.statements().len() <= MOST);
+            assert!(wish.asks.len() <= MOST);
         }
         Err(problem) => assert_eq!(problem.status, http::StatusCode::BAD_REQUEST),
     }

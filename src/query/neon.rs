@@ -13,7 +13,11 @@
 mod body;
 mod connection;
 mod failure;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzzed;
 mod head;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::borrow::Cow;
@@ -50,7 +54,7 @@ pub(super) const PAGE_READS: &str =
 pub(super) async fn answer<S: Steps, F: Future<Output = Result<S, BackendError>>>(
     request: Request,
     below: usize,
-    allowed: &Allowed,
+    allowed: &Allowed<'_>,
     identity: Option<&Identity>,
     wanted: Wanted,
     start: impl FnOnce(Work, &Wanted) -> F,
@@ -73,7 +77,7 @@ fn is_here(request: &Request, below: usize) -> bool {
 
 async fn run<S: Steps, F: Future<Output = Result<S, BackendError>>>(
     request: Request,
-    allowed: &Allowed,
+    allowed: &Allowed<'_>,
     identity: Option<&Identity>,
     mut wanted: Wanted,
     start: impl FnOnce(Work, &Wanted) -> F,
@@ -90,6 +94,9 @@ async fn run<S: Steps, F: Future<Output = Result<S, BackendError>>>(
     let asked = body::parse(&body, allowed.max_batch)?;
     drop(body);
     let (work, results) = prepare(asked, head);
+    for statement in work.statements() {
+        allowed.sql(&statement.sql).map_err(|refused| Failure::not_allowed(refused.detail()))?;
+    }
     let batch = matches!(work, Work::Batch(_));
     let steps = start(allowed.bound(work), &wanted).await.map_err(|error| Failure::of(error, &wanted))?;
     let mut response = respond(steps, results, bounds).await?;

@@ -9,10 +9,14 @@ use serde_json::{Map, Value};
 use crate::{
     backend::{BackendError, DatabaseError},
     edge::{Response, answer},
+    limit::Refused,
 };
 
+/// The title of a connection that is no more.
+const LOST: &str = "Connection lost";
+
 /// An error on its way to the caller.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Problem {
     pub(super) status: StatusCode,
     title: &'static str,
@@ -47,6 +51,29 @@ impl Problem {
     pub(super) fn allowing(mut self, methods: &'static str) -> Self {
         self.allow = Some(methods);
         self
+    }
+
+    /// Whether there was no way to the database, or none any more: the statement is not to blame.
+    pub(super) fn is_outage(&self) -> bool {
+        let sqlstate = self.members.get("sqlstate").and_then(Value::as_str);
+        match self.status {
+            StatusCode::SERVICE_UNAVAILABLE => {
+                self.members.contains_key("reason")
+                    || sqlstate.is_none_or(|state| state.starts_with("57P") || state == "53300")
+            }
+            StatusCode::BAD_GATEWAY => self.title == LOST,
+            _ => false,
+        }
+    }
+
+    /// Whether it is the business of the one caller who got it, and not of others who asked the same.
+    pub(super) fn is_personal(&self) -> bool {
+        matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::GATEWAY_TIMEOUT)
+    }
+
+    /// What it tells the caller.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
     }
 
     fn retry_in(mut self, pause: Duration) -> Self {
@@ -105,6 +132,15 @@ impl From<Trouble> for Problem {
     }
 }
 
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        let detail = format!("limit `{}` is used up", refused.policy);
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "Too many requests", detail);
+        let pause = Duration::from_secs(refused.retry_after.into());
+        Self { members: refused.problem(), retry_after: Some(pause), ..problem }
+    }
+}
+
 impl From<BackendError> for Problem {
     fn from(error: BackendError) -> Self {
         match error {
@@ -154,7 +190,7 @@ impl From<BackendError> for Problem {
             BackendError::Lost { outcome_unknown, ref reason, .. } => {
                 tracing::warn!(reason, outcome_unknown, "database connection lost");
                 let detail = "the connection to the database was lost";
-                let problem = Self::new(StatusCode::BAD_GATEWAY, "Connection lost", detail);
+                let problem = Self::new(StatusCode::BAD_GATEWAY, LOST, detail);
                 if outcome_unknown { problem.with("outcome", "unknown") } else { problem.with("retryable", true) }
             }
             BackendError::Unsupported(why) => Self::bad_request(why),
@@ -228,7 +264,7 @@ fn judge(sqlstate: &str) -> Verdict {
         // The count of parameters, which a caller can get wrong, has the code of a broken protocol.
         "08P01" => (StatusCode::BAD_REQUEST, "Statement refused", Again::No),
         _ => match sqlstate.get(..2).unwrap_or_default() {
-            "08" => (StatusCode::BAD_GATEWAY, "Connection lost", Again::Later),
+            "08" => (StatusCode::BAD_GATEWAY, LOST, Again::Later),
             "53" | "57" => (UNAVAILABLE, "Database unavailable", Again::Later),
             "58" | "F0" | "XX" => (StatusCode::BAD_GATEWAY, "Database failed", Again::No),
             _ => (StatusCode::BAD_REQUEST, "Statement refused", Again::No),
@@ -271,6 +307,29 @@ mod tests {
             assert_eq!(problem.status.as_u16(), status, "{sqlstate}");
             assert_eq!(problem.members.get("retryable").is_some(), retryable, "{sqlstate}");
         }
+    }
+
+    #[test]
+    fn an_outage_is_told_from_what_the_statement_did() {
+        for (sqlstate, outage) in [
+            ("57P01", true),
+            ("57P03", true),
+            ("53300", true),
+            ("08006", true),
+            ("53200", false),
+            ("55P03", false),
+            ("57014", false),
+            ("25006", false),
+            ("22012", false),
+            ("XX000", false),
+        ] {
+            assert_eq!(told(sqlstate).is_outage(), outage, "{sqlstate}");
+        }
+        let error = DatabaseError { sqlstate: Some("25006".into()), message: "m".into(), ..DatabaseError::default() };
+        assert!(!Problem::from(BackendError::ReadOnly(Box::new(error))).is_outage());
+        assert!(Problem::from(BackendError::NoReplica("p".into())).is_outage());
+        assert!(Problem::from(BackendError::Unavailable("full".into())).is_outage());
+        assert!(!Problem::from(BackendError::Timeout).is_outage());
     }
 
     #[test]

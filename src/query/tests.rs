@@ -10,15 +10,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
-    Allowed,
+    Allowed, Wanted,
     document::Document,
     lines::Lines,
+    named::Place,
     problem::Problem,
     stream::{self, Bounds, Steps},
 };
@@ -338,11 +339,16 @@ impl Gateway {
 
     async fn send(&self, request: Request) -> Response {
         let deadline = Instant::now() + Duration::from_secs(20);
-        let start = |work: Work| async move {
+        let start = |work: Work, deadline: Instant| async move {
             let conn = self.backend.create().await.unwrap();
             Ok(sqlite::Execution::start(Box::new(conn), work, deadline, Limits { row: 64 << 20, ..Limits::default() }))
         };
-        let answered = super::json(request, &Allowed::of(&self.settings, None, deadline), start).await;
+        let place = Place::alone();
+        let charge = |_: u32, _: &HeaderMap| Ok(());
+        let wanted = Wanted::default();
+        let allowed = Allowed::of(&self.settings, None, &place, deadline);
+        let asking = super::Asking { allowed: &allowed, place: &place, wanted: &wanted, charge: &charge };
+        let answered = super::json(request, asking, start).await;
         answered.unwrap_or_else(Problem::into_response)
     }
 

@@ -209,7 +209,7 @@ async fn what_the_page_says_of_production_is_a_configuration_that_passes() {
     let endpoints = "endpoints = { shop = \"shop\" }";
     assert!(outlook.contains(endpoints));
     let whole = format!("{listener}\n[pool.shop]{tables}").replace("\"HASH\"", &format!("\"{}\"", "0".repeat(64)));
-    let whole = whole.replace("pool = \"shop\", tunnel", &format!("pool = \"shop\", {endpoints}, tunnel"));
+    let whole = whole.replace("pool = \"shop\" }", &format!("pool = \"shop\", {endpoints} }}"));
     let whole = whole.replace("/etc/sluicegate", dir.path().to_str().unwrap());
     fs::write(dir.path().join("gateway.toml"), &whole).unwrap();
     let checked = crate::support::gateway::run(dir.path(), &["check", "--config", "gateway.toml"]);

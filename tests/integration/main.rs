@@ -22,6 +22,7 @@ mod faults;
 mod guide;
 mod hostile;
 mod metrics;
+mod named;
 mod neon;
 mod operate;
 mod outages;

@@ -424,7 +424,13 @@ async fn what_a_function_leaves_behind_the_next_consumer_does_not_meet() {
                 end $$; grant temporary on database postgres to clerk";
     admin.batch_execute(made).await.unwrap();
     let consumers = [consumer("first", ""), consumer("second", "")].concat();
-    let text = config(&server.url(), "", "[\"first\", \"second\"]").replace("max = 2", "max = 1") + &consumers;
+    // The pool is reached by way of its label alone.
+    let other = format!("[pool.other]\nbackend = \"postgres\"\nurl = \"{}\"\n", server.url());
+    let text = config(&server.url(), ", endpoints = { db = \"main\" }", "[\"first\", \"second\"]")
+        .replace("max = 2", "max = 1")
+        .replace("pool = \"main\"", "pool = \"other\"")
+        + &other
+        + &consumers;
     let gateway = Gateway::start(&text).await;
     let pid = json!({"query": "select pg_backend_pid()"});
     let first = ask_as(&gateway, "first", pid.clone()).await.1["rows"].clone();

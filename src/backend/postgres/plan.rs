@@ -124,9 +124,9 @@ fn encode_batch(conn: &mut PostgresConnection, batch: &Batch) -> Result<Vec<Part
     if batch.read_only {
         frame(PIN, Role::Frame, &mut conn.outbox, &mut parts)?;
     }
-    prelude(batch, &mut conn.outbox, &mut parts)?;
     let mut earlier = Earlier::default();
     for (index, statement) in batch.statements.iter().enumerate() {
+        prelude(batch, &mut conn.outbox, &mut parts)?;
         caller(conn, statement, index, &mut earlier, &mut parts)?;
         let traits = parts.last().map(|part| part.traits).unwrap_or_default();
         if traits.control || traits.copy {
@@ -196,8 +196,8 @@ fn caller<'a>(
     Ok(())
 }
 
-/// Sets what holds for this transaction, in one statement. It stands behind [`PIN`], and its values are parameters: neither can
-/// be read as anything else.
+/// Sets what holds for this transaction, in one statement: before each of the caller's, whatever a function of the last one has
+/// made of it. It stands behind [`PIN`], and its values are parameters: neither can be read as anything else.
 fn prelude(batch: &Batch, out: &mut BytesMut, parts: &mut Vec<Part>) -> Result<(), BackendError> {
     if batch.settings.is_empty() {
         return Ok(());

@@ -51,6 +51,8 @@ pub(crate) struct Running {
     /// How long the server was waited for, and since when it is.
     waited: Duration,
     waiting: Option<Instant>,
+    /// What [`Running::at_hand`] found, and left to [`Running::next`].
+    ahead: Option<Progress>,
 }
 
 /// What [`Running::next`] found; [`Running::event`] shows it.
@@ -63,6 +65,7 @@ pub(crate) enum Step {
     Done,
 }
 
+#[derive(Debug)]
 enum Progress {
     Step(Step),
     /// More must be read.
@@ -106,13 +109,15 @@ impl Running {
             answered: None,
             waited: Duration::ZERO,
             waiting: None,
+            ahead: None,
         })
     }
 
     /// The next step. Cancel safe, but for the moments when types are looked up: then the connection is broken.
     pub(crate) async fn next(&mut self, conn: &mut PostgresConnection) -> Result<Step, BackendError> {
         loop {
-            match self.advance(conn)? {
+            let progress = self.ahead.take().map_or_else(|| self.advance(conn), Ok)?;
+            match progress {
                 Progress::Step(step) => {
                     self.delivered |= step != Step::Done;
                     return Ok(step);
@@ -121,6 +126,24 @@ impl Running {
                 Progress::Types(ids) => self.know_types(conn, &ids).await?,
                 Progress::Again => self.again(conn)?,
             }
+        }
+    }
+
+    /// The next step, if what has come holds it: nothing is waited for, and no deadline looked at.
+    pub(crate) fn at_hand(&mut self, conn: &mut PostgresConnection) -> Option<Result<Step, BackendError>> {
+        if self.ahead.is_some() {
+            return None;
+        }
+        match self.advance(conn) {
+            Ok(Progress::Step(step)) => {
+                self.delivered |= step != Step::Done;
+                Some(Ok(step))
+            }
+            Ok(progress) => {
+                self.ahead = Some(progress);
+                None
+            }
+            Err(error) => Some(Err(error)),
         }
     }
 

@@ -27,23 +27,23 @@ const ANYTHING: u32 = SETTINGS | TEMPORARY | LISTENING | LOCKS | ROLE | CURSORS;
 
 /// What a text says about its effects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Traits {
+pub(in crate::backend) struct Traits {
     /// Session state that it may leave behind, as bits.
-    pub(super) dirty: u32,
+    pub(in crate::backend) dirty: u32,
     /// It begins, ends, splits or changes a transaction.
-    pub(super) control: bool,
+    pub(in crate::backend) control: bool,
     /// It runs code that may commit before it is complete (outside a batch).
-    pub(super) commits: bool,
+    pub(in crate::backend) commits: bool,
     /// It copies from or to the client.
-    pub(super) copy: bool,
+    pub(in crate::backend) copy: bool,
     /// It sets session state by its first word, not by way of a function.
-    pub(super) session: bool,
+    pub(in crate::backend) session: bool,
     /// It sets something for the transaction only (`SET LOCAL`), although its command tag reads like the lasting kind.
-    pub(super) passing: bool,
+    pub(in crate::backend) passing: bool,
 }
 
 /// Reads the traits of `sql`.
-pub(super) fn traits(sql: &str) -> Traits {
+pub(in crate::backend) fn traits(sql: &str) -> Traits {
     let words = first_words::<3>(sql);
     let [first, second, third] = words.each_ref().map(String::as_str);
     let mut traits = match first {

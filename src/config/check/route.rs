@@ -92,6 +92,7 @@ impl Check<'_> {
         for name in query.pools() {
             self.one_of_many(at, route, query, name);
         }
+        self.serves(at, route, query);
         self.number(format!("{at}.query.max_rows"), query.max_rows, 1, u64::MAX);
         self.number(format!("{at}.query.max_batch"), query.max_batch, 1, 1 << 20);
         self.size(format!("{at}.query.max_response"), query.max_response, Size(1), Size(u64::MAX));
@@ -176,6 +177,8 @@ impl Check<'_> {
             Some("PgBouncer stands before the pool, and shares sessions out by itself: a tunnel needs one of its own")
         } else if query.read_only {
             Some("the route is read only, to which a tunnel cannot be held: grant less to the pool's role instead")
+        } else if query.holds_to_texts() {
+            Some("not all SQL of callers' own passes, to which a tunnel cannot be held")
         } else {
             None
         };

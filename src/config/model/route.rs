@@ -7,7 +7,7 @@ use serde::{
     de::{self, value::SeqAccessDeserializer},
 };
 
-use super::{BackendKind, Pool, TunnelMode, default_body};
+use super::{Allow, AllowMode, BackendKind, Pool, Serves, TunnelMode, default_body};
 use crate::config::value::{Rate, Size, Span, maybe_word, word};
 
 /// `[[route]]`: a match and exactly one target. All keys are live.
@@ -125,6 +125,15 @@ pub struct Query {
     /// Every request of the route is read only, whatever it says. Default false.
     #[serde(default)]
     pub read_only: bool,
+    /// Named queries that may be asked for: a list, or `"*"` for all. Default none.
+    #[serde(default)]
+    pub named: Serves,
+    /// Whether callers may send SQL of their own. Default true.
+    #[serde(default = "yes")]
+    pub raw: bool,
+    /// Which SQL of callers' own passes. Default all.
+    #[serde(default)]
+    pub allow: Option<Allow>,
     /// For how long a WebSocket tunnel holds a connection (dialect `neon`): `session`, `transaction`, or `off`. Default `session`,
     /// but `off` where the pool is not PostgreSQL, PgBouncer stands before it, or the route is read only.
     #[serde(default, deserialize_with = "maybe_word")]
@@ -412,12 +421,18 @@ impl From<NamedBy> for String {
 }
 
 impl Query {
+    /// Whether not all SQL of callers' own passes.
+    pub fn holds_to_texts(&self) -> bool {
+        !self.raw || self.allow.as_ref().is_some_and(|allow| allow.mode == AllowMode::Enforce)
+    }
+
     /// For how long a tunnel to `pool` holds a connection.
     pub fn tunnel_to(&self, pool: &Pool) -> TunnelMode {
         let possible = self.dialect == Dialect::Neon
             && pool.backend == BackendKind::Postgres
             && !pool.behind_pgbouncer
-            && !self.read_only;
+            && !self.read_only
+            && !self.holds_to_texts();
         self.tunnel.filter(|_| possible).unwrap_or(if possible { TunnelMode::Session } else { TunnelMode::Off })
     }
 }

@@ -98,3 +98,36 @@ fn a_pool_for_each_role_lists_them_and_each_consumer_has_one() {
     }
     assert_eq!(lines.len(), expected.len(), "{report}");
 }
+
+#[test]
+fn the_neon_dialect_is_postgresqls_and_its_connection_string_names_the_database() {
+    let neon = |at: &str, query: &str| route(at, query).replace("dialect = \"json\"", "dialect = \"neon\"");
+    let text = [
+        pool("main", "postgres://u@h/d", ""),
+        pool("many", "postgres://u@h/d_*", "per = \"database\""),
+        pool("lite", "sqlite:a.db", ""),
+        neon("path = \"/good\"", "pool = \"main\", endpoints = { db1 = \"main\", db-2 = \"many\" }"),
+        neon("path = \"/many\"", "pool = \"many\""),
+        neon("exact = \"/whole/sql\"", "pool = \"main\""),
+        neon("path = \"/a\"", "pool = \"lite\""),
+        neon("path = \"/b\"", "pool = \"main\", endpoints = { one = \"lite\", DB = \"main\", two = \"non\" }"),
+        neon("path = \"/c\"", "pool = \"many\", database = \"path\""),
+        neon("exact = \"/query\"", "pool = \"main\""),
+        route("path = \"/d\"", "pool = \"main\", endpoints = { db1 = \"main\" }"),
+    ];
+    let report = report(&text.concat());
+    let lines: Vec<_> = report.lines().collect();
+    let expected = [
+        "route[3].query.dialect: dialect `neon` is PostgreSQL's, and `pool.lite` is not",
+        "route[4].query.dialect: dialect `neon` is PostgreSQL's, and `pool.lite` is not",
+        "route[4].query.endpoints.DB: is the first label of a host: 1 to 63 small letters, digits, `-` and `_`",
+        "route[4].query.endpoints.two: there is no pool `non`; there is `lite`, `main` and `many`",
+        "route[5].query.database: dialect `neon` has the database's name in the connection string",
+        "route[6].exact: drivers of dialect `neon` send to `/sql`: end with it, or give `path`, below which it is",
+        "route[7].query.endpoints: are for dialect `neon`: a `json` request has no connection string to name one",
+    ];
+    for line in &expected {
+        assert!(lines.iter().any(|found| found.ends_with(line)), "{line}\nin\n{report}");
+    }
+    assert_eq!(lines.len(), expected.len(), "{report}");
+}

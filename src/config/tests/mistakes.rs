@@ -507,3 +507,55 @@ fn a_hopeless_file_is_not_listed_to_its_end() {
     assert_eq!(report.problems().len(), 101);
     assert_eq!(report.problems()[0].to_string(), "there may be more to mend than is listed");
 }
+
+#[test]
+fn who_may_call_is_told_apart() {
+    assert_report(
+        r#"[listener.m]
+address = "127.0.0.1:2"
+client_certificates = { ca = "a.pem" }
+[issuer.a]
+jwks = "ftp://a"
+issuer = "https://a"
+audience = []
+algorithms = ["RS256", "HS256"]
+leeway = "6m"
+[issuer.b]
+jwks = ""
+issuer = "https://a"
+audience = ["x"]
+algorithms = []
+refresh = "1s"
+[consumer.all]
+jwt = { issuer = "a" }
+[consumer.few]
+jwt = { issuer = "a", claims = { tier = "few" } }
+[consumer.one]
+jwt = { issuer = "a", claims = { tier = "pro", x = [], y = 1.5 } }
+[consumer.other]
+jwt = { issuer = "c", claims = { tier = "pro" } }
+certificate = ["dns:App", "CN=app", "uri:spiffe://a"]
+[consumer.third]
+jwt = { issuer = "c", claims = { tier = "free" } }
+certificate = ["uri:spiffe://a", "sha256:00"]
+"#,
+        "a.toml:4:1: listener.m.client_certificates: needs `tls`: a client shows its certificate in the handshake
+         a.toml:6:1: issuer.a.jwks: expected `https://host/path` or `http://host/path`
+         a.toml:8:1: issuer.a.audience: name whom its tokens must be for: without, one made for another service would do here
+         a.toml:9:24: issuer.a.algorithms[1]: `HS256` is not known here; did you mean `ES256`?
+         a.toml:10:1: issuer.a.leeway: must be at most 5m
+         a.toml:12:1: issuer.b.jwks: must be a URL, or a file's path
+         a.toml:13:1: issuer.b.issuer: it is that of `issuer.a` already: it can be told by one
+         a.toml:15:1: issuer.b.algorithms: the list is empty: nothing could be verified
+         a.toml:16:1: issuer.b.refresh: must be from 10s to 1d
+         a.toml:20:1: consumer.few.jwt: a token that stands for one of this and `all` may stand for both: tell them apart by a claim
+         a.toml:22:48: consumer.one.jwt.claims.x: the list is empty: no token could claim it
+         a.toml:22:56: consumer.one.jwt.claims.y: expected text in quotes, a whole number, `true` or `false`, a list of them, or a table, found the number 1.5
+         a.toml:24:9: consumer.other.jwt.issuer: there is no issuer `c`; did you mean `a`?
+         a.toml:25:16: consumer.other.certificate[0]: expected `dns:` and a name in lower case, `uri:` and a URI, `email:` and an address, or `sha256:` and 64 hex digits in lower case
+         a.toml:25:27: consumer.other.certificate[1]: expected `dns:` and a name in lower case, `uri:` and a URI, `email:` and an address, or `sha256:` and 64 hex digits in lower case
+         a.toml:27:9: consumer.third.jwt.issuer: there is no issuer `c`; did you mean `a`?
+         a.toml:28:16: consumer.third.certificate[0]: it is one of `other` already: it can name one consumer
+         a.toml:28:34: consumer.third.certificate[1]: expected `dns:` and a name in lower case, `uri:` and a URI, `email:` and an address, or `sha256:` and 64 hex digits in lower case",
+    );
+}

@@ -60,6 +60,12 @@ impl Failure {
         }
     }
 
+    /// A statement that the route or the consumer may not ask, as PostgreSQL refuses one for the want of a right.
+    pub(super) fn not_allowed(why: &str) -> Self {
+        let (sqlstate, severity) = (Some("42501".to_owned()), Some("ERROR".to_owned()));
+        Self::said(DatabaseError { sqlstate, severity, message: why.to_owned(), ..Default::default() })
+    }
+
     /// As PostgreSQL refuses a connection.
     fn fatal(sqlstate: &str, message: String) -> Self {
         let (sqlstate, severity) = (Some(sqlstate.to_owned()), Some("FATAL".to_owned()));
