@@ -6,20 +6,22 @@
 
 pub use crate::{
     backend::fuzzed::{server_messages, sql},
-    query::fuzzed::{cells, connection_string, json_body, neon_body},
+    query::fuzzed::{cells, connection_string, json_body, neon_body, tunnel_frames, tunnel_startup},
 };
 
 /// A function that panics where a promise is broken.
 pub type Check = fn(&[u8]);
 
 /// All of them, by the names of their corpora.
-pub const TARGETS: [(&str, Check); 6] = [
+pub const TARGETS: [(&str, Check); 8] = [
     ("server_messages", server_messages),
     ("sql", sql),
     ("json_body", json_body),
     ("neon_body", neon_body),
     ("connection_string", connection_string),
     ("cells", cells),
+    ("tunnel_frames", tunnel_frames),
+    ("tunnel_startup", tunnel_startup),
 ];
 
 #[cfg(test)]
@@ -146,5 +148,15 @@ mod tests {
     #[test]
     fn a_million_cells() {
         a_million("cells");
+    }
+
+    #[test]
+    fn a_million_streams_of_frames() {
+        a_million("tunnel_frames");
+    }
+
+    #[test]
+    fn a_million_beginnings_of_a_session() {
+        a_million("tunnel_startup");
     }
 }

@@ -347,7 +347,10 @@ impl Walk {
                     },
                     trace: entry.trace,
                 };
-                Box::pin(query::answer(take(request), asked, find)).await
+                let mut response = Box::pin(query::answer(take(request), asked, find)).await;
+                // What it was for is not in its URL.
+                response.headers_mut().extend(source.named_in().map(|field| (header::VARY, field)));
+                response
             }
             Target::Proxy { upstream, strip } => {
                 request.headers_mut().insert(TRACEPARENT, entry.trace.header());

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use http::Method;
+use http::{HeaderValue, Method};
 
 use super::{pools::PoolEntry, template::Template};
 use crate::{
@@ -49,6 +49,14 @@ impl Source {
     pub(super) fn wanted(&self, request: &Request, identity: Option<&Identity>) -> Wanted {
         let role = identity.filter(|_| self.of_roles).map(|identity| identity.role().clone());
         Wanted { endpoint: None, database: self.named(request).map(str::to_owned), role }
+    }
+
+    /// The field of a request's head that its answer depends on, as it names the database.
+    pub(super) fn named_in(&self) -> Option<HeaderValue> {
+        match self.named_by.as_ref()? {
+            NamedBy::Path => None,
+            NamedBy::Header(name) => HeaderValue::from_str(name).ok(),
+        }
     }
 
     fn named<'r>(&self, request: &'r Request) -> Option<&'r str> {

@@ -1,6 +1,9 @@
 //! What is read here of strangers' bytes, for [`crate::fuzz`].
 
-pub use super::neon::fuzzed::{connection_string, neon_body};
+pub use super::{
+    neon::fuzzed::{connection_string, neon_body},
+    tunnel::fuzzed::{tunnel_frames, tunnel_startup},
+};
 use super::{request, value::Cells};
 use crate::backend::{Cell, Shape};
 

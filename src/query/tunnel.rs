@@ -25,6 +25,8 @@
 mod address;
 mod cancel;
 mod frames;
+#[cfg(any(test, feature = "fuzz"))]
+pub(super) mod fuzzed;
 mod greet;
 mod handshake;
 mod pipe;

@@ -24,9 +24,11 @@ use crate::{backend::error::DatabaseError, net::Stream, pool::backend::Probe};
 /// costs a connection.
 const GRACE: Duration = Duration::from_millis(5);
 
-/// Undoes what a session may have set, but for prepared statements: ours stay.
+/// Undoes what a session may have set, but for prepared statements: ours stay. The last statement finds one that was prepared by SQL,
+/// if there is any: a function or a block of code may have put it in the place of one of ours, to be run for the next caller.
 const RESET: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; \
-                     SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
+                     SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; \
+                     SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql LIMIT 1";
 
 const COPY_REFUSED: &str = "COPY is not supported";
 
@@ -87,16 +89,32 @@ impl PostgresConnection {
         }
         self.resetting = true;
         // `DISCARD ALL` drops prepared statements, which is what it takes to be rid of a caller's own.
-        if fully || self.dirty & statement::PREPARED != 0 {
+        if fully || self.dirty & statement::PREPARED != 0 || self.reset_all_but_statements().await? {
             self.statements.clear();
             self.run("DISCARD ALL").await?;
-        } else {
-            self.run(RESET).await?;
         }
         self.resetting = false;
         self.dirty = 0;
         self.used = false;
         Ok(())
+    }
+
+    /// True: a caller has prepared statements of its own.
+    async fn reset_all_but_statements(&mut self) -> Result<bool, PostgresFailure> {
+        self.query(RESET)?;
+        let mut last = None;
+        loop {
+            match self.message(usize::MAX)? {
+                Next::Message(b'C') => last = messages::tag(self.inbox.body()).1,
+                Next::Message(b'E') => return Err(self.refusal()),
+                Next::Message(b'Z') => {
+                    self.raw = false;
+                    return Ok(last != Some(0));
+                }
+                Next::Incomplete => self.exchange().await?,
+                _ => {}
+            }
+        }
     }
 
     /// Whether the server is of the kind that `target_session_attrs` asks for. Servers from 14 on report it by

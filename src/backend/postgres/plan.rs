@@ -206,7 +206,7 @@ fn prelude(batch: &Batch, out: &mut BytesMut, parts: &mut Vec<Part>) -> Result<(
     let mut values = Vec::with_capacity(2 * batch.settings.len());
     for (index, (name, value)) in batch.settings.iter().enumerate() {
         sql.push_str(if index == 0 { "SELECT " } else { ", " });
-        let _ = write!(sql, "set_config(${}, ${}, true)", 2 * index + 1, 2 * index + 2);
+        let _ = write!(sql, "pg_catalog.set_config(${}, ${}, true)", 2 * index + 1, 2 * index + 2);
         values.extend([Param::Text((**name).into()), Param::Text(value.as_str().into())]);
     }
     if batch.settings.iter().any(|(name, value)| name.contains('\0') || value.contains('\0')) {

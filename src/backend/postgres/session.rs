@@ -92,6 +92,10 @@ pub(in crate::backend) async fn begin(
     let mut tries = 0;
     loop {
         let lease = pool.checkout(checkout_ends, holder.clone()).await?;
+        if lease.settings.behind_pgbouncer {
+            let text = "there is no tunnel by way of PgBouncer: its sessions are others' too";
+            return Err(BackendError::Unsupported(text.to_owned()));
+        }
         let mut session = Session::new(lease);
         let dressed = timeout_at(deadline, session.dress(wishes, term)).await;
         match dressed.unwrap_or(Err(PostgresFailure::Timeout)) {

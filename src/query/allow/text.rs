@@ -19,7 +19,7 @@ pub(super) fn digest(sql: &str) -> Digest {
 
 /// `sql` without comments, with one blank for each gap; literals as they are.
 pub(super) fn normal(sql: &str) -> Cow<'_, str> {
-    if sql.bytes().any(|b| matches!(b, b'`' | b'\\' | b'\r' | 0x0b | 0)) {
+    if sql.bytes().any(|b| matches!(b, b'`' | b'[' | b'\\' | b'\r' | 0x0b | 0)) {
         return Cow::Borrowed(sql);
     }
     let mut out = String::with_capacity(sql.len());

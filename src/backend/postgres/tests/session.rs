@@ -236,6 +236,35 @@ async fn a_reset_keeps_our_statements_and_a_full_one_drops_them() {
 }
 
 #[tokio::test]
+async fn what_a_caller_puts_in_the_place_of_a_prepared_statement_is_not_run_for_the_next() {
+    let cluster = Cluster::start();
+    cluster
+        .admin()
+        .await
+        .batch_execute(
+            "create function plant() returns void language plpgsql as $$ declare r record; begin
+               for r in select name from pg_prepared_statements where not from_sql loop
+                 execute 'deal' || 'locate ' || r.name;
+                 execute 'pre' || 'pare ' || r.name || '(int) as select ' || quote_literal('forged');
+               end loop; end $$",
+        )
+        .await
+        .unwrap();
+    let mut conn = create(&cluster.pool("sslmode=disable", &json!({"reset": "always"}))).await.unwrap();
+    let victim = "select 'honest'";
+    for plant in ["select plant()", "do $$ begin perform plant(); end $$"] {
+        for _ in 0..3 {
+            assert_eq!(query(&mut conn, victim).await.unwrap().cell(), "honest");
+        }
+        assert!(conn.statements() > 0);
+        query(&mut conn, plant).await.unwrap();
+        conn.probe(Probe::ResetSession).await.unwrap();
+        assert_eq!((conn.hygiene(), conn.statements()), (Hygiene::Clean, 0), "{plant}");
+        assert_eq!(query(&mut conn, victim).await.unwrap().cell(), "honest", "{plant}");
+    }
+}
+
+#[tokio::test]
 async fn a_role_set_at_start_up_outlives_every_reset() {
     let cluster = Cluster::start();
     cluster.admin().await.batch_execute("create role lesser; grant lesser to app").await.unwrap();
