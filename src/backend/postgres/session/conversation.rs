@@ -186,13 +186,15 @@ impl Conversation {
     fn failed(&mut self) {
         self.unsure |= self.swallowed;
         (self.copying, self.swallowed) = (false, false);
-        if self.front().is_some_and(|front| matches!(front.tag, b'Q' | b'F')) {
-            return;
-        }
+        let extended = match self.front().map(|front| front.tag) {
+            Some(b'Q' | b'F') => return,
+            Some(tag) => tag != b'S',
+            None => self.unsynced,
+        };
         while self.unanswered.front().is_some_and(|front| front.tag != b'S') {
             self.unanswered.pop_front();
         }
-        self.skipping = self.unanswered.is_empty() && self.unsynced;
+        self.skipping = extended && self.unanswered.is_empty();
     }
 
     fn ready(&mut self, body: &[u8]) -> Result<Show, Violation> {
