@@ -63,7 +63,9 @@ impl Target for Database {
             let ms = serde_json::Number::from_f64(ms).context("a number of milliseconds")?;
             let params = vec![Param::Number(ms), Param::Number(knee.into())];
             let work = Work::Single(Statement { sql: STATEMENT.to_owned(), params });
-            let started = self.start(work, Instant::now() + DEADLINE, Holder::default(), Limits { row: 1 << 16 }).await;
+            let started = self
+                .start(work, Instant::now() + DEADLINE, Holder::default(), Limits { row: 1 << 16, trace: None })
+                .await;
             let mut execution = started.map_err(|error| anyhow!("{error}"))?;
             let mut took = None;
             while let Some(event) = execution.next().await.map_err(|error| anyhow!("{error}"))? {

@@ -170,7 +170,7 @@ impl Asker for Ours {
         Box::pin(async move {
             let params = vec![Param::Number(aid.into())];
             let work = Work::Single(Statement { sql: LOOKUP.to_owned(), params });
-            let limits = Limits { row: 1 << 20 };
+            let limits = Limits { row: 1 << 20, trace: None };
             let database = database(&self.0);
             let started = database.start(work, Instant::now() + DEADLINE, Holder::default(), limits).await;
             let mut execution = started.map_err(|error| anyhow!("{error}"))?;
