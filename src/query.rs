@@ -169,11 +169,12 @@ fn check_origin(
     place: &Place,
     known: bool,
 ) -> Result<(), Problem> {
-    cors::check(request.headers(), &context.authority, context.peer.tls.is_some(), cors)?;
+    let secure = context.peer.tls.is_some();
+    cors::check(request.headers(), &context.authority, secure, cors)?;
     if request.method() == Method::POST || place.path.is_none() {
         return Ok(());
     }
-    cors::check_get(request.headers(), context, place.hosts, known)
+    cors::check_get(request.headers(), &context.authority, secure || place.hosts || known)
 }
 
 /// What the route and the caller's grant allow together: of each bound the lesser.

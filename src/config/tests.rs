@@ -5,6 +5,7 @@ mod docs;
 mod fuzz;
 mod layers;
 mod mistakes;
+mod named;
 mod reload;
 mod replicas;
 

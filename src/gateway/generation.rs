@@ -80,7 +80,7 @@ pub(super) struct RouteEntry {
 
 /// Where a route leads.
 pub(super) enum Target {
-    Query { source: Source, settings: Query, place: named::Place },
+    Query { source: Box<Source>, settings: Box<Query>, place: named::Place },
     Proxy { upstream: Arc<Upstream>, strip: Option<Box<str>> },
     Respond(Fixed),
     Redirect(Moved),
@@ -346,7 +346,11 @@ impl Parts<'_> {
                 let pool = self.pools.entries().get(&query.pool).map(|pool| &pool.identity);
                 let identity = pool.or_else(|| self.pools.templates().get(&query.pool).map(|pool| &pool.identity));
                 let place = self.stock.place(self.config, route, query, identity, &self.shared.query_cache);
-                Ok(Target::Query { source: self.source(route, query)?, settings: query.clone(), place })
+                Ok(Target::Query {
+                    source: Box::new(self.source(route, query)?),
+                    settings: Box::new(query.clone()),
+                    place,
+                })
             }
             (None, Some(proxy), None, None) => {
                 let upstream = self.upstreams.get(&proxy.upstream).cloned();

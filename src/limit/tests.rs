@@ -233,3 +233,38 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_costs_more_takes_more_all_or_none() {
+    let (limiter, clock) = limiter("key = \"all\"\nrate = \"1/s\"\nburst = 10");
+    let take = |permits| limiter.check_for(Key::All, NonZeroU32::new(permits).unwrap());
+    assert_eq!((take(4).remaining, take(5).remaining), (6, 1));
+    let refused = take(3);
+    assert_eq!(refused, Outcome { allowed: false, burst: 10, remaining: 0, reset_seconds: 2 });
+    assert!(take(1).allowed, "what was refused took nothing");
+    let never = take(11);
+    assert_eq!((never.allowed, never.reset_seconds), (false, 10), "more than there ever are");
+    clock.advance(Duration::from_secs(3));
+    assert!(take(3).allowed && !take(1).allowed);
+}
+
+#[test]
+fn a_charge_says_what_is_left_now() {
+    let limits: Vec<Arc<Limiter>> = ["a", "b"]
+        .map(|name| Arc::new(Limiter::new(name, &settings("key = \"all\"\nrate = \"1/h\"\nburst = 5")).unwrap()))
+        .into();
+    let limits = RouteLimits::new(limits);
+    let headers = HeaderMap::new();
+    let caller = Caller { address: v4(1), consumer: None, headers: &headers };
+    let mut tally = Tally::default();
+    limits.check_before_access(&caller, &mut tally).unwrap();
+    limits.charge(&caller, 2, &mut tally).unwrap();
+    let refused = limits.charge(&caller, 3, &mut tally).unwrap_err();
+    assert_eq!(&*refused.policy, "a");
+    limits.charge(&caller, 0, &mut tally).unwrap();
+    limits.charge(&caller, 2, &mut tally).unwrap();
+    let mut told = HeaderMap::new();
+    limits.render(tally, &mut told);
+    let standing = told["ratelimit"].to_str().unwrap();
+    assert!(standing.starts_with("\"a\";r=0;t=") && standing.contains(", \"b\";r=0;t="), "{standing}");
+}

@@ -18,7 +18,7 @@ use http::{
 use super::{neon, problem::Problem};
 use crate::{
     config::model::{Cors, Dialect},
-    edge::{Authority, Body, Context, Request, Response},
+    edge::{Authority, Body, Request, Response},
 };
 
 /// Request headers that a page may set.
@@ -91,15 +91,13 @@ pub(super) fn check(
 /// is of the same origin.
 ///
 /// What other sites have a browser fetch, it says so of (Fetch Metadata). Where it does not, over plain HTTP, a name proves
-/// nothing, as above: unless the route is for certain hosts (`hosts`), or the caller has shown who it is (`known`), which a
-/// page of a stranger's cannot.
-pub(super) fn check_get(headers: &HeaderMap, context: &Context, hosts: bool, known: bool) -> Result<(), Problem> {
+/// nothing, as above: unless it is `proven` otherwise, as the route is for certain hosts, or the caller has shown who it is,
+/// which a page of a stranger's cannot.
+pub(super) fn check_get(headers: &HeaderMap, authority: &Authority, proven: bool) -> Result<(), Problem> {
     if headers.contains_key(ORIGIN) {
         return Ok(());
     }
     let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
-    let authority = &context.authority;
-    let proven = context.peer.tls.is_some() || hosts || known;
     match site {
         Some(b"cross-site" | b"same-site") => Err(refused()),
         Some(_) => Ok(()),
@@ -193,14 +191,36 @@ mod tests {
     }
 
     #[test]
+    fn a_get_that_a_strangers_page_may_have_sent_is_refused() {
+        for (site, host, proven, passes) in [
+            (None, "db.example.com", true, true),
+            (None, "db.example.com", false, false),
+            (None, "127.0.0.1:8080", false, true),
+            (None, "localhost:8080", false, true),
+            (Some("none"), "db.example.com", false, true),
+            (Some("same-origin"), "db.example.com", false, true),
+            (Some("same-site"), "db.example.com", true, false),
+            (Some("cross-site"), "127.0.0.1", true, false),
+        ] {
+            let headers = site.map(|site| ("sec-fetch-site".parse().unwrap(), HeaderValue::from_static(site)));
+            let headers: HeaderMap = headers.into_iter().collect();
+            let authority = Authority::parse(host.as_bytes()).unwrap();
+            assert_eq!(check_get(&headers, &authority, proven).is_ok(), passes, "{site:?} {host} {proven}");
+        }
+        let told = HeaderMap::from_iter([(ORIGIN, HeaderValue::from_static("https://a.example"))]);
+        assert!(check_get(&told, &Authority::none(), false).is_ok(), "an origin that is told has been looked at");
+    }
+
+    #[test]
     fn preflights_are_answered() {
         let app = cors(&["https://app.example.com"]);
         let asks =
             |origin: &str| request(Method::OPTIONS, &[("origin", origin), ("access-control-request-method", "POST")]);
-        let yes = preflight(&app, None, "POST", &asks("https://app.example.com")).unwrap();
+        let yes = preflight(&app, None, "GET, HEAD, POST", &asks("https://app.example.com")).unwrap();
         assert_eq!(yes.status(), StatusCode::NO_CONTENT);
         assert_eq!(yes.headers()[ACCESS_CONTROL_ALLOW_ORIGIN], "https://app.example.com");
         assert_eq!(yes.headers()[ACCESS_CONTROL_MAX_AGE], "60");
+        assert_eq!(yes.headers()[ACCESS_CONTROL_ALLOW_METHODS], "GET, HEAD, POST");
         assert_eq!(yes.headers()[VARY], "origin");
         assert!(!yes.headers()[ACCESS_CONTROL_ALLOW_HEADERS].to_str().unwrap().contains("neon"));
         let neon = preflight(&app, Some(Dialect::Neon), "POST", &asks("https://app.example.com")).unwrap();

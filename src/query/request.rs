@@ -1,4 +1,4 @@
-//! A query's request: its head and its body, read into [`Work`].
+//! A query's request: its head and its body, read into [`crate::backend::Work`].
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData};
 

@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::{self, client::IntoClientRequest};
 use crate::support::{PATIENCE, client::Client, eventually, free_port, gateway::Gateway, origin::Origin};
 
 /// A key pair that openssl made.
-struct Pair {
+pub(crate) struct Pair {
     private: EncodingKey,
     public: Value,
     /// The public key as PEM: what a careless gateway would take for a shared secret.
@@ -51,7 +51,7 @@ impl Pair {
         Self { private: EncodingKey::from_rsa_der(&der), public, pem }
     }
 
-    fn ec(dir: &Path, id: &str) -> Self {
+    pub(crate) fn ec(dir: &Path, id: &str) -> Self {
         openssl(dir, &format!("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {id}.pem"));
         let der = openssl(dir, &format!("pkcs8 -topk8 -nocrypt -in {id}.pem -outform DER"));
         let public = openssl(dir, &format!("pkey -in {id}.pem -pubout -outform DER"));
@@ -61,7 +61,7 @@ impl Pair {
         Self { private: EncodingKey::from_ec_der(&der), public, pem }
     }
 
-    fn token(&self, how: Algorithm, id: &str, claims: &Value) -> String {
+    pub(crate) fn token(&self, how: Algorithm, id: &str, claims: &Value) -> String {
         sign(&self.private, how, &json!({ "alg": format!("{how:?}"), "typ": "JWT", "kid": id }), claims)
     }
 }
@@ -132,7 +132,7 @@ fn sha256(text: &str) -> String {
     hex
 }
 
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
@@ -145,7 +145,7 @@ fn with(mut claims: Value, name: &str, value: Value) -> Value {
     claims
 }
 
-fn jwks(keys: &[&Pair]) -> String {
+pub(crate) fn jwks(keys: &[&Pair]) -> String {
     json!({ "keys": keys.iter().map(|pair| &pair.public).collect::<Vec<_>>() }).to_string()
 }
 

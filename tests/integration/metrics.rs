@@ -164,7 +164,9 @@ async fn eventful(postgres: &Postgres, standby: &Postgres, nginx: &Nginx) -> Gat
         with_files(nginx),
         plugin.display()
     );
-    let issuer = "[issuer.auth]\njwks = \"keys.json\"\nissuer = \"https://auth.test\"\naudience = [\"a\"]\n";
+    let issuer = "[issuer.auth]\njwks = \"keys.json\"\nissuer = \"https://auth.test\"\naudience = [\"a\"]\n\
+                  [named.one]\nsql = \"select 1\"\n[[route]]\npath = \"/learn\"\naccess = \"open\"\n\
+                  query = { dialect = \"json\", pool = \"main\", allow = { mode = \"learn\", file = \"texts\" } }\n";
     let text = config(&pool, &(rest + issuer));
     let dir = tempfile::Builder::new().prefix("sg-gateway-").tempdir().unwrap();
     let key = json!({ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" });

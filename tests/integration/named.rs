@@ -1,6 +1,7 @@
 //! Queries by name: the caller sends no SQL, and what is set for them holds.
 
 mod allowed;
+mod claims;
 mod escapes;
 mod kept;
 

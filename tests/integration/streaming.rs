@@ -12,7 +12,7 @@ const JSON: (&str, &str) = ("content-type", "application/json");
 const ROWS: &str =
     "select n, 'row ' || n as t, case when n % 2 = 0 then null else '' end as e from generate_series(1, 20000) n";
 
-async fn start(more: &str) -> (Postgres, Gateway) {
+async fn start() -> (Postgres, Gateway) {
     let server = Postgres::start(0, &[]).await;
     let config = format!(
         r#"
@@ -21,30 +21,33 @@ workers = 2
 [listener.public]
 address = "127.0.0.1:0"
 tls = {{ self_signed = ["localhost"] }}
+progress_timeout = "5m"
 [admin]
 address = "127.0.0.1:0"
 [pool.main]
 backend = "postgres"
 url = "{}"
 size = {{ min = 1, max = 16 }}
-{more}
+statement_timeout = "5m"
 [[route]]
 path = "/query"
 query = {{ dialect = "json", pool = "main", max_rows = 1000000000, max_response = "8GiB" }}
+deadline = "5m"
 access = "open"
 [[route]]
 path = "/short"
 query = {{ dialect = "json", pool = "main", max_rows = 1000000000, max_response = "8GiB" }}
-deadline = "8s"
+deadline = "15s"
 access = "open"
 [[route]]
 path = "/neon/query"
 query = {{ dialect = "neon", pool = "main", max_rows = 1000000000, max_response = "8GiB" }}
+deadline = "5m"
 access = "open"
 [[route]]
 path = "/neon/short"
 query = {{ dialect = "neon", pool = "main", max_rows = 1000000000, max_response = "8GiB" }}
-deadline = "8s"
+deadline = "15s"
 access = "open"
 [[route]]
 path = "/plain"
@@ -76,7 +79,7 @@ fn curl(gateway: &Gateway, args: &[&str], sql: &str) -> (String, Vec<u8>) {
 
 #[tokio::test]
 async fn curl_reads_compressed_answers_as_it_reads_plain_ones() {
-    let (_server, gateway) = start("").await;
+    let (_server, gateway) = start().await;
     for accept in ["application/json", "application/x-ndjson", "text/csv"] {
         let accept = format!("accept: {accept}");
         let (head, plain) = curl(&gateway, &["-H", &accept], ROWS);
@@ -101,7 +104,7 @@ async fn curl_reads_compressed_answers_as_it_reads_plain_ones() {
 
 #[tokio::test]
 async fn csv_is_what_the_database_says() {
-    let (server, gateway) = start("").await;
+    let (server, gateway) = start().await;
     let (head, csv) = curl(&gateway, &["-H", "accept: text/csv"], ROWS);
     assert!(head.contains("content-type: text/csv; charset=utf-8; header=present\r\n"), "{head}");
     let csv = String::from_utf8(csv).unwrap();
@@ -130,7 +133,7 @@ async fn send(client: &mut Client, path: &str, headers: &[(&str, &str)], body: V
 
 #[tokio::test]
 async fn what_cannot_be_had_is_refused_before_it_runs() {
-    let (server, gateway) = start("").await;
+    let (server, gateway) = start().await;
     let admin = server.admin().await;
     admin.batch_execute("create table public.t (n int); grant all on t to public").await.unwrap();
     let insert = json!({ "sql": "insert into t values (1)" });
@@ -238,7 +241,7 @@ async fn all_is_clean(gateway: &Gateway, admin: &tokio_postgres::Client) {
 
 #[tokio::test]
 async fn a_client_that_leaves_in_the_middle_of_a_gigabyte_takes_its_statement_along() {
-    let (server, gateway) = start("").await;
+    let (server, gateway) = start().await;
     let admin = server.admin().await;
     gateway.h1().await.query("select 1", json!([])).await.unwrap();
     let before = gateway.rss_kib();
@@ -255,7 +258,7 @@ async fn a_client_that_leaves_in_the_middle_of_a_gigabyte_takes_its_statement_al
 
 #[tokio::test]
 async fn a_client_that_stops_reading_a_gigabyte_is_waited_for_no_longer_than_its_deadline() {
-    let (server, gateway) = start("").await;
+    let (server, gateway) = start().await;
     let admin = server.admin().await;
     let open = begin_all(&gateway, "/short").await;
     all_is_clean(&gateway, &admin).await;

@@ -255,3 +255,158 @@ fn local(guise: &Guise<'_>, timeout: Option<Duration>, postgres: bool) -> Vec<(C
     }
     settings
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::{
+        access::{Grant, Identity},
+        backend::Isolation,
+        config::model::Query,
+        query::{Wanted, named::Catalogue},
+    };
+
+    fn place() -> Place {
+        let queries = json!({
+            "plain": {"sql": "select $1", "params": [{"name": "a", "type": "text", "nullable": true}], "cache": "1s", "read_only": true},
+            "other": {"sql": "select $1", "params": [{"name": "a", "type": "text"}], "cache": "1s", "read_only": true},
+            "mine": {"sql": "select 1", "claims": ["sub"], "role": "anon", "cache": "1s", "read_only": true, "timeout": "2s"},
+            "all": {"sql": "select 2", "claims": true, "cost": 3, "timeout": "1s"},
+            "write": {"sql": "update t set a = 1", "role": "anon"},
+        });
+        let queries = serde_json::from_value(queries).unwrap();
+        let catalogue = Catalogue::build_after(&queries, &Catalogue::default()).unwrap().into();
+        Place { catalogue, postgres: true, ..Place::alone() }
+    }
+
+    fn settings(keys: Value) -> Query {
+        let mut query = json!({"dialect": "json", "pool": "main", "named": "*"});
+        query.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        serde_json::from_value(query).unwrap()
+    }
+
+    fn someone(name: &str, grant: Grant, claims: Value) -> Identity {
+        let Value::Object(claims) = claims else { panic!("claims are an object") };
+        let mut identity = Identity::of(name, grant);
+        identity.claims = Some(Arc::new(claims));
+        identity
+    }
+
+    fn grant(named_only: bool, read_only: bool) -> Grant {
+        let mut grant = Grant::default();
+        (grant.named_only, grant.read_only) = (named_only, read_only);
+        grant
+    }
+
+    fn asked(body: Value, settings: &Query, place: &Place, identity: Option<&Identity>, form: u8) -> Result<Job, u16> {
+        let allowed = Allowed::of(settings, identity, place, Instant::now());
+        let wish = crate::query::request::parse(body.to_string().as_bytes(), 100).unwrap();
+        let wanted = Wanted::default();
+        compose(wish, form, &allowed, place, &Who::of(identity, &wanted)).map_err(|problem| problem.status.as_u16())
+    }
+
+    fn job(body: Value, identity: Option<&Identity>) -> Result<Job, u16> {
+        asked(body, &settings(json!({})), &place(), identity, 0)
+    }
+
+    #[test]
+    fn what_is_set_is_what_the_definition_says() {
+        let alice = someone("app", Grant::default(), json!({"sub": "alice", "exp": 7}));
+        let told = |body: Value| match job(body, Some(&alice)).unwrap().work {
+            Work::Batch(Batch { settings, read_only, single, .. }) => {
+                let settings = settings.into_iter().map(|(name, value)| format!("{name}={value}"));
+                (settings.collect::<Vec<_>>().join(" "), read_only, single)
+            }
+            other => panic!("{other:?}"),
+        };
+        let mine = "statement_timeout=2000ms request.jwt.claims={\"sub\":\"alice\"} role=anon";
+        assert_eq!(told(json!({"name": "mine"})), (mine.into(), true, true));
+        let all = "statement_timeout=1000ms request.jwt.claims={\"exp\":7,\"sub\":\"alice\"}";
+        assert_eq!(told(json!({"name": "all"})), (all.into(), false, true));
+        assert_eq!(told(json!({"name": "write"})), ("role=anon".into(), false, true));
+        assert_eq!(told(json!({"batch": [{"name": "mine"}, {"name": "mine"}]})), (mine.into(), true, false));
+        assert!(matches!(job(json!({"name": "plain"}), None).unwrap().work, Work::Read(_)));
+        let anyone = job(json!({"name": "mine"}), None).unwrap().work;
+        assert!(matches!(anyone, Work::Batch(batch) if batch.settings[1].1 == "{}"), "never what another has set");
+    }
+
+    #[test]
+    fn a_transaction_is_one_role_and_costs_what_its_queries_do() {
+        for batch in [
+            json!([{"name": "mine"}, {"name": "all"}]),
+            json!([{"name": "write"}, {"sql": "select 1"}]),
+            json!([{"sql": "select 1"}, {"name": "mine"}]),
+        ] {
+            assert_eq!(job(json!({ "batch": batch }), None).unwrap_err(), 400, "{batch}");
+        }
+        let body = json!({"batch": [{"name": "all"}, {"name": "all"}], "isolation": "serializable"});
+        let both = job(body, None).unwrap();
+        assert_eq!((both.more, both.timeout), (5, Some(Duration::from_millis(2500))));
+        let Work::Batch(batch) = both.work else { panic!("a batch") };
+        assert_eq!((batch.isolation, batch.read_only), (Some(Isolation::Serializable), false));
+        assert_eq!(batch.settings[0].1, "1000ms");
+        let mixed = job(json!({"batch": [{"sql": "select 1"}, {"name": "plain"}]}), None).unwrap();
+        assert!(matches!(mixed.work, Work::Batch(batch) if batch.settings.is_empty() && !batch.read_only));
+        assert_eq!(job(json!({"batch": []}), None).unwrap().more, 0);
+    }
+
+    #[test]
+    fn sql_of_a_callers_own_passes_where_it_may() {
+        let named_only = someone("app", grant(true, false), json!({}));
+        let closed = settings(json!({"raw": false}));
+        let sql = || json!({"sql": "select 1"});
+        assert!(job(sql(), None).is_ok());
+        assert_eq!(asked(sql(), &closed, &place(), None, 0).unwrap_err(), 403);
+        assert_eq!(job(sql(), Some(&named_only)).unwrap_err(), 403);
+        assert_eq!(job(json!({"batch": [{"name": "plain"}, sql()]}), Some(&named_only)).unwrap_err(), 403);
+        assert!(job(json!({"name": "plain"}), Some(&named_only)).is_ok());
+        let some = settings(json!({"named": ["plain"]}));
+        assert!(asked(json!({"name": "plain"}), &some, &place(), None, 0).is_ok());
+        assert_eq!(asked(json!({"name": "mine"}), &some, &place(), None, 0).unwrap_err(), 404);
+        let reader = someone("app", grant(false, true), json!({}));
+        assert!(job(json!({"name": "write"}), Some(&reader)).unwrap().work.is_read_only());
+    }
+
+    #[test]
+    fn an_answer_is_kept_by_all_that_it_depends_on() {
+        let (place, query) = (place(), settings(json!({})));
+        let key = |body: &Value, place: &Place, query: &Query, identity: Option<&Identity>, form| {
+            asked(body.clone(), query, place, identity, form).unwrap().named.unwrap().key.unwrap()
+        };
+        let who = |name: &str, claims: Value| someone(name, Grant::default(), claims);
+        let (alice, bob) = (who("app", json!({"sub": "alice"})), who("app", json!({"sub": "bob"})));
+        let (later, other) = (who("app", json!({"sub": "alice", "exp": 9})), who("other", json!({"sub": "alice"})));
+        let plain = json!({"name": "plain", "params": ["x"]});
+        let of_plain = key(&plain, &place, &query, Some(&alice), 0);
+        assert_eq!(key(&json!({"name": "plain", "params": {"a": "x"}}), &place, &query, Some(&other), 0), of_plain);
+        let elsewhere = Place { pool: "other".into(), ..place.clone() };
+        let per_caller = Place { per_caller: true, ..place.clone() };
+        let bounded = settings(json!({"max_rows": 10}));
+        let keys = [
+            of_plain,
+            key(&plain, &place, &query, None, 1),
+            key(&plain, &elsewhere, &query, None, 0),
+            key(&plain, &place, &bounded, None, 0),
+            key(&plain, &per_caller, &query, Some(&alice), 0),
+            key(&plain, &per_caller, &query, Some(&other), 0),
+            key(&json!({"name": "plain", "params": [""]}), &place, &query, None, 0),
+            key(&json!({"name": "plain", "params": [null]}), &place, &query, None, 0),
+            key(&json!({"name": "other", "params": ["x"]}), &place, &query, None, 0),
+        ];
+        for (index, one) in keys.iter().enumerate() {
+            assert!(!keys[..index].contains(one), "{index}");
+        }
+        let mine = json!({"name": "mine"});
+        let of_mine = |identity| key(&mine, &place, &query, identity, 0);
+        assert_eq!(of_mine(Some(&later)), of_mine(Some(&alice)), "only the claims that are given count");
+        let each = [of_mine(Some(&alice)), of_mine(Some(&bob)), of_mine(Some(&other)), of_mine(None)];
+        for (index, one) in each.iter().enumerate() {
+            assert!(!each[..index].contains(one), "{index}");
+        }
+        let unkept = job(json!({"name": "all"}), Some(&alice)).unwrap().named.unwrap();
+        assert!(unkept.key.is_none() && unkept.private);
+    }
+}
