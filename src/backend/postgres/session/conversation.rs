@@ -105,9 +105,8 @@ impl Conversation {
             // Outside of a copy they mean nothing, unless one begins by what is still unanswered.
             b'c' | b'f' if self.unanswered.back().is_none_or(|last| last.tag == b'c') => return,
             b'S' => (self.unsynced, self.skipping) = (false, false),
-            b'Q' | b'F' => self.unsynced = false,
             b'P' | b'B' | b'D' | b'C' | b'E' => self.unsynced = true,
-            b'c' | b'f' => {}
+            b'Q' | b'F' | b'c' | b'f' => {}
             // Copy data, Flush.
             _ => return,
         }
@@ -211,7 +210,8 @@ impl Conversation {
                 None => return Err(Violation("ready for a query that nobody sent")),
             }
         };
-        self.front();
+        // A simple query ends what is before it as a Sync does, if the server comes to it.
+        self.unsynced &= self.front().is_some();
         Ok(show)
     }
 }

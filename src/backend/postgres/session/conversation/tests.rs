@@ -28,6 +28,8 @@ struct Server {
     /// A Sync was swallowed and the copy failed: what the client can know ends here.
     unknowable: bool,
     swallowed: bool,
+    /// It has copied.
+    copied: bool,
     replies: VecDeque<(u8, &'static [u8])>,
 }
 
@@ -62,7 +64,7 @@ impl Server {
                 self.say(b"Z");
             }
             (tag @ (b'E' | b'Q'), Fate::CopyIn) => {
-                (self.copying, self.swallowed) = (Some(tag), false);
+                (self.copying, self.swallowed, self.copied) = (Some(tag), false, true);
                 self.say(b"G");
             }
             (tag, Fate::Error) => self.fail(tag),
@@ -81,7 +83,7 @@ impl Server {
             b'd' | b'H' => {}
             b'S' => self.swallowed = true,
             b'c' => {
-                self.copying = None;
+                (self.copying, self.swallowed) = (None, false);
                 self.say(if origin == b'Q' { b"CZ" } else { b"C" });
             }
             b'f' => self.fail(origin),
@@ -101,7 +103,7 @@ fn message() -> impl Strategy<Value = Message> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 5_000, ..ProptestConfig::default() })]
 
     /// However far the server is behind the client, and its replies behind it.
     #[test]
@@ -128,13 +130,20 @@ proptest! {
             server.read(message);
         }
         let ready = server.replies.iter().filter(|(tag, _)| *tag == b'Z').count();
-        prop_assert!(server.unknowable || server.swallowed || talk.owed() as usize >= ready);
+        // What a connection goes by that is left like this: too many would cost it its life, too few another the answer. It is closed
+        // when it meets the beginning of a copy.
+        let copy = server.replies.iter().any(|(tag, _)| *tag == b'G');
+        prop_assert!(talk.is_open() || copy || talk.owed() as usize >= ready);
         hear(&mut server, &mut talk, usize::MAX);
         if server.unknowable {
             prop_assert!(!talk.is_at_rest());
             return Ok(());
         }
-        prop_assert!(!talk.unsure);
+        if talk.unsure {
+            // More was sent behind a copy than its data: which of it the copy used up is known to the server alone.
+            prop_assert!(server.copied && !talk.is_at_rest());
+            return Ok(());
+        }
         // A copy by a simple query is still to be ended.
         prop_assert_eq!(talk.owed(), u32::from(server.copying == Some(b'Q')));
         prop_assert_eq!(talk.copying, server.copying.is_some());
