@@ -88,6 +88,11 @@ impl Identity {
         self.grant.role.as_ref().unwrap_or_else(|| self.consumer.name())
     }
 
+    /// Whether a consumer may call itself so. Of one that has a role in the configuration, no other may be named.
+    pub fn answers_to(&self, user: &str) -> bool {
+        self.grant.role.is_none() || [self.role(), self.consumer.name()].iter().any(|name| ***name == *user)
+    }
+
     /// Completes when what lasts must end: the credential is revoked, or its time is over. Cancel safe.
     pub async fn ends(&self) -> Ended {
         tokio::select! {
@@ -124,5 +129,21 @@ impl Ended {
             Self::Revoked => "revoked",
             Self::Expired => "expired",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_consumer_with_a_role_calls_itself_by_that_or_by_its_own_name() {
+        let mut grant = Grant::default();
+        grant.role = Some("clerk".into());
+        let desk = Identity::of("desk", grant);
+        let free = Identity::of("app", Grant::default());
+        assert!(desk.answers_to("desk") && desk.answers_to("clerk"));
+        assert!(!desk.answers_to("Clerk") && !desk.answers_to("app") && !desk.answers_to(""));
+        assert!(free.answers_to("app") && free.answers_to("whoever"));
     }
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    BackendError, Batch, Cell, Database, Event, Execution, Kind, Limits, Work,
+    BackendError, Batch, Cell, Database, Event, Execution, Kind, Limits, Term, Work,
     postgres::{
         Postgres,
         testkit::{Cluster, batch, leave, statement},
@@ -82,6 +82,29 @@ async fn last(mut execution: Execution) -> Result<String, BackendError> {
 
 async fn ask(database: &Database, sql: &str) -> Result<String, BackendError> {
     last(start(database, Work::Single(statement(sql, json!([]))), AMPLE).await?).await
+}
+
+#[tokio::test]
+async fn a_session_that_is_dropped_while_it_is_being_set_up_owes_nothing_to_the_next() {
+    let cluster = Cluster::start();
+    let database = postgres(&cluster, json!({}));
+    let wishes = [("search_path".to_owned(), "nowhere".to_owned())];
+    for patience in 0..80 {
+        for term in [Term::Transaction, Term::Lasting] {
+            let holder = Holder::default();
+            let mut session = Box::pin(database.session(&wishes, term, Instant::now() + AMPLE, holder));
+            for _ in 0..patience {
+                if futures_util::poll!(&mut session).is_ready() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            drop(session);
+            for answer in ["41", "42"] {
+                assert_eq!(ask(&database, &format!("select {answer}")).await.unwrap(), answer, "{patience}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

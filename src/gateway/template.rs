@@ -121,18 +121,21 @@ impl Template {
         }
         let one = many.pattern.one(name)?;
         let dropped = many.make_room(now)?;
-        let budget = many.budgets.remove(name).and_then(|budget| budget.upgrade());
-        let entry = self.make(one, name, budget).map_err(|_policy| TemplateError::Policy)?;
-        let database = entry.database.clone();
-        let last = many.retired.then(|| database.kind().clone());
-        many.pools.insert(name.into(), Member { entry, asked: now });
+        let budget = many.budgets.get(name).and_then(Weak::upgrade);
+        let made = self.make(one, name, budget);
+        let database = made.as_ref().map(|entry| entry.database.clone()).map_err(|_policy| TemplateError::Policy);
+        let last = database.as_ref().ok().filter(|_| many.retired).map(|database| database.kind().clone());
+        if let Ok(entry) = made {
+            many.budgets.remove(name);
+            many.pools.insert(name.into(), Member { entry, asked: now });
+            tracing::debug!(pool = self.name, of = name, "pool made");
+        }
         drop(many);
         // Nobody uses it, or only who came before the reload: there is nothing to wait for.
         for gone in dropped.into_iter().chain(last) {
             pools::retire_unseen(&gone);
         }
-        tracing::debug!(pool = self.name, of = name, "pool made");
-        Ok(database)
+        database
     }
 
     fn make(&self, one: Pattern, name: &str, budget: Option<Arc<Budget>>) -> Result<PoolEntry, PolicyError> {

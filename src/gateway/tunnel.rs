@@ -130,6 +130,9 @@ impl Gate for Door {
 
     fn admit(&self, wish: &Wish<'_>, proof: Proof<'_>) -> Result<Admitted, TurnedAway> {
         let mut identity = self.identify(wish.user, proof).map_err(|denied| self.denied(denied, wish.user))?;
+        if identity.as_ref().is_some_and(|identity| !identity.answers_to(wish.user)) {
+            return Err(self.denied(Denied::UnknownKey, wish.user));
+        }
         self.count(&mut identity)?;
         let Target::Query { settings, .. } = &self.route().target else {
             return Err(TurnedAway::new("3D000", "there is no database here"));

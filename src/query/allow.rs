@@ -13,7 +13,7 @@ mod file;
 mod text;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fmt, io,
     path::{Path, PathBuf},
     sync::{
@@ -44,17 +44,16 @@ type Digest = [u8; 32];
 pub struct AllowFile {
     path: PathBuf,
     known: ArcSwap<HashSet<Digest>>,
-    /// What is to be written, and what was.
     records: Mutex<Records>,
-    /// The next look will write.
-    changed: AtomicBool,
     writing: AtomicBool,
     figures: Figures,
 }
 
-#[derive(Default)]
+/// What the file is to hold.
 struct Records {
-    lines: BTreeMap<Digest, Line>,
+    lines: BTreeMap<Digest, Arc<Line>>,
+    /// Of them those that it does not hold yet.
+    unwritten: BTreeSet<Digest>,
     bytes: usize,
     watch: FileWatch,
 }
@@ -136,12 +135,11 @@ impl AllowFile {
             Err(FileError::Io(error)) if error.kind() == io::ErrorKind::NotFound && !must_be => BTreeMap::new(),
             read => read?,
         };
-        let bytes = lines.values().map(Line::len).sum();
+        let bytes = lines.values().map(|line| line.len()).sum();
         Ok(Arc::new(Self {
             path: path.to_owned(),
             known: ArcSwap::from_pointee(lines.keys().copied().collect()),
-            records: Mutex::new(Records { lines, bytes, watch }),
-            changed: AtomicBool::new(false),
+            records: Mutex::new(Records { lines, unwritten: BTreeSet::new(), bytes, watch }),
             writing: AtomicBool::new(false),
             figures: Figures::default(),
         }))
@@ -175,9 +173,9 @@ impl AllowFile {
             return;
         }
         records.bytes += line.len();
-        records.lines.insert(digest, line);
+        records.lines.insert(digest, Arc::new(line));
+        records.unwritten.insert(digest);
         self.figures.learnt.fetch_add(1, Ordering::Relaxed);
-        self.changed.store(true, Ordering::Release);
     }
 
     /// Looks whether the file was changed by others, and whether there is something to write to it. Called now and then by one
@@ -189,7 +187,7 @@ impl AllowFile {
         if self.records.lock().watch.changed() {
             self.read_again();
         }
-        if self.changed.swap(false, Ordering::AcqRel) {
+        if !self.records.lock().unwritten.is_empty() {
             self.publish();
             self.writing.store(true, Ordering::Release);
             let this = self.clone();
@@ -202,13 +200,11 @@ impl AllowFile {
         match file::read(&self.path) {
             Ok(mut lines) => {
                 let mut records = self.records.lock();
-                if self.changed.load(Ordering::Acquire) {
-                    let unwritten = std::mem::take(&mut records.lines).into_iter();
-                    let known = self.known.load();
-                    lines.extend(unwritten.filter(|(digest, _)| !known.contains(digest)));
-                }
-                records.bytes = lines.values().map(Line::len).sum();
-                records.lines = lines;
+                let Records { lines: before, unwritten, bytes, .. } = &mut *records;
+                unwritten.retain(|digest| !lines.contains_key(digest));
+                lines.extend(unwritten.iter().filter_map(|digest| before.remove_entry(digest)));
+                *bytes = lines.values().map(|line| line.len()).sum();
+                *before = lines;
                 drop(records);
                 self.publish();
                 tracing::info!(file = %self.path.display(), texts = self.known.load().len(), "allow-list read");
@@ -227,13 +223,17 @@ impl AllowFile {
 
     fn write(&self) {
         let lines = self.records.lock().lines.clone();
-        let written = file::write(&self.path, &lines);
-        if let Err(error) = &written {
-            tracing::error!(file = %self.path.display(), %error, "allow-list not written, it is tried again");
-            self.changed.store(true, Ordering::Release);
-        } else {
-            // What we wrote ourselves is no news.
-            self.records.lock().watch.changed();
+        match file::write(&self.path, lines.values(), || !self.records.lock().watch.changed()) {
+            Ok(Some(content)) => {
+                let mut records = self.records.lock();
+                records.watch.wrote(&self.path, content);
+                records.unwritten.retain(|digest| !lines.contains_key(digest));
+            }
+            // Others changed it meanwhile: what they wrote is taken up first.
+            Ok(None) => self.read_again(),
+            Err(error) => {
+                tracing::error!(file = %self.path.display(), %error, "allow-list not written, it is tried again");
+            }
         }
         self.writing.store(false, Ordering::Release);
     }
@@ -291,6 +291,41 @@ mod tests {
         fs::write(&path, "").unwrap();
         file.look(at_once);
         assert!(!passes("select 3"));
+    }
+
+    #[test]
+    fn an_edit_is_kept_whenever_it_is_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("queries.txt");
+        let (file, learn, enforce) = lists(&path);
+        let passes = |sql| enforce.check(sql, None).is_ok();
+        learn.check("select 1", None).unwrap();
+        // Between the look and the writing: what others wrote is taken up, and then written with ours.
+        file.look(|write| {
+            fs::write(&path, "{\"sql\":\"select 2\"}\n").unwrap();
+            write();
+        });
+        assert_eq!(["select 1", "select 2"].map(passes), [true, true]);
+        file.look(at_once);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains("select 1") && text.contains("select 2"), "{text}");
+        // Behind the writing, before anybody looks.
+        learn.check("select 3", None).unwrap();
+        file.look(|write| {
+            write();
+            fs::write(&path, "{\"sql\":\"select 4\"}\n").unwrap();
+        });
+        file.look(at_once);
+        assert_eq!(["select 1", "select 3", "select 4"].map(passes), [false, false, true]);
+        // A place that cannot be written: what was learnt waits until it can.
+        learn.check("select 5", None).unwrap();
+        fs::create_dir(directory.path().join("queries.txt.new")).unwrap();
+        file.look(at_once);
+        fs::write(&path, "").unwrap();
+        file.look(at_once);
+        fs::remove_dir(directory.path().join("queries.txt.new")).unwrap();
+        file.look(at_once);
+        assert!(passes("select 5") && fs::read_to_string(&path).unwrap().contains("select 5"));
     }
 
     #[test]

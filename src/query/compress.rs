@@ -19,7 +19,7 @@ use std::{
 
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use zstd::stream::{raw::CParameter, write::Encoder as ZstdEncoder};
@@ -41,10 +41,14 @@ const ZSTD_WINDOW: u32 = 17;
 /// An answer in the coding that its client likes best, where that pays; says in any case that it depends on the client's wish.
 /// An entity tag becomes a weak one, as it is no longer the tag of these bytes.
 pub(super) async fn respond(mut response: Response, codings: Codings) -> Response {
-    if !response.status().is_success() || response.headers().contains_key(header::CONTENT_ENCODING) {
+    let same = response.status() == StatusCode::NOT_MODIFIED;
+    if !(same || response.status().is_success()) || response.headers().contains_key(header::CONTENT_ENCODING) {
         return response;
     }
     response.headers_mut().append(header::VARY, HeaderValue::from_static("accept-encoding"));
+    if same {
+        return response;
+    }
     let length = response.body().len();
     let pays = length.is_none_or(|length| length >= SMALLEST || (codings.required && length > 0));
     let (Some(coding), true) = (codings.coding, pays) else { return response };

@@ -84,7 +84,7 @@ async fn run<S: Steps, F: Future<Output = Result<S, BackendError>>>(
 ) -> Result<Response, Failure> {
     let head = Head::read(request.headers())?;
     let connection = head::connection(request.headers())?;
-    if !identity.is_none_or(|identity| answers_to(identity, &connection.user)) {
+    if !identity.is_none_or(|identity| identity.answers_to(&connection.user)) {
         return Err(Failure::no_such_user(&connection.user));
     }
     wanted.endpoint = Some(connection.endpoint());
@@ -104,11 +104,6 @@ async fn run<S: Steps, F: Future<Output = Result<S, BackendError>>>(
         head.echo(response.headers_mut());
     }
     Ok(response)
-}
-
-/// Whether a consumer may call itself so. Of one that has a role in the configuration, no other may be named.
-fn answers_to(identity: &Identity, user: &str) -> bool {
-    identity.grant.role.is_none() || [identity.role(), identity.consumer.name()].iter().any(|name| ***name == *user)
 }
 
 /// What is to be done, and how it is to be written.

@@ -233,6 +233,22 @@ async fn who_may_not_come_in_is_told_why() {
 }
 
 #[tokio::test]
+async fn a_consumer_with_a_role_comes_under_that_name_or_its_own() {
+    let postgres = Postgres::start(0, &[]).await;
+    let gateway = Gateway::start(&config(&postgres, "size = { max = 3 }", "", "role = \"clerk\"")).await;
+    for (user, enters) in [("app", true), ("clerk", true), ("other", false), ("postgres", false)] {
+        let mut raw = Raw::open(&gateway).await;
+        raw.say(&start_up(&[("user", user), ("database", "postgres")])).await;
+        raw.say(&message(b'p', format!("{KEY}\0").as_bytes())).await;
+        if enters {
+            raw.begun().await;
+        } else {
+            assert_eq!(raw.error().await, "28P01", "{user}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn settings_come_with_the_start_up_and_go_with_the_session() {
     let (postgres, gateway) = with("size = { min = 1, max = 1 }", "").await;
     postgres.admin().await.batch_execute("grant pg_monitor to app").await.unwrap();
@@ -574,6 +590,143 @@ async fn without_a_connection_a_transaction_fails_and_the_tunnel_stays() {
     let mut late = Raw::pipelined(&gateway, KEY, "select 1").await;
     assert_eq!(late.error().await, "53300");
     assert_eq!(late.end().await, Some(1011));
+}
+
+#[tokio::test]
+async fn a_transaction_that_cannot_begin_takes_what_follows_with_it() {
+    let (postgres, gateway) =
+        with("size = { max = 1 }\ncheckout_timeout = \"500ms\"", ", tunnel = \"transaction\"").await;
+    let admin = postgres.admin().await;
+    admin.batch_execute("create table t (n int); grant all on t to app").await.unwrap();
+    let parse = |name: &str, sql: &str| message(b'P', format!("{name}\0{sql}\0\0\0").as_bytes());
+    let bind = |name: &str| message(b'B', format!("\0{name}\0\0\0\0\0\0\0").as_bytes());
+    let (run, sync) = (message(b'E', &[0; 5]), message(b'S', b""));
+    let (one, begin) = (parse("one", "select 1"), parse("go", "/* x */ start transaction"));
+    let insert = query("insert into t values (1)");
+    let pipelines = [
+        [query("begin"), insert.clone()].concat(),
+        [query("select 1; begin"), insert.clone()].concat(),
+        [bind("go"), run.clone(), sync.clone(), insert.clone()].concat(),
+        [bind("one"), run.clone(), bind("go"), run.clone(), sync.clone(), insert.clone()].concat(),
+        [parse("", "begin"), bind(""), run.clone(), sync.clone(), insert.clone()].concat(),
+    ];
+    for pipeline in pipelines {
+        let mut waiter = Raw::pipelined(&gateway, KEY, "select 1").await;
+        waiter.begun().await;
+        waiter.until(b'Z').await;
+        waiter.say(&[&one[..], &begin, &sync].concat()).await;
+        waiter.until(b'Z').await;
+        let mut holder = Raw::pipelined(&gateway, KEY, "begin").await;
+        holder.begun().await;
+        holder.until(b'Z').await;
+        waiter.say(&pipeline).await;
+        assert_eq!((waiter.error().await.as_str(), waiter.end().await), ("53300", Some(1011)));
+        holder.say(&[query("commit"), message(b'X', b"")].concat()).await;
+        assert_eq!(holder.end().await, Some(1000));
+    }
+    let found: i64 = admin.query_one("select count(*) from t", &[]).await.unwrap().get(0);
+    assert_eq!(found, 0, "nothing was committed by itself");
+}
+
+#[tokio::test]
+async fn what_is_prepared_anew_is_known_for_what_it_is() {
+    let (_postgres, gateway) = by_transaction().await;
+    let other = client(&gateway, KEY).await.unwrap();
+    let parse = |name: &str, sql: &str| message(b'P', format!("{name}\0{sql}\0\0\0").as_bytes());
+    let bind = |name: &str| message(b'B', format!("\0{name}\0\0\0\0\0\0\0").as_bytes());
+    let (run, sync) = (message(b'E', &[0; 5]), message(b'S', b""));
+    let locks = "select count(*) from pg_locks where locktype = 'advisory'";
+
+    let mut raw = Raw::pipelined(&gateway, KEY, "select 1").await;
+    raw.begun().await;
+    raw.until(b'Z').await;
+    raw.say(&[parse("", "select pg_advisory_lock(7)"), sync.clone()].concat()).await;
+    assert_eq!(raw.until(b'Z').await, "1Z");
+    raw.say(&[bind(""), run.clone(), sync.clone()].concat()).await;
+    assert_eq!(raw.until(b'Z').await, "2DCZ");
+    assert_eq!(other.query_one(locks, &[]).await.unwrap().get::<_, i64>(0), 0, "a lock is left to nobody");
+
+    let far = format!("select 1; /* {} */ select pg_advisory_lock(8)", "x".repeat(70_000));
+    other.batch_execute(&far).await.unwrap();
+    assert_eq!(other.query_one(locks, &[]).await.unwrap().get::<_, i64>(0), 0, "nor one that is far down in a text");
+
+    // What was sent behind a failure was not done: neither was the preparation that the client does not see.
+    raw.say(&[parse("two", "select 2"), sync.clone()].concat()).await;
+    raw.until(b'Z').await;
+    raw.say(&query("begin; savepoint a")).await;
+    raw.until(b'Z').await;
+    raw.say(&[parse("", "nonsense"), bind("two"), run.clone(), sync.clone()].concat()).await;
+    assert_eq!(raw.until(b'Z').await, "EZ");
+    raw.say(&[query("rollback to a"), bind("two"), run.clone(), sync.clone()].concat()).await;
+    assert_eq!((raw.until(b'Z').await.as_str(), raw.until(b'Z').await.as_str()), ("CZ", "2DCZ"));
+    raw.say(&query("rollback")).await;
+    raw.until(b'Z').await;
+
+    raw.say(&message(b'B', &vec![b'x'; 70_000])).await;
+    assert_eq!((raw.error().await.as_str(), raw.end().await), ("08P01", Some(1008)), "a name without an end");
+}
+
+#[tokio::test]
+async fn a_session_meets_no_statement_of_the_one_before() {
+    let (_postgres, gateway) = with("size = { max = 1 }\ncheckout_timeout = \"3s\"", ", tunnel = \"session\"").await;
+    let mut one = Raw::pipelined(&gateway, KEY, "select 1").await;
+    one.begun().await;
+    one.until(b'Z').await;
+    one.say(&[message(b'P', b"\0select 'a secret'\0\0\0"), message(b'S', b"")].concat()).await;
+    one.until(b'Z').await;
+    one.say(&message(b'X', b"")).await;
+    assert_eq!(one.end().await, Some(1000));
+    let mut next = Raw::open(&gateway).await;
+    next.say(&start_up(&[("user", "app"), ("database", "postgres")])).await;
+    next.say(&message(b'p', format!("{KEY}\0").as_bytes())).await;
+    next.begun().await;
+    next.say(&[message(b'D', b"S\0"), message(b'S', b"")].concat()).await;
+    assert_eq!(next.error().await, "26000");
+}
+
+#[tokio::test]
+async fn what_was_asked_before_the_goodbye_is_done() {
+    for mode in ["session", "transaction"] {
+        let (postgres, gateway) = with("size = { max = 1 }", &format!(", tunnel = \"{mode}\"")).await;
+        let admin = postgres.admin().await;
+        admin.batch_execute("create table t (n int); grant all on t to app").await.unwrap();
+        let mut raw = Raw::pipelined(&gateway, KEY, "select 1").await;
+        raw.begun().await;
+        raw.until(b'Z').await;
+        raw.say(&[query("insert into t select 1 from pg_sleep(0.2)"), message(b'X', b"")].concat()).await;
+        assert_eq!(raw.until(b'Z').await, "CZ", "{mode}");
+        assert_eq!(raw.end().await, Some(1000), "{mode}");
+        let found: i64 = admin.query_one("select count(*) from t", &[]).await.unwrap().get(0);
+        assert_eq!(found, 1, "{mode}");
+        at_rest(&gateway).await;
+    }
+}
+
+#[tokio::test]
+async fn a_cancel_request_never_hits_what_comes_behind_it() {
+    let (_postgres, gateway) = by_session().await;
+    let mut one = Raw::open(&gateway).await;
+    one.say(&start_up(&[("user", "app"), ("database", "postgres")])).await;
+    one.say(&message(b'p', format!("{KEY}\0").as_bytes())).await;
+    let key = loop {
+        if let (b'K', key) = one.hear().await.unwrap().unwrap() {
+            break key;
+        }
+    };
+    one.until(b'Z').await;
+    let request = [&[0, 0, 0, 16, 4, 210, 22, 46][..], &key].concat();
+    let mut outcomes = [0; 2];
+    for round in 0..40_u32 {
+        // As long as it takes to ask, about: some are stopped and some are not.
+        one.say(&query(&format!("select pg_sleep({})", f64::from(round % 8) / 1000.0))).await;
+        let mut asker = Raw::open(&gateway).await;
+        asker.say(&request).await;
+        assert_eq!(asker.end().await, Some(1000));
+        outcomes[usize::from(one.until(b'Z').await.contains('E'))] += 1;
+        one.say(&query("select pg_sleep(0.002)")).await;
+        assert_eq!(one.until(b'Z').await, "TDCZ", "{round}");
+    }
+    eprintln!("{} ended, {} were stopped", outcomes[0], outcomes[1]);
 }
 
 #[tokio::test]

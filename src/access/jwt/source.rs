@@ -85,6 +85,24 @@ struct Schedule {
     failures: u32,
 }
 
+/// A fetch that is under way. However it ends, the next one is not kept from beginning.
+struct Fetching {
+    source: Arc<KeySource>,
+    well: bool,
+}
+
+impl Fetching {
+    fn ends(mut self, well: bool) {
+        self.well = well;
+    }
+}
+
+impl Drop for Fetching {
+    fn drop(&mut self) {
+        self.source.schedule.lock().end(self.well);
+    }
+}
+
 impl KeySource {
     /// The source of an issuer. A file is read now; from elsewhere, the keys come later ([`KeySource::look`]), and until then those
     /// of `before` serve, if it was the same place.
@@ -138,11 +156,12 @@ impl KeySource {
             return;
         }
         self.wanted.store(false, Ordering::Relaxed);
-        let (source, tls) = (self.clone(), tls.clone());
+        let (fetching, tls) = (Fetching { source: self.clone(), well: false }, tls.clone());
         tokio::spawn(async move {
+            let source = fetching.source.clone();
             let fetched = fetch(&source.place, tls, source.tls.server_name.as_deref(), LARGEST, now + PATIENCE).await;
             let outcome = fetched.map_err(|error| error.to_string()).and_then(|document| source.take(&document));
-            source.schedule.lock().end(outcome.is_ok());
+            fetching.ends(outcome.is_ok());
             source.tell(outcome);
         });
     }

@@ -27,7 +27,10 @@ use super::{
     statement,
 };
 use crate::{
-    backend::error::{BackendError, DatabaseError},
+    backend::{
+        error::{BackendError, DatabaseError},
+        lex::mentions,
+    },
     pool::{Holder, Lease, Pool},
 };
 
@@ -71,6 +74,8 @@ pub(crate) struct Session {
     cancelling: bool,
     /// What the server reports otherwise than a new connection would: names and values.
     reported: Vec<(String, String)>,
+    /// The server has said that something failed.
+    failed: bool,
     /// The server has ended the session.
     over: bool,
 }
@@ -124,6 +129,7 @@ impl Session {
             up: 0,
             cancelling: false,
             reported: Vec::new(),
+            failed: false,
             over: false,
         }
     }
@@ -139,19 +145,20 @@ impl Session {
         conn.used = true;
         let differs = |wish: &&(String, String)| fresh || conn.parameter(&wish.0) != Some(&wish.1);
         let wishes: Vec<&(String, String)> = wishes.iter().filter(differs).collect();
-        let forgets = fresh && conn.statements.len() > 0;
-        if wishes.is_empty() && !forgets {
+        if wishes.is_empty() && !fresh {
             return Ok(None);
         }
         conn.dirty |= statement::SETTINGS;
-        if forgets {
-            // Else the holder would meet our names, and others' texts behind them.
+        // Else the holder would meet our names, and others' texts behind them.
+        if fresh && conn.statements.len() > 0 {
             conn.statements.clear();
             command("DEALLOCATE ALL", &[], &mut conn.outbox)?;
         }
         for (name, value) in wishes {
             command("SELECT pg_catalog.set_config($1, $2, false)", &[name, value], &mut conn.outbox)?;
         }
+        // What was prepared last without a name is nobody's business either, and `DEALLOCATE` leaves it.
+        frontend::close(b'S', "", &mut conn.outbox)?;
         frontend::sync(&mut conn.outbox);
         conn.pending += 1;
         let (refused, reported) = conn.dressed().await?;
@@ -168,9 +175,10 @@ impl Session {
 
     // --- to the server ---
 
-    /// Whether more may be sent now.
+    /// Whether more may be sent now. While what has ended by itself is being cancelled, nothing is: the signal could hit that.
     pub(crate) fn takes(&self) -> bool {
-        self.lease.outbox.len() < BACKLOG && !self.talk.is_full() && !self.over
+        let missed = self.cancelling && !self.is_busy();
+        self.lease.outbox.len() < BACKLOG && !self.talk.is_full() && !self.over && !missed
     }
 
     /// Bytes that wait to be written.
@@ -203,6 +211,16 @@ impl Session {
         }
         self.lease.dirty |= traits.dirty;
         Ok(())
+    }
+
+    /// Whether a text may begin a transaction. It may also be none that does: a text is not understood here.
+    pub(crate) fn may_begin(sql: &str) -> bool {
+        mentions(sql, "begin") || mentions(sql, "start")
+    }
+
+    /// Takes note that a text passes of which not all is seen: it may leave anything behind.
+    pub(crate) fn note_unseen(&mut self) {
+        self.lease.dirty |= statement::ANYTHING;
     }
 
     /// Sends whole messages of ours before the client's; the client sees no reply to them. `leaves`: they, or the next one, leave a
@@ -276,6 +294,7 @@ impl Session {
                     // A message is begun whole up to here, or there would be half a header in the stream.
                     let here = total.min(buffer.len()).min(room.max(LOOK));
                     let reply = note(&mut self.talk, tag, &buffer[HEADER..here])?;
+                    self.failed |= tag == b'E';
                     self.over |= reply.fatal;
                     self.lease.dirty |= reply.dirty;
                     self.down.begin(total, here);
@@ -312,6 +331,16 @@ impl Session {
             && !self.cancelling
     }
 
+    /// The server still has something to say to what was sent, and will.
+    pub(crate) fn is_answering(&self) -> bool {
+        !self.lease.outbox.is_empty() || self.talk.owed() > 0 || self.down.left() > 0
+    }
+
+    /// Whether something has failed since this was asked last: what was sent behind it may never have been done.
+    pub(crate) fn has_failed(&mut self) -> bool {
+        std::mem::take(&mut self.failed)
+    }
+
     /// Something is under way that could be cancelled.
     pub(crate) fn is_busy(&self) -> bool {
         !self.talk.is_at_rest()
@@ -338,21 +367,22 @@ impl Session {
         self.lease.torn = true;
     }
 
-    /// A request to cancel what runs. Until [`Session::cancelled`] is told of its end, the connection is nobody else's.
-    pub(crate) fn cancel(&mut self) -> impl Future<Output = ()> + Send + 'static {
+    /// A request to cancel what runs; false: nobody knows whether the server has it. Until [`Session::cancelled`] is told of its
+    /// end, the connection is nobody else's.
+    pub(crate) fn cancel(&mut self) -> impl Future<Output = bool> + Send + 'static {
         self.cancelling = true;
         let canceller = self.lease.canceller();
         async move {
-            if let Err(error) = canceller.send().await {
-                tracing::debug!(%error, "a statement was not cancelled");
-            }
+            let sent = canceller.send().await;
+            sent.inspect_err(|error| tracing::debug!(%error, "a statement may not have been cancelled")).is_ok()
         }
     }
 
-    /// A cancel request has ended.
-    pub(crate) fn cancelled(&mut self) {
+    /// A cancel request has ended. One of which nobody knows could still hit whoever comes next: the connection is closed.
+    pub(crate) fn cancelled(&mut self, known: bool) {
         self.cancelling = false;
         self.lease.cancelled = true;
+        self.lease.torn |= !known;
     }
 }
 
@@ -361,7 +391,8 @@ impl Drop for Session {
         let Self { talk, down, up, cancelling, over, .. } = self;
         let (talk, left) = (&*talk, down.left());
         let conn = &mut *self.lease;
-        (conn.status, conn.pending) = (talk.status(), talk.owed());
+        // What we said ourselves may still be unanswered, where it was dropped before its holder had it.
+        (conn.status, conn.pending) = (talk.status(), conn.pending + talk.owed());
         conn.torn |= *up > 0 || talk.is_open() || *cancelling;
         conn.raw |= conn.pending > 0;
         conn.broken |= *over;

@@ -23,7 +23,7 @@ pub(super) const ROLE: u32 = 32;
 pub(super) const CURSORS: u32 = 64;
 
 /// Everything that code which is not seen may do to a session.
-const ANYTHING: u32 = SETTINGS | TEMPORARY | LISTENING | LOCKS | PREPARED | ROLE | CURSORS;
+pub(super) const ANYTHING: u32 = SETTINGS | TEMPORARY | LISTENING | LOCKS | PREPARED | ROLE | CURSORS;
 
 /// What a text says about its effects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -6,10 +6,12 @@ use std::{
     io::{BufWriter, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
+    sync::Arc,
     time::SystemTime,
 };
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::{Digest, MOST_BYTES, text};
 
@@ -87,14 +89,14 @@ fn digest_of(hex: &str) -> Result<Digest, String> {
 }
 
 /// Reads a file. Empty lines, and those that begin with `#`, are left out.
-pub(super) fn read(path: &Path) -> Result<BTreeMap<Digest, Line>, FileError> {
+pub(super) fn read(path: &Path) -> Result<BTreeMap<Digest, Arc<Line>>, FileError> {
     if fs::metadata(path)?.len() > LONGEST {
         return Err(FileError::Line { line: 1, why: format!("the file has more than {LONGEST} bytes") });
     }
     parse(&fs::read_to_string(path)?)
 }
 
-fn parse(content: &str) -> Result<BTreeMap<Digest, Line>, FileError> {
+fn parse(content: &str) -> Result<BTreeMap<Digest, Arc<Line>>, FileError> {
     let mut lines = BTreeMap::new();
     for (index, text) in content.lines().enumerate() {
         if text.trim().is_empty() || text.starts_with('#') {
@@ -102,13 +104,18 @@ fn parse(content: &str) -> Result<BTreeMap<Digest, Line>, FileError> {
         }
         let wrong = |why| FileError::Line { line: index + 1, why };
         let line: Line = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
-        lines.entry(line.digest().map_err(wrong)?).or_insert(line);
+        lines.entry(line.digest().map_err(wrong)?).or_insert_with(|| Arc::new(line));
     }
     Ok(lines)
 }
 
-/// Writes a file, oldest texts first, beside its place, and puts it there when it is whole.
-pub(super) fn write(path: &Path, lines: &BTreeMap<Digest, Line>) -> io::Result<()> {
+/// Writes a file, oldest texts first, beside its place, and puts it there when it is whole, if it still `may` be. Returns the
+/// SHA-256 of what is there now.
+pub(super) fn write<'a>(
+    path: &Path,
+    lines: impl Iterator<Item = &'a Arc<Line>>,
+    may: impl FnOnce() -> bool,
+) -> io::Result<Option<Digest>> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = Path::new(&beside);
@@ -118,15 +125,22 @@ pub(super) fn write(path: &Path, lines: &BTreeMap<Digest, Line>) -> io::Result<(
     let _ = fs::remove_file(beside);
     // Literals may stand in it.
     let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(beside)?;
-    let mut out = BufWriter::new(file);
-    let mut lines: Vec<&Line> = lines.values().collect();
+    let (mut out, mut digest) = (BufWriter::new(file), Sha256::new());
+    let mut lines: Vec<&Line> = lines.map(|line| &**line).collect();
     lines.sort_by(|a, b| (&a.first_seen, &a.sql).cmp(&(&b.first_seen, &b.sql)));
     for line in lines {
-        serde_json::to_writer(&mut out, line)?;
-        out.write_all(b"\n")?;
+        let mut text = serde_json::to_vec(line)?;
+        text.push(b'\n');
+        digest.update(&text);
+        out.write_all(&text)?;
     }
     out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-    fs::rename(beside, path)
+    if !may() {
+        fs::remove_file(beside)?;
+        return Ok(None);
+    }
+    fs::rename(beside, path)?;
+    Ok(Some(digest.finalize().into()))
 }
 
 #[cfg(test)]
@@ -167,13 +181,15 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("var/queries.txt");
         let line = Line::new("select 'a\nb'", Some("app"), SystemTime::UNIX_EPOCH);
-        let lines = BTreeMap::from([(line.digest().unwrap(), line)]);
+        let lines = BTreeMap::from([(line.digest().unwrap(), Arc::new(line))]);
         for _ in 0..2 {
-            write(&path, &lines).unwrap();
+            write(&path, lines.values(), || true).unwrap();
             assert_eq!(read(&path).unwrap(), lines);
         }
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(fs::read_to_string(&path).unwrap().contains("1970-01-01T00:00:00Z"));
+        assert_eq!(write(&path, [].into_iter(), || false).unwrap(), None);
+        assert_eq!(read(&path).unwrap(), lines);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");
     }
 }

@@ -189,13 +189,14 @@ impl Cache {
 // === impl Filling ===
 
 impl Filling {
-    /// There is an answer, for all.
-    pub(super) fn keep(self, kept: Arc<Kept>) {
+    /// There is an answer, for all. Whether it is kept: one that is too large for that is given to those who wait for it.
+    pub(super) fn keep(self, kept: Arc<Kept>) -> bool {
         let room = self.cache.room.load(Ordering::Relaxed);
         let mut shard = self.cache.shard(&self.key).lock();
-        shard.put(self.key, kept.clone(), room);
+        let stays = shard.put(self.key, kept.clone(), room);
         drop(shard);
         self.told.send_replace(Some(Ended::Kept(kept)));
+        stays
     }
 
     /// There is an answer, which is too large to be kept: for `pause` nobody waits for one.
@@ -228,17 +229,18 @@ impl Drop for Filling {
 // === impl Shard ===
 
 impl Shard {
-    fn put(&mut self, key: Key, kept: Arc<Kept>, room: usize) {
+    fn put(&mut self, key: Key, kept: Arc<Kept>, room: usize) -> bool {
         self.empty(&key);
         let cost = kept.cost();
         if cost > room {
-            return;
+            return false;
         }
         self.make_room(room - cost);
         self.bytes += cost;
         let slot = self.slots.entry(key).or_default();
         (slot.kept, slot.passes) = (Some(kept), None);
         self.touch(key);
+        true
     }
 
     /// It was used now.
@@ -399,7 +401,7 @@ mod tests {
         fill(&cache, key(4), now).keep(answer(now, "0123456789"));
         assert_eq!([1, 2, 3, 4].map(|n| cache.last(key(n), now).is_some()), [true, false, true, true]);
         assert_eq!(cache.held(), Held { entries: 3, bytes: 3 * (OVERHEAD + 10) });
-        fill(&cache, key(5), now).keep(answer(now, &"x".repeat(10_000)));
+        assert!(!fill(&cache, key(5), now).keep(answer(now, &"x".repeat(10_000))));
         assert_eq!(cache.held().entries, 3, "one that does not fit drives nobody out");
         cache.resize(SHARDS * (OVERHEAD + 10));
         assert_eq!(cache.held().entries, 1);

@@ -123,7 +123,9 @@ async fn kept_or_asked<F: Future<Output = Result<Response, Problem>>>(
         return match ask().await {
             Ok(response) => asked(single, filling, get, response).await,
             Err(problem) => {
-                if let Some(filling) = filling.filter(|_| !problem.is_personal()) {
+                // Nor is it theirs that this one had less time than they have.
+                let personal = problem.is_personal() || Instant::now() >= deadline;
+                if let Some(filling) = filling.filter(|_| !personal) {
                     filling.fail(problem.clone());
                 }
                 Err(problem)
@@ -162,8 +164,8 @@ async fn asked(
     let kept = std::sync::Arc::new(Kept { etag: etag(&body), body, content_type, at: now, fresh, stale });
     let from = match filling {
         Some(filling) => {
-            filling.keep(kept.clone());
-            From::Miss { kept: true }
+            let stays = filling.keep(kept.clone());
+            From::Miss { kept: stays }
         }
         None if single.key.is_some() => From::Miss { kept: false },
         None => From::Bypass,

@@ -4,11 +4,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
-use super::{answers_to, number, options, refused, secret};
-use crate::{
-    access::{Grant, Identity},
-    edge::{Request, RequestBody, Response, answer},
-};
+use super::{number, options, refused, secret};
+use crate::edge::{Request, RequestBody, Response, answer};
 
 fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
     let header =
@@ -79,17 +76,6 @@ fn the_password_is_what_tells_who_calls_unless_there_is_an_authorization() {
     assert_eq!(secret(&headers(&[("neon-connection-string", "postgres://x@h/d")])), None);
     assert_eq!(secret(&headers(&[("neon-connection-string", "x:key@h")])), None);
     assert_eq!(secret(&HeaderMap::new()), None);
-}
-
-#[test]
-fn a_consumer_with_a_role_calls_itself_by_that_or_by_its_own_name() {
-    let mut grant = Grant::default();
-    grant.role = Some("clerk".into());
-    let desk = Identity::of("desk", grant);
-    let free = Identity::of("app", Grant::default());
-    assert!(answers_to(&desk, "desk") && answers_to(&desk, "clerk"));
-    assert!(!answers_to(&desk, "Clerk") && !answers_to(&desk, "app") && !answers_to(&desk, ""));
-    assert!(answers_to(&free, "app") && answers_to(&free, "whoever"));
 }
 
 #[test]

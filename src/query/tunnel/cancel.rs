@@ -3,27 +3,42 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
 use rand::{TryRngCore, rngs::OsRng};
-use tokio::sync::Notify;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
 use super::startup::Key;
 
 /// Sessions known at a time.
 const MOST: usize = 65_536;
 
+/// Requests for one session that may wait; what is beyond asks for what is asked already.
+const MOST_ASKERS: usize = 8;
+
+/// How long whoever asks is kept waiting.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The sessions of all tunnels of the process, by the keys that were given out. The keys are ours: a database's own would name
 /// whatever runs on a connection that may be another client's by then.
 #[derive(Debug, Default)]
-pub struct Sessions(Mutex<HashMap<Key, Arc<Notify>>>);
+pub struct Sessions(Mutex<HashMap<Key, mpsc::Sender<Asker>>>);
 
 /// One session, known while this lives.
 pub(super) struct Known {
     sessions: Arc<Sessions>,
     key: Key,
-    asked: Arc<Notify>,
+    asked: mpsc::Receiver<Asker>,
+}
+
+/// Who asks to cancel. It waits until this is dropped, and so never has its next statement hit by what it asked for the last.
+pub(super) struct Asker {
+    _waits: oneshot::Sender<()>,
 }
 
 impl Sessions {
@@ -36,17 +51,22 @@ impl Sessions {
         }
         loop {
             if let Entry::Vacant(free) = sessions.entry(random()?) {
-                let (key, asked) = (*free.key(), Arc::new(Notify::new()));
-                free.insert(asked.clone());
+                let (key, (ask, asked)) = (*free.key(), mpsc::channel(MOST_ASKERS));
+                free.insert(ask);
                 return Some(Known { sessions: self.clone(), key, asked });
             }
         }
     }
 
-    /// Asks the session of this key to cancel what it runs. False: there is none.
-    pub(super) fn cancel(&self, key: Key) -> bool {
-        let found = self.0.lock().get(&key).cloned();
-        found.inspect(|asked| asked.notify_one()).is_some()
+    /// Asks the session of this key to cancel what it runs, and waits until it has, or has nothing to cancel. False: there is no
+    /// such session.
+    pub(super) async fn cancel(&self, key: Key) -> bool {
+        let Some(session) = self.0.lock().get(&key).cloned() else { return false };
+        let (waits, done) = oneshot::channel();
+        if session.try_send(Asker { _waits: waits }).is_ok() {
+            let _ = timeout(PATIENCE, done).await;
+        }
+        true
     }
 }
 
@@ -55,9 +75,13 @@ impl Known {
         self.key
     }
 
-    /// Completes when somebody has asked to cancel. Cancel safe.
-    pub(super) async fn asked(&self) {
-        self.asked.notified().await;
+    /// Whoever asks to cancel. Cancel safe.
+    pub(super) async fn asked(&mut self) -> Asker {
+        match self.asked.recv().await {
+            Some(asker) => asker,
+            // It is known as long as this lives.
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -76,25 +100,29 @@ fn random() -> Option<Key> {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt;
+    use futures_util::{FutureExt, poll};
 
     use super::*;
 
     #[tokio::test]
     async fn a_session_is_cancelled_by_its_own_key_while_it_lasts() {
         let sessions = Arc::new(Sessions::default());
-        let (one, other) = (sessions.enter().unwrap(), sessions.enter().unwrap());
+        let (mut one, mut other) = (sessions.enter().unwrap(), sessions.enter().unwrap());
         assert_ne!(one.key(), other.key());
         assert!(one.key().process > 0);
         let wrong = Key { secret: one.key().secret ^ 1, ..one.key() };
-        assert!(!sessions.cancel(wrong));
+        assert!(!sessions.cancel(wrong).await);
         assert!(one.asked().now_or_never().is_none() && other.asked().now_or_never().is_none());
-        assert!(sessions.cancel(one.key()));
-        assert!(one.asked().now_or_never().is_some() && other.asked().now_or_never().is_none());
-        assert!(one.asked().now_or_never().is_none(), "once");
+        let mut cancel = Box::pin(sessions.cancel(one.key()));
+        assert!(poll!(&mut cancel).is_pending());
+        let asker = one.asked().now_or_never().unwrap();
+        assert!(other.asked().now_or_never().is_none() && one.asked().now_or_never().is_none(), "once");
+        assert!(poll!(&mut cancel).is_pending(), "it is under way");
+        drop(asker);
+        assert!(cancel.await);
         let key = one.key();
         drop(one);
-        assert!(!sessions.cancel(key));
+        assert!(!sessions.cancel(key).await);
         assert!(!format!("{key:?}").contains(&key.secret.to_string()));
     }
 

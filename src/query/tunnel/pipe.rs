@@ -38,6 +38,8 @@ pub(super) enum Event {
     Gone(Gone),
     /// The client broke PostgreSQL's protocol.
     Breach(&'static str),
+    /// There is no connection, and what the client may have sent behind that must not be done without it: SQLSTATE and text.
+    Refused(&'static str, String),
     /// The database has gone.
     Lost(String),
 }
@@ -92,6 +94,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
     /// Moves what can be moved, until something else is to be done. Cancel safe.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         let before = self.socket.moved;
+        let event = self.rounds(cx);
+        if self.socket.moved != before {
+            self.last = Instant::now();
+        }
+        event
+    }
+
+    fn rounds(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         for _ in 0..ROUNDS {
             self.progress = false;
             if let Err(event) = self.down(cx).and_then(|()| self.up(cx)) {
@@ -99,9 +109,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
             }
             if self.by_transaction && self.session.as_ref().is_some_and(|it| it.is_at_rest() && it.status() == b'I') {
                 return Poll::Ready(Event::Settled);
-            }
-            if self.socket.moved != before {
-                self.last = Instant::now();
             }
             if !self.progress {
                 self.socket.relax();
@@ -120,7 +127,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
         {
             let room = self.socket.room();
             match session.poll_receive(cx, self.socket.tell(), room) {
-                Poll::Ready(Ok(_)) => self.progress = true,
+                Poll::Ready(Ok(_)) => {
+                    self.progress = true;
+                    if session.has_failed() {
+                        self.statements.elsewhere();
+                    }
+                }
                 Poll::Ready(Err(failure)) => return Err(Event::Lost(failure.to_string())),
                 Poll::Pending => match self.deaf.take() {
                     Some(failure) => return Err(Event::Lost(failure)),
@@ -143,13 +155,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
             self.progress = true;
         }
         // Before the client is heard: it may have gone behind its last words, and half of them would be worse than all.
-        if let Some(session) = &mut self.session {
+        if let (Some(session), None) = (&mut self.session, &self.deaf) {
             let before = session.backlog();
             if let Poll::Ready(Err(failure)) = session.poll_send(cx) {
+                // It may have said why: that is told first, as soon as the client takes it.
                 self.deaf = Some(failure.to_string());
+                self.progress = true;
             }
-            self.progress |= session.backlog() != before || self.deaf.is_some();
+            self.progress |= session.backlog() != before;
         }
+        let sealed = self.socket.sealed();
         // With as much in hand as may be, it is the session's turn, or a connection's.
         if !self.socket.is_full()
             && let Poll::Ready(heard) = self.socket.poll_hear(cx)
@@ -157,6 +172,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
             heard.map_err(Event::Gone)?;
             self.progress = true;
         }
+        // A ping is answered though nothing else is to be said.
+        self.progress |= self.socket.sealed() != sealed;
         Ok(())
     }
 
@@ -184,6 +201,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
 
     fn message(&mut self, tag: u8, total: usize) -> Result<bool, Event> {
         let longest = match tag {
+            // What it asked before is done first, as at the server.
+            b'X' if self.session.as_ref().is_some_and(Session::is_answering) => return Ok(false),
             b'X' => return Err(Event::Goodbye),
             b'Q' | b'P' | b'B' | b'F' | b'd' => usize::MAX,
             b'D' | b'E' | b'C' | b'S' | b'H' | b'c' | b'f' => SMALL,
@@ -194,6 +213,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
         }
         let said = &mut self.socket.said;
         let here = total.min(said.len());
+        if let Some(Refusing::ToSync) = self.refusing
+            && may_begin(&self.statements, tag, total, &said[..here])
+        {
+            return Err(unbegun());
+        }
         if self.refusing.is_some() {
             self.up.begin(total, here);
             let _ = said.split_to(here);
@@ -209,15 +233,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
             return Ok(false);
         }
         if self.by_transaction {
-            let instead = if matches!(tag, b'Q' | b'P') { outlasting(session, tag, &said[..here]) } else { None };
+            let instead =
+                if matches!(tag, b'Q' | b'P') { outlasting(session, tag, total, &said[..here]) } else { None };
             if instead.is_some() {
                 // What is left of it goes nowhere.
                 self.refusing = (total > here).then_some(Refusing::Message);
             }
-            match &instead {
-                Some(instead) => send_named(session, &mut self.statements, tag, instead.len(), instead),
-                None => send_named(session, &mut self.statements, tag, total, &said[..here]),
-            }
+            let (total, start) =
+                instead.as_ref().map_or((total, &said[..here]), |instead| (instead.len(), &instead[..]));
+            send_named(session, &mut self.statements, tag, total, start)?;
         } else {
             session.send(tag, total, &said[..here]);
         }
@@ -252,7 +276,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
     // --- no connection ---
 
     /// Refuses what the client says next, which no connection was to be had for, in the order of the protocol.
-    pub(super) fn refuse(&mut self, code: &str, message: &str) {
+    ///
+    /// # Errors
+    /// A transaction may have been to begin, and the client may have sent its statements already: done one by one they would be
+    /// committed one by one.
+    pub(super) fn refuse(&mut self, code: &'static str, message: &str) -> Result<(), Event> {
+        if let Ok(Cut::Message { tag, total }) = self.up.look(&self.socket.said, MOST) {
+            let start = &self.socket.said[..total.min(self.socket.said.len())];
+            if may_begin(&self.statements, tag, total, start) {
+                return Err(Event::Refused(code, message.to_owned()));
+            }
+        }
         wire::error(Severity::Error, code, message, self.socket.tell());
         let simple = matches!(self.socket.said.first(), Some(b'Q' | b'F'));
         self.refusing = Some(if simple { Refusing::Query } else { Refusing::ToSync });
@@ -262,6 +296,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
             self.up.begin(total, here);
             self.refused_whole();
         }
+        Ok(())
     }
 
     fn refused_whole(&mut self) {
@@ -279,15 +314,49 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
 }
 
 /// Sends the beginning of a message; a statement that it names is called what the server calls it, and is there.
-fn send_named(session: &mut Session, statements: &mut Statements, tag: u8, total: usize, start: &[u8]) {
-    let Some(renamed) = statements.rename(tag, total, start) else { return session.send(tag, total, start) };
+fn send_named(
+    session: &mut Session,
+    statements: &mut Statements,
+    tag: u8,
+    total: usize,
+    start: &[u8],
+) -> Result<(), Event> {
+    let Some(renamed) = statements.rename(tag, total, start) else {
+        if matches!(tag, b'P' | b'B') && total > start.len() {
+            return Err(Event::Breach("a statement's name that has no end"));
+        }
+        session.send(tag, total, start);
+        return Ok(());
+    };
+    if let Some(text) = &renamed.anew {
+        // It was let pass when it came.
+        let _ = session.note_text(text);
+    }
     session.send_hidden(&renamed.hidden, renamed.leaves);
     session.send(tag, total - renamed.replaced + renamed.head.len(), &renamed.head);
     session.send_rest(&start[renamed.replaced..]);
+    Ok(())
+}
+
+/// Whether a message may begin a transaction, as far as can be told.
+fn may_begin(statements: &Statements, tag: u8, total: usize, start: &[u8]) -> bool {
+    match tag {
+        b'Q' | b'P' => total > start.len() || Session::may_begin(&text(tag, start)),
+        // What is not remembered is not there on a connection that comes.
+        b'B' => statements.bound(start).is_some_and(|text| Session::may_begin(&text)),
+        _ => false,
+    }
+}
+
+fn unbegun() -> Event {
+    Event::Refused("53300", "a transaction could not begin for want of a connection".to_owned())
 }
 
 /// What goes in the place of a Query or a Parse whose effects would outlast its transaction: the server refuses it, in its turn.
-fn outlasting(session: &mut Session, tag: u8, start: &[u8]) -> Option<BytesMut> {
+fn outlasting(session: &mut Session, tag: u8, total: usize, start: &[u8]) -> Option<BytesMut> {
+    if total > start.len() {
+        session.note_unseen();
+    }
     session.note_text(&text(tag, start)).err()?;
     let mut message = BytesMut::new();
     let refusal = statements::REFUSAL.as_bytes();
@@ -303,9 +372,8 @@ fn outlasting(session: &mut Session, tag: u8, start: &[u8]) -> Option<BytesMut> 
 /// The beginning of the text in a Query, or in a Parse behind the statement's name.
 fn text(tag: u8, message: &[u8]) -> String {
     let body = message.get(HEADER..).unwrap_or_default();
-    let mut parts = body.split(|byte| *byte == 0);
-    let text = if tag == b'P' { parts.nth(1) } else { parts.next() };
-    String::from_utf8_lossy(text.unwrap_or_default()).into_owned()
+    let name = if tag == b'P' { body.iter().position(|byte| *byte == 0).map_or(body.len(), |end| end + 1) } else { 0 };
+    statements::text(&body[name..])
 }
 
 /// How a breach of the client ends a tunnel.

@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     Admitted, Gate,
-    cancel::{Known, Sessions},
+    cancel::{Asker, Known, Sessions},
     frames::Close,
     greet::{self, Farewell, Greeted, Terms},
     pipe::{Event, Pipe, close_for},
@@ -76,7 +76,7 @@ where
             let (ended, close) = match farewell {
                 Farewell::Gone(gone) => ("gone", close_for(&gone)),
                 Farewell::Cancel(key) => {
-                    let found = around.sessions.cancel(key);
+                    let found = around.sessions.cancel(key).await;
                     (if found { "cancel" } else { "cancel_unknown" }, Some(Close::Normal))
                 }
                 Farewell::Refused(close) => ("refused", Some(close)),
@@ -88,15 +88,15 @@ where
     }
 }
 
-/// A cancel request on its way.
-type Cancelling = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// A cancel request on its way; whether it is known to have come.
+type Cancelling = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 /// What happens next.
 enum Next {
     Pipe(Event),
-    /// Somebody asks to cancel what runs.
-    Asked,
-    Cancelled,
+    /// Somebody asks to cancel what runs, and waits until that is done.
+    Asked(Asker),
+    Cancelled(bool),
     End(End),
     /// Time to look at the clocks.
     Clock,
@@ -108,9 +108,10 @@ async fn live<S: AsyncRead + AsyncWrite + Unpin>(
     begun: Instant,
     around: &Surroundings,
 ) -> (Ended, (u64, u64)) {
-    let Greeted { admitted, wishes, session, known } = greeted;
+    let Greeted { admitted, wishes, session, mut known } = greeted;
     let mut pipe = Pipe::new(socket, session);
     let mut cancelling: Option<Cancelling> = None;
+    let mut askers = Vec::new();
     let mut told = std::pin::pin!(told_to_end(&around.tunnels, &admitted));
     let mut alarm = std::pin::pin!(sleep_until(begun));
     let (ended, close) = loop {
@@ -119,19 +120,21 @@ async fn live<S: AsyncRead + AsyncWrite + Unpin>(
             biased;
             end = &mut told => Next::End(end),
             () = &mut alarm => Next::Clock,
-            () = known.asked() => Next::Asked,
-            () = cancelled(&mut cancelling) => Next::Cancelled,
+            asker = known.asked() => Next::Asked(asker),
+            known = cancelled(&mut cancelling) => Next::Cancelled(known),
             event = poll_fn(|cx| pipe.poll(cx)) => Next::Pipe(event),
         };
         match next {
-            Next::Asked => {
+            Next::Asked(asker) => {
                 if let Some(session) = pipe.session.as_mut().filter(|session| session.is_busy()) {
                     cancelling.get_or_insert_with(|| Box::pin(session.cancel()));
+                    askers.push(asker);
                 }
             }
-            Next::Cancelled => {
+            Next::Cancelled(known) => {
                 cancelling = None;
-                pipe.session.iter_mut().for_each(Session::cancelled);
+                askers.clear();
+                pipe.session.iter_mut().for_each(|session| session.cancelled(known));
             }
             Next::Clock => {
                 if let Some(end) = overdue(&mut pipe, begun, around) {
@@ -141,11 +144,11 @@ async fn live<S: AsyncRead + AsyncWrite + Unpin>(
             Next::End(end) => break say(&mut pipe, end),
             Next::Pipe(Event::Settled) => pipe.session = None,
             Next::Pipe(Event::Wanted) => {
-                let open = open(&mut pipe, &admitted, &wishes, &known, around);
+                let open = open(&mut pipe, &admitted, &wishes, &mut known, around);
                 tokio::select! {
                     biased;
                     end = &mut told => break say(&mut pipe, end),
-                    opened = open => if let Err(gone) = opened { break ("gone", close_for(&gone)) },
+                    opened = open => if let Err(event) = opened { break over(&mut pipe, event) },
                 }
             }
             Next::Pipe(event) => break over(&mut pipe, event),
@@ -153,8 +156,8 @@ async fn live<S: AsyncRead + AsyncWrite + Unpin>(
     };
     if let (Some(cancelling), Some(session)) = (cancelling, &mut pipe.session) {
         // Or its signal could come when somebody else has the connection.
-        cancelling.await;
-        session.cancelled();
+        let known = cancelling.await;
+        session.cancelled(known);
     }
     let Pipe { socket, session, .. } = pipe;
     drop((session, known));
@@ -168,30 +171,27 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     pipe: &mut Pipe<S>,
     admitted: &Admitted,
     wishes: &[(String, String)],
-    known: &Known,
+    known: &mut Known,
     around: &Surroundings,
-) -> Result<(), Gone> {
+) -> Result<(), Event> {
     let deadline = Instant::now() + around.patience;
     let opening = admitted.database.session(wishes, Term::Transaction, deadline, admitted.holder(&around.holder));
     let opened = tokio::select! {
         opened = opening => opened,
-        () = known.asked() => {
-            pipe.refuse("57014", "canceling statement due to user request");
-            return Ok(());
-        }
-        gone = pipe.socket.gone() => return Err(gone),
+        _asker = known.asked() => return pipe.refuse("57014", "canceling statement due to user request"),
+        gone = pipe.socket.gone() => return Err(Event::Gone(gone)),
     };
     match opened {
         Ok(session) => pipe.lend(session),
         Err(error) => {
             let (code, text) = super::explain(&error);
-            pipe.refuse(code, &text);
+            pipe.refuse(code, &text)?;
         }
     }
     Ok(())
 }
 
-async fn cancelled(cancelling: &mut Option<Cancelling>) {
+async fn cancelled(cancelling: &mut Option<Cancelling>) -> bool {
     match cancelling {
         Some(cancelling) => cancelling.await,
         None => pending().await,
@@ -259,6 +259,10 @@ fn over<S: AsyncRead + AsyncWrite + Unpin>(pipe: &mut Pipe<S>, event: Event) -> 
         Event::Breach(text) => {
             pipe.last_words("08P01", text);
             ("breach", Some(Close::Policy))
+        }
+        Event::Refused(code, text) => {
+            pipe.last_words(code, &text);
+            ("refused", Some(Close::Failed))
         }
         Event::Lost(error) => {
             tracing::debug!(%error, "a tunnel's database connection is lost");

@@ -102,6 +102,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         &mut self.told
     }
 
+    /// Bytes that are ready to be written.
+    pub(super) fn sealed(&self) -> usize {
+        self.sealed.len()
+    }
+
     /// Waits for more of what the client says; at once if there is as much as may be held. Cancel safe.
     pub(super) fn poll_hear(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
         if self.is_full() {

@@ -41,14 +41,22 @@ pub(super) struct Renamed {
     pub(super) replaced: usize,
     /// A statement is left at the server that has a name.
     pub(super) leaves: bool,
+    /// The text that is prepared anew.
+    pub(super) anew: Option<String>,
 }
 
 // === impl Statements ===
 
 impl Statements {
-    /// Another connection, which has none of them.
+    /// Another connection, which has none of them; or it is not known which this one has.
     pub(super) fn elsewhere(&mut self) {
         self.here.clear();
+    }
+
+    /// The text that a Bind which begins with `start` would run, if it is remembered.
+    pub(super) fn bound(&self, start: &[u8]) -> Option<String> {
+        let name = start.get(5..)?.split(|byte| *byte == 0).nth(1)?;
+        self.known.get(name).map(|rest| text(rest))
     }
 
     /// Takes note of a message of `total` bytes that begins with `start`, and names its statement as the server knows it. None: it
@@ -79,6 +87,7 @@ impl Statements {
                     close(&wire, &mut renamed.hidden);
                     message(b'P', &[&wire, &[0], rest], &mut renamed.hidden);
                     renamed.leaves = !name.is_empty();
+                    renamed.anew = Some(text(rest));
                     self.here.insert(name.into());
                 }
                 // Or it would be what somebody else prepared last.
@@ -117,6 +126,12 @@ pub(super) fn message(tag: u8, parts: &[&[u8]], out: &mut BytesMut) {
     for part in parts {
         out.put_slice(part);
     }
+}
+
+/// A text that ends with a NUL, or with what there is of it.
+pub(super) fn text(bytes: &[u8]) -> String {
+    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).into_owned()
 }
 
 fn close(name: &[u8], out: &mut BytesMut) {

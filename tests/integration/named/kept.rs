@@ -8,6 +8,7 @@ use crate::support::{
     eventually,
     gateway::Gateway,
     postgres::Postgres,
+    sha256,
 };
 
 /// Each call has an answer of its own, but for those that are kept.
@@ -64,6 +65,11 @@ async fn start() -> (Postgres, Gateway) {
     (postgres, gateway)
 }
 
+fn vary_of(answer: &Answer) -> String {
+    let values: Vec<_> = answer.headers.get_all("vary").iter().map(|value| value.to_str().unwrap()).collect();
+    values.join(", ")
+}
+
 fn status_of(answer: &Answer) -> &str {
     answer.header("cache-status")
 }
@@ -75,8 +81,7 @@ async fn an_answer_is_kept_and_says_so() {
     let first = get(&mut client, "/query/count?tag=a").await;
     assert_eq!((first.status, status_of(&first)), (200, "sluicegate; fwd=miss; stored; ttl=3600"), "{}", first.text());
     assert_eq!(first.header("cache-control"), "private, max-age=3600");
-    let vary: Vec<_> = first.headers.get_all("vary").iter().map(|value| value.to_str().unwrap()).collect();
-    assert_eq!(vary.join(", "), "authorization, x-api-key, accept, accept-encoding, origin");
+    assert_eq!(vary_of(&first), "authorization, x-api-key, accept, accept-encoding, origin");
     let tag = first.header("etag").to_owned();
     assert!(tag.starts_with('"'), "{tag}");
     let again = get(&mut gateway.h2().await, "/query/count?tag=a").await;
@@ -91,6 +96,7 @@ async fn an_answer_is_kept_and_says_so() {
         let answer = client.send("GET", "/query/count?tag=a", &headers, "").await.unwrap();
         assert_eq!(answer.status, status, "{header}");
         assert_eq!((answer.body.is_empty(), answer.header("etag")), (status == 304, tag.as_str()));
+        assert_eq!(vary_of(&answer), vary_of(&first), "{status}");
     }
     let head = client.send("HEAD", "/query/count?tag=a", &KEY[..1], "").await.unwrap();
     assert_eq!((head.status, head.body.len(), head.header("etag")), (200, 0, tag.as_str()));
@@ -156,6 +162,29 @@ async fn who_leaves_while_others_wait_keeps_nobody_waiting() {
     gateway.status_until("/routes", |routes| routes.as_array().unwrap().iter().any(is_busy)).await;
     leaving.abort();
     assert_eq!(waiting.await.unwrap().status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn who_has_little_time_gives_up_for_itself_alone() {
+    let postgres = server().await;
+    let hurried = format!("[consumer.hurried]\nkey_sha256 = [\"{}\"]\ndeadline = \"400ms\"\n", sha256("key-hurried"));
+    let routes = ROUTES.replace("\"other\"]", "\"other\", \"hurried\"]");
+    let config = config(&postgres, &format!("{QUERIES}{hurried}{routes}")).replace("max = 4", "max = 1");
+    let gateway = Gateway::start(&config).await;
+    let (mut holder, mut hasty, mut patient) = (gateway.h1().await, gateway.h1().await, gateway.h1().await);
+    let held = async { post(&mut holder, "/query", json!({"name": "sleep", "params": [2]})).await.0 };
+    let ask = async {
+        gateway.status_until("/pools/main/in_use", |count| count == 1).await;
+        let hasty = hasty.send("GET", "/query/count?tag=b", &[("x-api-key", "key-hurried")], "");
+        let patient = async {
+            gateway.status_until("/pools/main/waiters", |count| count == 1).await;
+            get(&mut patient, "/query/count?tag=b").await
+        };
+        tokio::join!(hasty, patient)
+    };
+    let (held, (hasty, patient)) = tokio::join!(held, ask);
+    assert_eq!((held, hasty.unwrap().status), (200, 503));
+    assert_eq!((patient.status, status_of(&patient)), (200, "sluicegate; fwd=miss; stored; ttl=3600"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
