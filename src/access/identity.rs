@@ -42,7 +42,7 @@ pub enum Ended {
 const CLOCK_LOOK: Duration = Duration::from_secs(30);
 
 /// What a request shows of who calls.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Shown<'a> {
     /// Its fields.
     pub headers: &'a HeaderMap,

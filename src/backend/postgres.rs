@@ -170,6 +170,11 @@ impl Postgres {
         self.settings.identity()
     }
 
+    /// Its hosts, as one text: what makes two databases those of one server.
+    pub fn hosts(&self) -> String {
+        self.settings.hosts()
+    }
+
     /// Asks whether any of the hosts answers at all, without a session: none is counted, here or there.
     ///
     /// # Errors

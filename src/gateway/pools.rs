@@ -494,9 +494,8 @@ fn ready(pool: &model::Pool) -> Result<(Ready, Identity), String> {
     match pool.backend {
         BackendKind::Postgres => {
             let postgres = Postgres::new(pool).map_err(|error| error.to_string())?;
-            let whole = postgres.identity();
-            let server = whole.rsplit_once('/').and_then(|(left, _)| left.rsplit_once('@')).map_or("", |(_, at)| at);
-            let (server, database) = (server.to_owned(), Some(postgres.database().to_owned()));
+            let (server, whole) = (postgres.hosts(), postgres.identity());
+            let database = Some(postgres.database().to_owned());
             let identity = Identity { backend: pool.backend, server, whole, database };
             Ok((Ready::Postgres(postgres), identity))
         }

@@ -78,7 +78,7 @@ pub trait Gate: Send + Sync + 'static {
 }
 
 /// What a client shows.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub enum Proof<'a> {
     /// A key or a token.
     Secret(&'a [u8]),

@@ -71,6 +71,7 @@ const ERRORS = [
     ['a privilege that is missing', 'select * from pg_authid', [], '42501'],
     ['a cast that is not there', "select '1'::int::uuid", [], '42846'],
     ['a text with a NUL character', 'select $1::text', ['a\u0000b'], '22021'],
+    ['an array of texts with a NUL character', 'select $1::text[]', [['a\u0000b']], '22021'],
     ['a subquery of more rows', 'select (select n from generate_series(1, 2) n)', [], '21000'],
     ['a regular expression that is none', "select 'x' ~ '['", [], '2201B'],
     ['a table that is there already', 'create table shop.customer (id int)', [], '42P07'],

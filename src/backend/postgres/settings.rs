@@ -141,9 +141,14 @@ impl Settings {
 
     /// Hosts, database and role: what makes two pools the same one.
     pub(super) fn identity(&self) -> String {
-        let places: Vec<String> = self.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
         let (user, database) = (self.startup.get_user(), self.startup.get_dbname());
-        format!("postgres://{}@{}/{}", user.unwrap_or_default(), places.join(","), database.unwrap_or_default())
+        format!("postgres://{}@{}/{}", user.unwrap_or_default(), self.hosts(), database.unwrap_or_default())
+    }
+
+    /// All hosts, as one text.
+    pub(super) fn hosts(&self) -> String {
+        let places: Vec<String> = self.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
+        places.join(",")
     }
 
     /// The endpoints in the order to try them.
