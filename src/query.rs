@@ -151,7 +151,9 @@ pub async fn answer(
         Dialect::Json => {
             let asking = Asking { allowed: &allowed, place, wanted: &wanted, charge };
             let start = |work, deadline| start(work, &wanted, deadline);
-            json(request, asking, start).await.unwrap_or_else(Problem::into_response)
+            let bodiless = matches!(*request.method(), Method::GET | Method::HEAD);
+            let answered = json(request, asking, start).await;
+            answered.unwrap_or_else(|problem| if bodiless { problem.not_kept() } else { problem.into_response() })
         }
         Dialect::Neon => {
             let start = |work, wanted: &Wanted| start(work, wanted, deadline);

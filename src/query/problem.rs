@@ -81,6 +81,13 @@ impl Problem {
         self.with("retryable", true)
     }
 
+    /// An answer that no cache may keep, as some do with a 404.
+    pub(super) fn not_kept(self) -> Response {
+        let mut response = self.into_response();
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+
     pub(super) fn into_response(self) -> Response {
         let mut response = answer::problem_with(self.status, self.title, &self.detail, self.members);
         if let Some(pause) = self.retry_after {

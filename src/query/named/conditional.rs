@@ -113,7 +113,9 @@ fn vary(headers: &mut HeaderMap, private: bool) {
 
 /// Whether the caller has it already: weak comparison, in which `W/` does not count (RFC 9110, section 13.1.2).
 fn matches(headers: &HeaderMap, etag: &HeaderValue) -> bool {
-    let plain = |tag: &[u8]| tag.strip_prefix(b"W/").unwrap_or(tag).to_vec();
+    fn plain(tag: &[u8]) -> &[u8] {
+        tag.strip_prefix(b"W/").unwrap_or(tag)
+    }
     headers.get_all(header::IF_NONE_MATCH).iter().any(|list| {
         let tags = list.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii);
         tags.into_iter().any(|tag| tag == b"*" || plain(tag) == etag.as_bytes())

@@ -74,14 +74,7 @@ pub(in crate::query) async fn run<F: Future<Output = Result<Response, Problem>>>
     if answered.is_err() {
         figures.failed.fetch_add(1, Ordering::Relaxed);
     }
-    match (answered, get) {
-        (Err(problem), Some(_)) => {
-            let mut response = problem.into_response();
-            response.headers_mut().insert(header::CACHE_CONTROL, http::HeaderValue::from_static("no-store"));
-            Ok(response)
-        }
-        (answered, _) => answered,
-    }
+    answered
 }
 
 async fn kept_or_asked<F: Future<Output = Result<Response, Problem>>>(
