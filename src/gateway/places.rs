@@ -66,7 +66,7 @@ impl Stock {
             catalogue: self.catalogue.clone(),
             cache: cache.clone(),
             allow: list,
-            pool: format!("{} {identity:?}", query.pool).into(),
+            pool: format!("{} {}", query.pool, identity.map_or("", |identity| &identity.whole)).into(),
             postgres: pool.is_some_and(|pool| pool.backend == BackendKind::Postgres),
             per_caller: pool.is_some_and(|pool| pool.per == Some(Per::Role)),
             path: behind.filter(|_| !query.named.is_none()),
