@@ -13,6 +13,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::support::{
+    activity::count,
     eventually,
     front::{config, gateway},
     gateway::Gateway,
@@ -122,11 +123,9 @@ async fn after_a_failover_writes_go_to_the_new_primary_and_each_is_done_once_or_
     let gateway = Gateway::start(&config(&(url + "?target_session_attrs=read-write"), keys)).await;
     eventually("warm", || async { old.sessions(&old_admin).await }, |seen| *seen == 3).await;
     let stop = Arc::new(AtomicBool::new(false));
-    let count = async |admin: &tokio_postgres::Client| {
-        admin.query_one("select count(*) from seen", &[]).await.unwrap().get::<_, i64>(0)
-    };
+    let rows = "select count(*) from seen";
     let failover = async {
-        eventually("writes arrive", || count(&old_admin), |seen| *seen > 50).await;
+        eventually("writes arrive", || count(&old_admin, rows), |seen| *seen > 50).await;
         // The old primary takes no writes any more; what it took reaches the new one before that is promoted.
         old_admin.batch_execute("alter system set default_transaction_read_only = on").await.unwrap();
         old_admin.batch_execute("select pg_reload_conf()").await.unwrap();
@@ -137,8 +136,8 @@ async fn after_a_failover_writes_go_to_the_new_primary_and_each_is_done_once_or_
         eventually("the standby has it all", reached, |seen| *seen).await;
         new.promote();
         let promoted = Instant::now();
-        let before = count(&new_admin).await;
-        eventually("writes arrive at the new primary", || count(&new_admin), |seen| *seen > before + 50).await;
+        let before = count(&new_admin, rows).await;
+        eventually("writes arrive at the new primary", || count(&new_admin, rows), |seen| *seen > before + 50).await;
         assert!(promoted.elapsed() < Duration::from_secs(8), "{:?}", promoted.elapsed());
         stop.store(true, Ordering::Relaxed);
     };

@@ -11,7 +11,7 @@ use std::{
 use tempfile::TempDir;
 use tokio_postgres::NoTls;
 
-use super::{Process, eventually, free_port, mortal};
+use super::{Process, activity::count, eventually, free_port, mortal};
 
 /// The superuser's password, and the application's.
 pub const PASSWORD: &str = "not-a-secret";
@@ -165,7 +165,7 @@ impl Postgres {
     /// Sessions of the gateway, counted at the server.
     pub async fn sessions(&self, admin: &tokio_postgres::Client) -> i64 {
         let sql = "select count(*) from pg_stat_activity where application_name = 'sluicegate' and backend_type = 'client backend'";
-        admin.query_one(sql, &[]).await.unwrap().get(0)
+        count(admin, sql).await
     }
 
     /// From now on the server itself refuses the application one session more than `most`.
