@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::{
     Process,
-    activity::count,
+    activity::{count, table},
     component, eventually, free_port,
     gateway::run,
     mortal,
@@ -55,7 +55,7 @@ fn sum(reports: &[&Value], name: &str) -> i64 {
 async fn reports_agree_with_what_the_database_saw() {
     let postgres = Postgres::start(0, &["log_connections=on"]).await;
     let admin = postgres.admin().await;
-    admin.batch_execute("create table seen (n int); grant all on seen to app").await.unwrap();
+    table(&admin, "seen (n int)").await;
     let commits = "select xact_commit from pg_stat_database where datname = 'postgres'";
     let before = count(&admin, commits).await;
     let dir = tempfile::tempdir().unwrap();
@@ -102,7 +102,7 @@ async fn reports_agree_with_what_the_database_saw() {
 async fn an_interrupted_run_has_a_report() {
     let postgres = Postgres::start(0, &[]).await;
     let admin = postgres.admin().await;
-    admin.batch_execute("create table seen (n int); grant all on seen to app").await.unwrap();
+    table(&admin, "seen (n int)").await;
     let dir = tempfile::tempdir().unwrap();
     configure(dir.path(), postgres.port);
     let mut command = mortal(env!("CARGO_BIN_EXE_sluicegate"), None);

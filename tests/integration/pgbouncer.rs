@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::support::{
-    activity::{count, in_transaction, running},
+    activity::{count, in_transaction, running, table},
     client::Client,
     eventually,
     front::{ask, batch, gateway, works},
@@ -75,7 +75,7 @@ async fn more_connections_than_pgbouncer_has_itself_serve_statements_and_transac
     const EACH: i64 = 100;
     let postgres = Postgres::start(0, &[]).await;
     let admin = postgres.admin().await;
-    admin.batch_execute("create table ledger (n int primary key); grant all on ledger to app").await.unwrap();
+    table(&admin, "ledger (n int primary key)").await;
     let bouncer = PgBouncer::start(&postgres, SERVERS, "").await;
     let gateway = behind(&bouncer).await;
     assert_eq!(bouncer.clients().await, CONNECTIONS);

@@ -8,7 +8,7 @@ use crate::support::{
     activity::backends,
     config::{self, BASE, QUERY_ROUTE},
     eventually,
-    gateway::{Gateway, run},
+    gateway::Gateway,
     load::Load,
     nginx::Nginx,
     postgres::Postgres,
@@ -21,9 +21,7 @@ async fn gateway(postgres: &Postgres, nginx: &Nginx) -> Gateway {
 
 /// `sluicegate pool` with `words`, beside that gateway.
 fn pool(gateway: &Gateway, words: &[&str]) -> Output {
-    let admin = format!("http://{}", gateway.address("admin"));
-    let dir = gateway.config_path();
-    run(dir.parent().unwrap(), &[&["pool"], words, &["--config", "gateway.toml", "--admin", &admin]].concat())
+    gateway.command(&[&["pool"], words].concat())
 }
 
 /// The same where it must succeed; what it printed.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{
     client::Client,
     config::{self, BASE, consumer},
-    gateway::{Gateway, run},
+    gateway::Gateway,
     postgres::Postgres,
 };
 
@@ -87,19 +87,7 @@ async fn figures_are_kept_by_fingerprint_and_shown() {
     let (_, metrics) = gateway.admin("GET", "/metrics").await;
     assert!(!metrics.contains("generate_series"), "texts have no end, and are no labels");
 
-    let dir = gateway.config_path();
-    let listing = run(
-        dir.parent().unwrap(),
-        &[
-            "pool",
-            "statements",
-            "main",
-            "--config",
-            "gateway.toml",
-            "--admin",
-            &format!("http://{}", gateway.address("admin")),
-        ],
-    );
+    let listing = gateway.command(&["pool", "statements", "main"]);
     let listing = String::from_utf8_lossy(&listing.stdout).into_owned();
     assert!(
         listing.contains("TOTAL") && listing.contains("select pg_sleep(?)") && listing.contains("(all others)"),

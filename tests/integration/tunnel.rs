@@ -10,15 +10,15 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{
     PATIENCE,
-    activity::{busy, count, running},
+    activity::{busy, count, running, table},
     config::{BASE, consumer, pool, with_keys},
     eventually,
     gateway::Gateway,
     postgres::Postgres,
     sha256,
     tunnel::{
-        Raw, bind, client, execute, joined, message, open, open_from, parse, query, session, session_of, start_up,
-        sync, terminate,
+        Raw, bind, client, execute, joined, login, message, open, open_from, parse, query, session, session_of,
+        start_up, sync, terminate,
     },
 };
 
@@ -188,8 +188,8 @@ async fn who_may_not_come_in_is_told_why() {
         ("-c session_preload_libraries=x", SqlState::INSUFFICIENT_PRIVILEGE),
         ("-c statement_timeout=never", SqlState::INVALID_PARAMETER_VALUE),
     ] {
-        let mut config = tokio_postgres::Config::new();
-        config.user("app").password(KEY).dbname("postgres").options(setting);
+        let mut config = login("app", KEY);
+        config.options(setting);
         assert_eq!(refused(session_of(&gateway, &config).await.map(drop).map(|()| unreachable!())), code, "{setting}");
     }
     let mut raw = Raw::open(&gateway).await;
@@ -240,8 +240,8 @@ async fn a_consumer_with_a_role_comes_under_that_name_or_its_own() {
 async fn settings_come_with_the_start_up_and_go_with_the_session() {
     let (postgres, gateway) = with("size = { min = 1, max = 1 }", "").await;
     postgres.admin().await.batch_execute("grant pg_monitor to app").await.unwrap();
-    let mut config = tokio_postgres::Config::new();
-    config.user("app").password(KEY).dbname("postgres").application_name("mine").options("-c TimeZone=Asia/Tokyo");
+    let mut config = login("app", KEY);
+    config.application_name("mine").options("-c TimeZone=Asia/Tokyo");
     let (first, connection) = session_of(&gateway, &config).await.unwrap();
     let driven = tokio::spawn(connection);
     let setting = "select current_setting('application_name') || current_setting('TimeZone')";
@@ -280,7 +280,7 @@ async fn settings_come_with_the_start_up_and_go_with_the_session() {
 async fn a_client_that_leaves_in_the_middle_leaves_nothing_running() {
     let (postgres, gateway) = with("size = { max = 2 }", "").await;
     let admin = postgres.admin().await;
-    admin.batch_execute("create table kept (id int); grant all on kept to app").await.unwrap();
+    table(&admin, "kept (id int)").await;
     let left = "select count(*) from pg_stat_activity where usename = 'app' and (state <> 'idle' or wait_event = 'ClientRead' and state like 'idle in%')";
     let settled = || count(&admin, left);
     let half = |whole: Vec<u8>| whole[..whole.len() - 3].to_vec();
@@ -561,7 +561,7 @@ async fn a_transaction_that_cannot_begin_takes_what_follows_with_it() {
     let (postgres, gateway) =
         with("size = { max = 1 }\ncheckout_timeout = \"500ms\"", ", tunnel = \"transaction\"").await;
     let admin = postgres.admin().await;
-    admin.batch_execute("create table t (n int); grant all on t to app").await.unwrap();
+    table(&admin, "t (n int)").await;
     let (one, begin) = (parse("one", "select 1"), parse("go", "/* x */ start transaction"));
     let insert = query("insert into t values (1)");
     let pipelines = [
@@ -637,7 +637,7 @@ async fn what_was_asked_before_the_goodbye_is_done() {
     for mode in ["session", "transaction"] {
         let (postgres, gateway) = with("size = { max = 1 }", &format!(", tunnel = \"{mode}\"")).await;
         let admin = postgres.admin().await;
-        admin.batch_execute("create table t (n int); grant all on t to app").await.unwrap();
+        table(&admin, "t (n int)").await;
         let mut raw = Raw::pipelined(&gateway, KEY, "select 1").await.answered().await;
         raw.say(&[query("insert into t select 1 from pg_sleep(0.2)"), terminate()].concat()).await;
         assert_eq!(raw.until(b'Z').await, "CZ", "{mode}");
@@ -682,16 +682,11 @@ async fn a_key_is_proved_without_being_sent() {
     let scram = made.lines().find(|line| line.starts_with("scram = ")).unwrap();
     let config = config(&postgres, "size = { max = 3 }", ", tunnel_auth = \"scram\"", scram);
     let gateway = Gateway::start(&config).await;
-    let of = |user: &str, password: &str| {
-        let mut config = tokio_postgres::Config::new();
-        config.user(user).password(password).dbname("postgres");
-        config
-    };
-    let (client, connection) = session_of(&gateway, &of("app", &key)).await.unwrap();
+    let (client, connection) = session_of(&gateway, &login("app", &key)).await.unwrap();
     tokio::spawn(connection);
     client.batch_execute("select 1").await.unwrap();
     for (user, password) in [("app", "wrong"), ("nobody", key.as_str()), ("other", "key-other"), ("app", KEY)] {
-        let refused = session_of(&gateway, &of(user, password)).await.err().unwrap();
+        let refused = session_of(&gateway, &login(user, password)).await.err().unwrap();
         let code = refused.downcast_ref::<tokio_postgres::Error>().and_then(|error| error.code().cloned());
         assert_eq!(code, Some(SqlState::INVALID_PASSWORD), "{user}: {refused:?}");
     }

@@ -5,18 +5,13 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::support::{
-    activity::{count, end_running, running},
+    activity::{count, end_running, running, table},
     eventually,
     faults::{Fault, FaultProxy},
     front::{DEADLINE, ask, batch, gateway, works},
     gateway::Gateway,
     postgres::Postgres,
 };
-
-/// A table that the application may write to; what it holds is looked at beside the gateway.
-async fn table(admin: &tokio_postgres::Client) {
-    admin.batch_execute("create table seen (n int); grant all on seen to app").await.unwrap();
-}
 
 async fn rows(admin: &tokio_postgres::Client) -> i64 {
     count(admin, "select count(*) from seen").await
@@ -27,7 +22,7 @@ async fn a_backend_killed_in_mid_transaction_leaves_nothing_of_it_and_nobody_tri
     let postgres = Postgres::start(0, &["log_statement=all"]).await;
     let gateway = gateway(&postgres.url(), "size = { max = 2 }").await;
     let admin = postgres.admin().await;
-    table(&admin).await;
+    table(&admin, "seen (n int)").await;
     let statements = ["insert into seen values (17)", "select pg_sleep(30)", "insert into seen values (18)"];
     let ((status, answer), ()) = tokio::join!(batch(&gateway, &statements), end_running(&admin, "select pg_sleep%"));
     // The caller hears that nothing was done, and decides.
@@ -44,7 +39,7 @@ async fn a_commit_whose_reply_is_lost_is_told_as_an_unknown_outcome_and_done_onc
     let proxy = FaultProxy::start(postgres.port).await;
     let gateway = gateway(&Postgres::url_at(proxy.address.port()), "size = { min = 1, max = 1 }").await;
     let admin = postgres.admin().await;
-    table(&admin).await;
+    table(&admin, "seen (n int)").await;
     works(&gateway).await;
     for round in 1..=4 {
         proxy.set(Fault::Mute);
@@ -101,7 +96,7 @@ async fn a_statement_whose_table_has_changed_or_that_was_deallocated_is_prepared
     let postgres = Postgres::start(0, &[]).await;
     let gateway = one_connection(&postgres, "").await;
     let admin = postgres.admin().await;
-    table(&admin).await;
+    table(&admin, "seen (n int)").await;
     // A text that does not look as if it dropped statements.
     let forget = "create function forget() returns void language plpgsql as $$ begin execute 'deallocate all'; end $$";
     admin.batch_execute(forget).await.unwrap();

@@ -13,11 +13,12 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    activity::count,
+    activity::{count, table},
     eventually,
     front::{config, gateway},
     gateway::Gateway,
     postgres::{PASSWORD, Postgres},
+    standby::{caught_up, standby_of},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -113,8 +114,8 @@ async fn write(gateway: &Gateway, first: i64, stop: Arc<AtomicBool>) -> Written 
 async fn after_a_failover_writes_go_to_the_new_primary_and_each_is_done_once_or_not_at_all() {
     let old = Postgres::start(0, &[]).await;
     let old_admin = old.admin().await;
-    old_admin.batch_execute("create table seen (n int); grant all on seen to app").await.unwrap();
-    let new = old.standby().await;
+    table(&old_admin, "seen (n int)").await;
+    let new = standby_of(&old).await;
     let new_admin = new.admin().await;
     let url = old
         .url()
@@ -130,10 +131,7 @@ async fn after_a_failover_writes_go_to_the_new_primary_and_each_is_done_once_or_
         old_admin.batch_execute("alter system set default_transaction_read_only = on").await.unwrap();
         old_admin.batch_execute("select pg_reload_conf()").await.unwrap();
         gateway.status_until("/pools/main/counters/errors", |errors| errors.as_u64() >= Some(1)).await;
-        let here: String = old_admin.query_one("select pg_current_wal_lsn()::text", &[]).await.unwrap().get(0);
-        let reached = format!("select pg_last_wal_replay_lsn() >= '{here}'::pg_lsn");
-        let reached = || async { new_admin.query_one(&reached, &[]).await.unwrap().get::<_, bool>(0) };
-        eventually("the standby has it all", reached, |seen| *seen).await;
+        caught_up(&old, &new).await;
         new.promote();
         let promoted = Instant::now();
         let before = count(&new_admin, rows).await;

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::{
-    activity::{end_all, in_transaction, running},
+    activity::{end_all, in_transaction, running, table},
     eventually,
     faults::{Fault, FaultProxy},
     front::{ask, batch, gateway, never_asked_for_more, works},
@@ -54,7 +54,7 @@ async fn a_transaction_that_failed_is_rolled_back_at_once_and_not_met_by_the_nex
     let keys = "size = { min = 1, max = 1 }\nidle_in_transaction_timeout = \"0s\"";
     let gateway = gateway(&postgres.url(), keys).await;
     let admin = postgres.admin().await;
-    admin.batch_execute("create table seen (n int); grant all on seen to app").await.unwrap();
+    table(&admin, "seen (n int)").await;
     let open = || in_transaction(&admin);
     for _ in 0..5 {
         let (status, answer) = batch(&gateway, &["insert into seen values (1)", "select 1 / 0"]).await;

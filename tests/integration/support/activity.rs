@@ -1,4 +1,4 @@
-//! What the server says of the gateway's sessions, asked beside it.
+//! The server beside the gateway, by a superuser's connection: what it holds, and what the gateway's sessions do.
 
 use tokio_postgres::Client;
 
@@ -7,6 +7,13 @@ use super::eventually;
 /// The number that a statement answers with.
 pub async fn count(client: &Client, sql: &str) -> i64 {
     client.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+/// Makes a table that the application may write to: `table(&admin, "seen (n int)")`. What it holds is looked at beside the
+/// gateway.
+pub async fn table(admin: &Client, definition: &str) {
+    let name = definition.split(' ').next().unwrap();
+    admin.batch_execute(&format!("create table {definition}; grant all on {name} to app")).await.unwrap();
 }
 
 /// Sessions that run a statement like `pattern`.

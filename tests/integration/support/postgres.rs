@@ -127,34 +127,6 @@ impl Postgres {
         eventually("it listens", || async { self.logged(&["entering standby mode"]) }, |seen| *seen == 1).await;
     }
 
-    /// A standby of this server, on a port of its own, that follows it and answers reads.
-    pub async fn standby(&self) -> Self {
-        let dir = tempfile::Builder::new().prefix("sg-pg-").tempdir().unwrap();
-        // `pg_basebackup` makes the data directory, as the server's user.
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        let (data, port) = (dir.path().join("data"), free_port());
-        let mut copy = mortal(&binary("pg_basebackup"), Some("postgres"));
-        copy.args([
-            "-h",
-            "127.0.0.1",
-            "-p",
-            &self.port.to_string(),
-            "-U",
-            "postgres",
-            "-R",
-            "-X",
-            "stream",
-            "-c",
-            "fast",
-        ]);
-        let copied = copy.arg("-D").arg(&data).env("PGPASSWORD", PASSWORD).output().unwrap();
-        assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
-        let process = serve(&data, port, &self.settings);
-        let server = Self { process, dir, port, settings: self.settings.clone() };
-        server.ready().await;
-        server
-    }
-
     /// Ends recovery: from now on it takes writes.
     pub fn promote(&self) {
         let mut promote = mortal(&binary("pg_ctl"), Some("postgres"));

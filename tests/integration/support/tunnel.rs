@@ -46,9 +46,14 @@ pub async fn session(
     gateway: &Gateway,
     key: &str,
 ) -> Result<(tokio_postgres::Client, Connection<DuplexStream, NoTlsStream>)> {
+    session_of(gateway, &login("app", key)).await
+}
+
+/// What a PostgreSQL client is told to come with.
+pub fn login(user: &str, key: &str) -> tokio_postgres::Config {
     let mut config = tokio_postgres::Config::new();
-    config.user("app").password(key).dbname("postgres");
-    session_of(gateway, &config).await
+    config.user(user).password(key).dbname("postgres");
+    config
 }
 
 /// The same, as `config` says.
