@@ -1,7 +1,6 @@
 //! Who may ask what: keys, tokens and client certificates, over real TLS.
 
 use std::{
-    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -18,7 +17,15 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::{self, client::IntoClientRequest};
 
-use crate::support::{PATIENCE, client::Client, eventually, free_port, gateway::Gateway, origin::Origin};
+use crate::support::{
+    PATIENCE,
+    client::Client,
+    config::{BASE, consumer, with_keys},
+    eventually, free_port,
+    gateway::Gateway,
+    origin::Origin,
+    sha256,
+};
 
 /// A key pair that openssl made.
 pub(crate) struct Pair {
@@ -123,15 +130,6 @@ impl Authority {
     }
 }
 
-fn sha256(text: &str) -> String {
-    use sha2::Digest;
-    let mut hex = String::new();
-    for byte in sha2::Sha256::digest(text) {
-        write!(hex, "{byte:02x}").unwrap();
-    }
-    hex
-}
-
 pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
@@ -152,10 +150,17 @@ pub(crate) fn jwks(keys: &[&Pair]) -> String {
 /// Beside a listener of TLS and an admin: what `more` says.
 fn config(more: &str) -> String {
     format!(
-        "[server]\nworkers = 2\n[admin]\naddress = \"127.0.0.1:0\"\n\
-         [listener.public]\naddress = \"127.0.0.1:0\"\ntls = {{ self_signed = [\"localhost\"] }}\n{more}\n\
-         [[route]]\npath = \"/\"\naccess = [\"app\"]\nrespond = {{ status = 200, body = \"in\" }}\n\
-         [[route]]\npath = \"/open\"\naccess = \"open\"\nrespond = {{ status = 200, body = \"open\" }}\n"
+        r#"{BASE}
+{more}
+[[route]]
+path = "/"
+access = ["app"]
+respond = {{ status = 200, body = "in" }}
+[[route]]
+path = "/open"
+access = "open"
+respond = {{ status = 200, body = "open" }}
+"#
     )
 }
 
@@ -309,8 +314,8 @@ async fn a_file_of_keys_is_followed_and_a_broken_one_changes_nothing() {
 
 /// A listener that asks for certificates of this authority.
 fn mutual(authority: &Authority, required: bool, consumers: &str) -> String {
-    let asked = format!("client_certificates = {{ ca = {:?}, required = {required} }}\n{consumers}", authority.ca());
-    config(&asked)
+    let asked = format!("client_certificates = {{ ca = {:?}, required = {required} }}", authority.ca());
+    with_keys(&config(consumers), "listener.public", &asked)
 }
 
 async fn showing(gateway: &Gateway, shown: &[String], more: &[&str], path: &str) -> (u16, String) {
@@ -436,9 +441,6 @@ async fn a_certificate_or_authority_that_is_taken_out_is_refused_on_the_next_req
 
 #[tokio::test]
 async fn a_consumer_is_bounded_in_networks_methods_time_and_rate() {
-    let consumer = |name: &str, bound: &str| {
-        format!("[consumer.{name}]\nkey_sha256 = [\"{}\"]\n{bound}\n", sha256(&format!("sg_{name}")))
-    };
     let consumers = [
         ("app", "networks = [\"127.0.0.0/8\"]\nmethods = [\"GET\"]\nexpires = \"2999-01-01T00:00:00Z\""),
         ("far", "networks = [\"10.0.0.0/8\"]"),
@@ -452,7 +454,7 @@ async fn a_consumer_is_bounded_in_networks_methods_time_and_rate() {
     let gateway = Gateway::start(&text).await;
     let mut client = gateway.h1().await;
     let mut ask =
-        async |name: &str| client.send("GET", "/", &[("x-api-key", &format!("sg_{name}"))], "").await.unwrap();
+        async |name: &str| client.send("GET", "/", &[("x-api-key", &format!("key-{name}"))], "").await.unwrap();
     for (name, status, reason) in
         [("app", 200, "-"), ("far", 403, "network"), ("poster", 403, "method"), ("late", 401, "expired")]
     {
@@ -473,24 +475,33 @@ async fn a_consumer_is_bounded_in_networks_methods_time_and_rate() {
 #[tokio::test]
 async fn requests_under_way_are_bounded_and_an_open_websocket_is_one_that_ends_with_its_key() {
     let (slow, echo) = (Origin::http().await, Origin::websocket().await);
-    let consumer = |key: &str| format!("[consumer.app]\nkey_sha256 = [\"{}\"]\nmax_concurrent = 2\n", sha256(key));
-    let text = |key: &str| {
-        format!(
-            "{}[listener.plain]\naddress = \"127.0.0.1:0\"\n[upstream.slow]\nendpoints = [\"http://{}\"]\n\
-             [upstream.echo]\nendpoints = [\"http://{}\"]\n\
-             [[route]]\npath = \"/sleep\"\naccess = [\"app\"]\nproxy = {{ upstream = \"slow\" }}\n\
-             [[route]]\npath = \"/ws\"\naccess = [\"app\"]\nproxy = {{ upstream = \"echo\" }}\n",
-            config(&consumer(key)),
-            slow.address,
-            echo.address
-        )
-    };
-    let gateway = Gateway::start(&text("sg_app")).await;
+    let more = format!(
+        r#"
+[listener.plain]
+address = "127.0.0.1:0"
+[upstream.slow]
+endpoints = ["{}"]
+[upstream.echo]
+endpoints = ["{}"]
+[[route]]
+path = "/sleep"
+access = ["app"]
+proxy = {{ upstream = "slow" }}
+[[route]]
+path = "/ws"
+access = ["app"]
+proxy = {{ upstream = "echo" }}
+"#,
+        slow.url(),
+        echo.url()
+    );
+    let text = config(&consumer("app", "max_concurrent = 2")) + &more;
+    let gateway = Gateway::start(&text).await;
     let address = gateway.address("plain");
     let mut request = format!("ws://{address}/ws").into_client_request().unwrap();
-    request.headers_mut().insert("x-api-key", "sg_app".parse().unwrap());
+    request.headers_mut().insert("x-api-key", "key-app".parse().unwrap());
     let (mut socket, _) = tokio_tungstenite::connect_async(request).await.unwrap();
-    let key = [("x-api-key", "sg_app")];
+    let key = [("x-api-key", "key-app")];
     let sleeper = tokio::spawn(async move {
         let mut client = Client::plain(address).await.unwrap();
         client.send("GET", "/sleep/1500", &key, "").await.unwrap().status
@@ -507,7 +518,7 @@ async fn requests_under_way_are_bounded_and_an_open_websocket_is_one_that_ends_w
     assert_eq!(sleeper.await.unwrap(), 200);
     assert_eq!(ask().await, 200, "the WebSocket and this");
 
-    gateway.reconfigure(&text("sg_other")).await;
+    gateway.reconfigure(&text.replace(&sha256("key-app"), &sha256("key-other"))).await;
     let ended = async {
         use futures_util::StreamExt;
         while let Some(Ok(message)) = socket.next().await {

@@ -5,7 +5,9 @@ use std::{fs, path::Path, process::Stdio};
 use serde_json::Value;
 
 use crate::support::{
-    Process, component, eventually, free_port,
+    Process,
+    activity::{count, table},
+    component, eventually, free_port,
     gateway::run,
     mortal,
     postgres::{PASSWORD, Postgres},
@@ -53,10 +55,9 @@ fn sum(reports: &[&Value], name: &str) -> i64 {
 async fn reports_agree_with_what_the_database_saw() {
     let postgres = Postgres::start(0, &["log_connections=on"]).await;
     let admin = postgres.admin().await;
-    admin.batch_execute("create table seen (n int); grant all on seen to app").await.unwrap();
-    let count = async |sql: &str| admin.query_one(sql, &[]).await.unwrap().get::<_, i64>(0);
+    table(&admin, "seen (n int)").await;
     let commits = "select xact_commit from pg_stat_database where datname = 'postgres'";
-    let before = count(commits).await;
+    let before = count(&admin, commits).await;
     let dir = tempfile::tempdir().unwrap();
     configure(dir.path(), postgres.port);
 
@@ -83,10 +84,10 @@ async fn reports_agree_with_what_the_database_saw() {
     };
     assert!(most(&small) == Some(1) && most(&large) <= Some(4), "{:?} {:?}", most(&small), most(&large));
 
-    assert_eq!(count("select count(*) from seen").await, sum(&both, "writes"));
+    assert_eq!(count(&admin, "select count(*) from seen").await, sum(&both, "writes"));
     assert_eq!(i64::try_from(postgres.logged(&["connection authorized: user=app"])).unwrap(), sum(&both, "creates"));
     let done = sum(&both, "reads") + sum(&both, "writes");
-    eventually("commits", || count(commits), |now| now - before >= done).await;
+    eventually("commits", || count(&admin, commits), |now| now - before >= done).await;
     eventually("all are closed", || postgres.sessions(&admin), |sessions| *sessions == 0).await;
 
     let compared = run(dir.path(), &["bench", "compare", "small.json", "large.json", "--output", "page.html"]);
@@ -101,15 +102,15 @@ async fn reports_agree_with_what_the_database_saw() {
 async fn an_interrupted_run_has_a_report() {
     let postgres = Postgres::start(0, &[]).await;
     let admin = postgres.admin().await;
-    admin.batch_execute("create table seen (n int); grant all on seen to app").await.unwrap();
+    table(&admin, "seen (n int)").await;
     let dir = tempfile::tempdir().unwrap();
     configure(dir.path(), postgres.port);
     let mut command = mortal(env!("CARGO_BIN_EXE_sluicegate"), None);
     command.args(["bench", "pool", "main", "--config", "gateway.toml", "--duration", "1h", "--write-share", "1"]);
     command.args(["--writes", "insert into seen values (1)"]).current_dir(dir.path()).stdout(Stdio::null());
     let mut process = Process(command.spawn().unwrap());
-    let written = async || admin.query_one("select count(*) from seen", &[]).await.unwrap().get::<_, i64>(0);
-    eventually("it writes", &written, |rows| *rows > 0).await;
+    let written = || count(&admin, "select count(*) from seen");
+    eventually("it writes", written, |rows| *rows > 0).await;
     process.signal("INT");
     assert!(process.0.wait().unwrap().success());
     let report: Value = serde_json::from_slice(&fs::read(dir.path().join("report.json")).unwrap()).unwrap();

@@ -4,44 +4,29 @@ use std::{collections::BTreeMap, fs, process::Command};
 
 use serde_json::Value;
 
-use crate::support::{gateway::Gateway, nginx::Nginx, postgres::Postgres};
+use crate::support::{
+    config::{BASE, QUERY_ROUTE, pool, with_keys},
+    gateway::Gateway,
+    nginx::Nginx,
+    postgres::Postgres,
+};
 
 fn config(postgres: &Postgres, nginx: &Nginx) -> String {
+    let base = with_keys(BASE, "server", "max_connections_per_address = 5000");
+    let pool = pool("main", &postgres.url(), "size = { min = 2, max = 8 }\nqueue = 20000");
+    let files = with_keys(&nginx.files(), "upstream.web", "max_connections = 256\nqueue = 1000");
     format!(
-        r#"
-[server]
-workers = 2
-max_connections_per_address = 5000
-[listener.public]
-address = "127.0.0.1:0"
-tls = {{ self_signed = ["localhost"] }}
+        r#"{base}
 [listener.plain]
 address = "127.0.0.1:0"
 https_redirect = {{ port = 8443 }}
-[admin]
-address = "127.0.0.1:0"
-[pool.main]
-backend = "postgres"
-url = "{}"
-size = {{ min = 2, max = 8 }}
-queue = 20000
-[upstream.web]
-endpoints = ["{}"]
-max_connections = 256
-queue = 1000
-[[route]]
-path = "/query"
-query = {{ dialect = "json", pool = "main" }}
-access = "open"
-[[route]]
-path = "/files"
-proxy = {{ upstream = "web", strip_prefix = true }}
+{pool}
+{files}
+{QUERY_ROUTE}
 [[route]]
 path = "/"
 respond = {{ status = 200, body = "ok" }}
-"#,
-        postgres.url(),
-        nginx.url()
+"#
     )
 }
 

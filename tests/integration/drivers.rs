@@ -7,13 +7,13 @@ use std::{path::PathBuf, process::Stdio, time::Duration};
 use tokio::process::Command;
 
 use crate::support::{
+    config::{BASE, also_named, consumer, pool},
     gateway::Gateway,
     postgres::{PASSWORD, Postgres},
-    sha256,
 };
 
 /// The consumer's key, in the place of the password in an application's `DATABASE_URL`.
-const KEY: &str = "sg_the-key-of-an-application";
+const KEY: &str = "key-application";
 
 /// Four times what the slowest file takes.
 const PATIENCE: Duration = Duration::from_mins(3);
@@ -54,35 +54,21 @@ async fn kysely_sees_the_same_over_tcp_http_and_websocket() {
 }
 
 fn config(server: &Postgres) -> String {
-    let hash = sha256(KEY);
-    let (port, app) = (server.port, server.url());
-    format!(
-        r#"
-[server]
-workers = 2
-[listener.public]
-address = "127.0.0.1:0"
-tls = {{ self_signed = ["localhost", "*.gw.test"] }}
-[admin]
-address = "127.0.0.1:0"
-[pool.main]
-backend = "postgres"
-url = "{app}"
-size = {{ min = 1, max = 8 }}
-[pool.reports]
-backend = "postgres"
-url = "postgres://viewer:{PASSWORD}@127.0.0.1:{port}/postgres"
-size = {{ max = 2 }}
-[consumer.application]
-key_sha256 = ["{hash}"]
+    let tables = [
+        also_named(BASE, "*.gw.test"),
+        pool("main", &server.url(), "size = { min = 1, max = 8 }"),
+        pool("reports", &server.url().replace("app:", "viewer:"), "size = { max = 2 }"),
+        consumer("application", ""),
+    ];
+    let route = r#"
 [[route]]
 path = "/"
-query = {{ dialect = "neon", pool = "main", endpoints = {{ db1 = "main", db2 = "reports" }}, tunnel = "session" }}
+query = { dialect = "neon", pool = "main", endpoints = { db1 = "main", db2 = "reports" }, tunnel = "session" }
 access = ["application"]
 max_body = "16MiB"
-cors = {{ origins = ["https://app.example.com"] }}
-"#
-    )
+cors = { origins = ["https://app.example.com"] }
+"#;
+    tables.concat() + route
 }
 
 /// Runs a file of `tests/drivers/` against a server and a gateway of its own; panics with its output unless all of it passes.

@@ -14,27 +14,20 @@ use tokio::{
 
 use crate::support::{
     client::{Client, tls_stream},
+    config::{BASE, also_named, consumer, with_keys},
     eventually,
     gateway::Gateway,
     nginx::Nginx,
     origin::Origin,
-    sha256,
 };
 
 fn config(upstream: &str, listener: &str) -> String {
+    let base = with_keys(&also_named(BASE, "other.test"), "listener.public", listener);
     format!(
-        r#"
-[server]
-workers = 2
-[listener.public]
-address = "127.0.0.1:0"
-tls = {{ self_signed = ["localhost", "other.test"] }}
-{listener}
+        r#"{base}
 [listener.plain]
 address = "127.0.0.1:0"
 {listener}
-[admin]
-address = "127.0.0.1:0"
 [upstream.web]
 endpoints = ["{upstream}"]
 [limit.tight]
@@ -64,7 +57,7 @@ respond = {{ status = 200, body = "ok" }}
 
 async fn started(listener: &str) -> (Origin, Gateway) {
     let origin = Origin::http().await;
-    let gateway = Gateway::start(&config(&format!("http://{}", origin.address), listener)).await;
+    let gateway = Gateway::start(&config(&origin.url(), listener)).await;
     (origin, gateway)
 }
 
@@ -252,8 +245,7 @@ async fn a_reader_that_stops_is_cut_and_holds_up_no_others() {
 #[tokio::test]
 async fn too_many_connections_from_one_address_are_closed_and_counted() {
     let origin = Origin::http().await;
-    let config = config(&format!("http://{}", origin.address), "")
-        .replace("workers = 2", "workers = 2\nmax_connections_per_address = 20");
+    let config = with_keys(&config(&origin.url(), ""), "server", "max_connections_per_address = 20");
     let gateway = Gateway::start(&config).await;
     let mut held = Vec::new();
     let mut refused = 0;
@@ -322,7 +314,7 @@ async fn out_of_descriptors_accepting_pauses_and_goes_on() {
 async fn tls_1_2_is_served_where_it_is_not_refused() {
     let strict = "[listener.strict]\naddress = \"127.0.0.1:0\"\ntls_min_version = \"1.3\"\ntls = { self_signed = [\"localhost\"] }";
     let origin = Origin::http().await;
-    let config = config(&format!("http://{}", origin.address), "") + strict + "\n";
+    let config = config(&origin.url(), "") + strict + "\n";
     let gateway = Gateway::start(&config).await;
     let curl = |listener: &str, version: &str| {
         let url = format!("https://localhost:{}/", gateway.address(listener).port());
@@ -347,8 +339,8 @@ async fn tls_1_2_is_served_where_it_is_not_refused() {
 #[tokio::test]
 async fn a_client_is_who_a_trusted_proxy_says_and_nobody_else() {
     let origin = Origin::http().await;
-    let plain = config(&format!("http://{}", origin.address), "");
-    let behind = plain.replace("workers = 2", "workers = 2\ntrusted_proxies = [\"127.0.0.0/8\"]");
+    let plain = config(&origin.url(), "");
+    let behind = with_keys(&plain, "server", "trusted_proxies = [\"127.0.0.0/8\"]");
     for (config, believed) in [(plain, false), (behind, true)] {
         let gateway = Gateway::start(&config).await;
         let mut client = gateway.h1().await;
@@ -366,9 +358,7 @@ async fn a_client_is_who_a_trusted_proxy_says_and_nobody_else() {
 
 #[tokio::test]
 async fn limits_count_by_what_they_are_told_to() {
-    let keys = [("first", "sg_1"), ("second", "sg_2")].map(|(name, key)| (name, key, sha256(key)));
-    let consumers =
-        keys.each_ref().map(|(name, _, hash)| format!("[consumer.{name}]\nkey_sha256 = [\"{hash}\"]\n")).concat();
+    let consumers = ["first", "second"].map(|name| consumer(name, "")).concat();
     let route = |name: &str, key: &str| {
         format!(
             "[limit.{name}]\nkey = \"{key}\"\nrate = \"1/m\"\nburst = 1\n[[route]]\npath = \"/{name}\"\nlimits = [\"{name}\"]\nrespond = {{ status = 200 }}\n"
@@ -382,7 +372,7 @@ async fn limits_count_by_what_they_are_told_to() {
         async |path: &str, header: (&str, &str)| client.send("GET", path, &[header], "").await.unwrap().status;
     // One is free for each that is counted by itself.
     for (path, one, other, counted_apart) in [
-        ("/c", ("x-api-key", "sg_1"), ("x-api-key", "sg_2"), true),
+        ("/c", ("x-api-key", "key-first"), ("x-api-key", "key-second"), true),
         ("/h", ("x-tenant", "red"), ("x-tenant", "blue"), true),
         ("/a", ("x-tenant", "red"), ("x-tenant", "blue"), false),
     ] {

@@ -9,6 +9,8 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::{
+    activity::{end_all, end_running, in_transaction, running},
+    config::{consumer, with_keys},
     eventually,
     faults::{BlackHole, Fault, FaultProxy},
     free_port,
@@ -25,9 +27,7 @@ async fn backends_killed_while_idle_cost_no_request() {
     let sessions = || async { postgres.sessions(&admin).await };
     eventually("warm", sessions, |seen| *seen == 4).await;
     for _ in 0..5 {
-        let kill = "select count(pg_terminate_backend(pid, 5000)) from pg_stat_activity \
-                    where application_name = 'sluicegate'"; // waits until they are gone: one that is ending is not idle
-        admin.execute(kill, &[]).await.unwrap();
+        end_all(&admin).await;
         for _ in 0..4 {
             let (status, answer) = ask(&gateway, "select 1::int").await;
             assert_eq!(status, 200, "{answer}");
@@ -43,12 +43,8 @@ async fn a_backend_killed_in_mid_query_is_an_error_and_the_next_query_works() {
     let postgres = Postgres::start(0, &[]).await;
     let gateway = gateway(&postgres.url(), "size = { max = 1 }").await;
     let admin = postgres.admin().await;
-    let kill = async {
-        let kill = "select pg_terminate_backend(pid) from pg_stat_activity where query like 'select pg_sleep%' and state = 'active'";
-        let killed = || async { admin.query(kill, &[]).await.unwrap().len() };
-        eventually("the backend is found", killed, |found| *found > 0).await;
-    };
-    let ((status, answer), ()) = tokio::join!(ask(&gateway, "select pg_sleep(30)"), kill);
+    let ((status, answer), ()) =
+        tokio::join!(ask(&gateway, "select pg_sleep(30)"), end_running(&admin, "select pg_sleep%"));
     // It said so itself before it went: nothing was done.
     assert_eq!((status, &answer["retryable"], &answer["outcome"]), (502, &json!(true), &Value::Null), "{answer}");
     works(&gateway).await;
@@ -95,8 +91,7 @@ async fn after_a_restart_queries_work_within_a_second_and_a_backoff_step() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_refused_connect_fails_fast_with_the_reason_and_the_breaker_opens() {
-    let url = format!("postgres://app:{PASSWORD}@127.0.0.1:{}/postgres", free_port());
-    let gateway = gateway(&url, "").await;
+    let gateway = gateway(&Postgres::url_at(free_port()), "").await;
     let begun = Instant::now();
     for _ in 0..8 {
         let answer = gateway.h1().await.query("select 1", json!([])).await.unwrap();
@@ -120,8 +115,8 @@ async fn a_refused_connect_fails_fast_with_the_reason_and_the_breaker_opens() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_black_hole_costs_a_caller_no_more_than_its_deadline() {
     let hole = BlackHole::open();
-    let url = format!("postgres://app:{PASSWORD}@{}/postgres", hole.address);
-    let gateway = gateway(&url, "connect_timeout = \"1s\"\ncheckout_timeout = \"2s\"").await;
+    let gateway =
+        gateway(&Postgres::url_at(hole.address.port()), "connect_timeout = \"1s\"\ncheckout_timeout = \"2s\"").await;
     let begun = Instant::now();
     let (status, answer) = ask(&gateway, "select 1").await;
     assert!([503, 504].contains(&status), "{status} {answer}");
@@ -167,8 +162,7 @@ async fn a_changed_password_is_told_and_the_new_one_works_after_a_reload() {
     works(&gateway).await;
     let admin = postgres.admin().await;
     admin.batch_execute("alter role app password 'changed'").await.unwrap();
-    let kill = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'sluicegate'";
-    admin.execute(kill, &[]).await.unwrap();
+    end_all(&admin).await;
     let refused = |(status, answer): &(u16, Value)| *status == 503 && answer.to_string().contains("28P01");
     eventually("the refusal is told", || ask(&gateway, "select 1::int"), refused).await;
     let mut client = gateway.h2().await;
@@ -212,10 +206,7 @@ async fn a_client_that_leaves_cancels_its_statement() {
     let postgres = Postgres::start(0, &[]).await;
     let gateway = gateway(&postgres.url(), "size = { min = 1, max = 1 }").await;
     let admin = postgres.admin().await;
-    let running = || async {
-        let sql = "select count(*) from pg_stat_activity where query like 'select pg_sleep%' and state = 'active'";
-        admin.query_one(sql, &[]).await.unwrap().get::<_, i64>(0)
-    };
+    let running = || running(&admin, "select pg_sleep%");
     for h2 in [false, true] {
         let mut client = if h2 { gateway.h2().await } else { gateway.h1().await };
         let asks = tokio::spawn(async move { client.query("select pg_sleep(60)", json!([])).await.map(drop) });
@@ -233,18 +224,16 @@ async fn a_client_that_leaves_cancels_its_statement() {
 async fn a_statement_that_outlives_the_drain_is_cancelled_though_its_worker_has_stopped() {
     let postgres = Postgres::start(0, &[]).await;
     let admin = postgres.admin().await;
-    let config = config(&postgres.url(), "size = { min = 0, max = 2 }")
-        .replace("workers = 2", "workers = 2\ndrain_delay = \"0s\"\ndrain_deadline = \"500ms\"")
+    let config = config(&postgres.url(), "size = { min = 0, max = 2 }");
+    let config = with_keys(&config, "server", "drain_delay = \"0s\"\ndrain_deadline = \"500ms\"")
         .replace("deadline = \"4s\"", "deadline = \"60s\"");
     let mut gateway = Gateway::start(&config).await;
     let mut client = gateway.h1().await;
     let query = tokio::spawn(async move { client.query("select pg_sleep(50)", json!([])).await.map(drop) });
-    let running = "select count(*) from pg_stat_activity where state = 'active' and query like '%pg_sleep(50)%' \
-                   and pid <> pg_backend_pid()";
-    let count = || async { admin.query_one(running, &[]).await.unwrap().get::<_, i64>(0) };
-    eventually("the statement runs", count, |seen| *seen == 1).await;
+    let running = || running(&admin, "select pg_sleep(50)%");
+    eventually("the statement runs", running, |seen| *seen == 1).await;
     assert_eq!(gateway.terminate().await.code(), Some(0));
-    eventually("the statement is cancelled", count, |seen| *seen == 0).await;
+    eventually("the statement is cancelled", running, |seen| *seen == 0).await;
     assert!(query.await.unwrap().is_err(), "the client was cut off");
 }
 
@@ -256,12 +245,7 @@ async fn a_transaction_left_open_is_rolled_back_at_once() {
     let gateway = gateway(&postgres.url(), keys).await;
     let admin = postgres.admin().await;
     assert_eq!(ask(&gateway, "begin").await.0, 200);
-    let open = || async {
-        let sql =
-            "select count(*) from pg_stat_activity where application_name = 'sluicegate' and state like 'idle in%'";
-        admin.query_one(sql, &[]).await.unwrap().get::<_, i64>(0)
-    };
-    eventually("rolled back without another request", open, |count| *count == 0).await;
+    eventually("rolled back without another request", || in_transaction(&admin), |count| *count == 0).await;
     let (status, answer) = ask(&gateway, "savepoint a").await;
     assert_eq!((status, answer["sqlstate"].as_str()), (400, Some("25P01")), "no transaction is met: {answer}");
 }
@@ -334,10 +318,13 @@ async fn a_pool_that_comes_to_be_shared_shows_nobody_what_another_left_in_the_se
     let seen = || ask(&gateway, "select current_setting('app.tenant', true)");
     assert_eq!(ask(&gateway, "select leave_behind('mine')").await.0, 200);
     assert_eq!(seen().await.1["rows"], json!([["mine"]]), "one consumer alone may meet itself");
-    let shared = alone
-        + "[[route]]\npath = \"/other\"\nquery = { dialect = \"json\", pool = \"main\" }\naccess = [\"other\"]\n\
-           [consumer.other]\nkey_sha256 = [\"0000000000000000000000000000000000000000000000000000000000000000\"]\n";
-    gateway.reconfigure(&shared).await;
+    let other = r#"
+[[route]]
+path = "/other"
+query = { dialect = "json", pool = "main" }
+access = ["other"]
+"#;
+    gateway.reconfigure(&(alone + other + &consumer("other", ""))).await;
     let nothing = |rows: &Value| rows == &json!([[null]]) || rows == &json!([[""]]);
     let rows = seen().await.1["rows"].clone();
     assert!(nothing(&rows), "from before the reload: {rows}");

@@ -5,50 +5,37 @@ use std::{fs, ops::RangeInclusive, path::PathBuf, time::Instant};
 use serde_json::{Value, json};
 
 use crate::support::{
+    config::{BASE, QUERY_ROUTE, pool},
     eventually,
     gateway::Gateway,
     load::Load,
     nginx::Nginx,
     postgres::{Postgres, REFUSED_AS_FULL},
-    testing_plugin,
+    replace_file, testing_plugin,
 };
 
 const MAX: i64 = 6;
 
 fn config(postgres: &Postgres, nginx: &Nginx, plugin: &str, mode: &str) -> String {
-    format!(
+    let policies = format!(
         r#"
-[server]
-workers = 2
-[listener.public]
-address = "127.0.0.1:0"
-tls = {{ self_signed = ["localhost"] }}
-[admin]
-address = "127.0.0.1:0"
-[plugin.hostile]
-path = "{plugin}"
-config = {{ mode = "{mode}" }}
-[pool.main]
-backend = "postgres"
-url = "{}"
 size = {{ min = 1, max = {MAX} }}
 sizing = {{ plugin = "hostile", fallback = "fixed" }}
 eviction = {{ plugin = "hostile", fallback = "lifetime" }}
 validation = {{ plugin = "hostile", fallback = "bypass-window" }}
 sizing_interval = "100ms"
 sweep_interval = "100ms"
-[upstream.web]
-endpoints = ["{}"]
-[[route]]
-path = "/query"
-query = {{ dialect = "json", pool = "main" }}
-access = "open"
-[[route]]
-path = "/files"
-proxy = {{ upstream = "web", strip_prefix = true }}
-"#,
-        postgres.url(),
-        nginx.url()
+"#
+    );
+    let (pool, files) = (pool("main", &postgres.url(), &policies), nginx.files());
+    format!(
+        r#"{BASE}
+[plugin.hostile]
+path = "{plugin}"
+config = {{ mode = "{mode}" }}
+{pool}
+{files}
+{QUERY_ROUTE}"#
     )
 }
 
@@ -196,8 +183,7 @@ async fn a_broken_replacement_is_refused_and_the_old_policy_serves_on() {
         ("too large", vec![0; 2 << 20], "max_size"),
     ];
     for (name, bytes, reason) in broken {
-        fs::write(dir.path().join("new"), bytes).unwrap();
-        fs::rename(dir.path().join("new"), &path).unwrap();
+        replace_file(&path, &bytes);
         let told = |error: &Value| error.as_str().is_some_and(|text| text.contains(reason));
         gateway.status_until("/plugins/hostile/last_error", told).await;
         let mut client = gateway.h1().await;
@@ -206,8 +192,7 @@ async fn a_broken_replacement_is_refused_and_the_old_policy_serves_on() {
     }
     gateway.logged("refused").await;
     // The first version comes back as if nothing had been.
-    fs::copy(testing_plugin("hostile"), dir.path().join("new")).unwrap();
-    fs::rename(dir.path().join("new"), &path).unwrap();
+    replace_file(&path, &fs::read(testing_plugin("hostile")).unwrap());
     gateway.status_until("/plugins/hostile/last_error", Value::is_null).await;
 }
 

@@ -5,7 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use crate::support::{
-    component, eventually, gateway::Gateway, load::Load, nginx::Nginx, postgres::Postgres, standby::standby_of,
+    component,
+    config::{BASE, QUERY_ROUTE, pool},
+    eventually,
+    gateway::Gateway,
+    load::Load,
+    nginx::Nginx,
+    postgres::Postgres,
+    replace_file,
+    standby::standby_of,
     testing_plugin,
 };
 
@@ -123,51 +131,23 @@ fn table(heading: &str) -> Vec<Vec<&'static str>> {
 }
 
 fn config(pool: &str, rest: &str) -> String {
-    format!(
-        r#"
-[server]
-workers = 2
-[listener.public]
-address = "127.0.0.1:0"
-tls = {{ self_signed = ["localhost"] }}
-[admin]
-address = "127.0.0.1:0"
-[[route]]
-path = "/query"
-query = {{ dialect = "json", pool = "main" }}
-access = "open"
-[pool.main]
-{pool}
-{rest}"#
-    )
-}
-
-/// With a proxy beside the pool, for [`Load`].
-fn with_files(nginx: &Nginx) -> String {
-    let url = nginx.url();
-    format!(
-        "[upstream.web]\nendpoints = [\"{url}\"]\n[[route]]\npath = \"/files\"\nproxy = {{ upstream = \"web\", strip_prefix = true }}\n"
-    )
+    [BASE, pool, QUERY_ROUTE, rest].concat()
 }
 
 /// A gateway that has something to tell of everything.
 async fn eventful(postgres: &Postgres, standby: &Postgres, nginx: &Nginx) -> Gateway {
-    let pool = format!(
-        "backend = \"postgres\"\nurl = \"{}\"\nsize = {{ max = 1 }}\nsizing = {{ plugin = \"hostile\", fallback = \"fixed\" }}\n\
-         replicas = {{ pools = [\"standby\"] }}\n[pool.standby]\nbackend = \"postgres\"\nurl = \"{}\"",
-        postgres.url(),
-        standby.url()
-    );
+    let keys = "size = { max = 1 }\nsizing = { plugin = \"hostile\", fallback = \"fixed\" }\nreplicas = { pools = [\"standby\"] }";
+    let pools = pool("main", &postgres.url(), keys) + &pool("standby", &standby.url(), "");
     let plugin = testing_plugin("hostile");
     let rest = format!(
         "{}[plugin.hostile]\npath = \"{}\"\nconfig = {{ mode = \"trap\" }}\n[alert]\nafter = \"1s\"\ncheckout_p95 = \"1ms\"\n",
-        with_files(nginx),
+        nginx.files(),
         plugin.display()
     );
     let issuer = "[issuer.auth]\njwks = \"keys.json\"\nissuer = \"https://auth.test\"\naudience = [\"a\"]\n\
                   [named.one]\nsql = \"select 1\"\n[[route]]\npath = \"/learn\"\naccess = \"open\"\n\
                   query = { dialect = \"json\", pool = \"main\", allow = { mode = \"learn\", file = \"texts\" } }\n";
-    let text = config(&pool, &(rest + issuer));
+    let text = config(&pools, &(rest + issuer));
     let dir = tempfile::Builder::new().prefix("sg-gateway-").tempdir().unwrap();
     let key = json!({ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" });
     std::fs::write(dir.path().join("keys.json"), json!({ "keys": [key] }).to_string()).unwrap();
@@ -260,14 +240,13 @@ fn table_of_queries() -> String {
 async fn no_counter_goes_back_under_load_and_histograms_add_up() {
     let (postgres, nginx) = (Postgres::start(0, &[]).await, Nginx::start("one").await);
     let plugin = component("bypass-window");
-    let pool = |database: &str, interval: &str| {
-        format!(
-            "backend = \"postgres\"\nurl = \"{}/{database}\"\nsize = {{ min = 1, max = 3 }}\nsizing_interval = \"{interval}\"\nvalidation = {{ plugin = \"bypass\", fallback = \"always\" }}",
-            postgres.url().strip_suffix("/postgres").unwrap()
-        )
+    let (url, rest) = (postgres.url(), format!("{}[plugin.bypass]\npath = \"{}\"\n", nginx.files(), plugin.display()));
+    let of = |database: &str, interval: &str| {
+        let url = format!("{}/{database}", url.strip_suffix("/postgres").unwrap());
+        let keys = "size = { min = 1, max = 3 }\nvalidation = { plugin = \"bypass\", fallback = \"always\" }";
+        config(&pool("main", &url, &format!("{keys}\nsizing_interval = \"{interval}\"")), &rest)
     };
-    let rest = format!("{}[plugin.bypass]\npath = \"{}\"\n", with_files(&nginx), plugin.display());
-    let gateway = Gateway::start(&config(&pool("postgres", "100ms"), &rest)).await;
+    let gateway = Gateway::start(&of("postgres", "100ms")).await;
     let mut before = Scrape::of(&gateway).await;
     before.histograms_add_up();
     let load = Load::start(&gateway, 16).await;
@@ -275,7 +254,7 @@ async fn no_counter_goes_back_under_load_and_histograms_add_up() {
         load.advance(40).await;
         // A reload that keeps the pool keeps its figures.
         if round == 15 {
-            gateway.reconfigure(&config(&pool("postgres", "150ms"), &rest)).await;
+            gateway.reconfigure(&of("postgres", "150ms")).await;
         }
         let now = Scrape::of(&gateway).await;
         now.histograms_add_up();
@@ -299,7 +278,7 @@ async fn no_counter_goes_back_under_load_and_histograms_add_up() {
     assert!(end.one("db_client_connection_used_peak", &[]) >= 3.0);
 
     // One that takes its place begins anew, under the same name, and is the only one.
-    gateway.reconfigure(&config(&pool("template1", "100ms"), &rest)).await;
+    gateway.reconfigure(&of("template1", "100ms")).await;
     let mut client = gateway.h2().await;
     assert_eq!(client.query("select 1::int", json!([])).await.unwrap().status, 200);
     let anew = Scrape::of(&gateway).await;
@@ -312,13 +291,12 @@ async fn no_counter_goes_back_under_load_and_histograms_add_up() {
 async fn decisions_are_counted_by_policy_and_version() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("policy.wasm");
-    let swap = |name: &str| {
-        std::fs::copy(testing_plugin(name), dir.path().join("new")).unwrap();
-        std::fs::rename(dir.path().join("new"), &file).unwrap();
-    };
+    let swap = |name: &str| replace_file(&file, &std::fs::read(testing_plugin(name)).unwrap());
     swap("steady-3");
-    let pool = "backend = \"sqlite\"\nurl = \"sqlite:var/test.db\"\nsize = { max = 9 }\nsizing_interval = \"100ms\"\nsizing = { plugin = \"steady\", fallback = \"fixed\" }";
-    let gateway = Gateway::start(&config(pool, &format!("[plugin.steady]\npath = \"{}\"\n", file.display()))).await;
+    let keys =
+        "size = { max = 9 }\nsizing_interval = \"100ms\"\nsizing = { plugin = \"steady\", fallback = \"fixed\" }";
+    let plugin = format!("[plugin.steady]\npath = \"{}\"\n", file.display());
+    let gateway = Gateway::start(&config(&pool("main", "sqlite:var/test.db", keys), &plugin)).await;
     let by = |scrape: &Scrape, version: &str| {
         let of = [("hook", "sizing"), ("by", "plugin"), ("policy", "steady"), ("version", version)];
         let name = "sluicegate_policy_decisions_total";
@@ -349,12 +327,11 @@ async fn decisions_are_counted_by_policy_and_version() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_pool_is_summed_up_in_the_log_when_that_is_asked_for() {
-    let pool = "backend = \"sqlite\"\nurl = \"sqlite:var/test.db\"\nsize = { max = 2 }\n";
-    let mut gateway = Gateway::start(&config(pool, "")).await;
+    let of = |keys: &str| config(&pool("main", "sqlite:var/test.db", &format!("size = {{ max = 2 }}\n{keys}")), "");
+    let mut gateway = Gateway::start(&of("")).await;
     let mut client = gateway.h2().await;
     assert_eq!(client.query("select 1", json!([])).await.unwrap().status, 200);
-    let interval = format!("{pool}summary_interval = \"1s\"\n");
-    gateway.reconfigure(&config(&interval, "")).await;
+    gateway.reconfigure(&of("summary_interval = \"1s\"")).await;
     for _ in 0..5 {
         assert_eq!(client.query("select 1", json!([])).await.unwrap().status, 200);
     }

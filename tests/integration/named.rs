@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use crate::support::{
     client::{Answer, Client},
+    config::{BASE, consumer, pool},
     gateway::Gateway,
     postgres::Postgres,
-    sha256,
 };
 
 /// A server with a table that `web_anon` may read in part, one that only `boss` may read, and functions that try things.
@@ -33,25 +33,12 @@ async fn server() -> Postgres {
 }
 
 fn config(postgres: &Postgres, more: &str) -> String {
-    let key = sha256("key-app");
-    let other = sha256("key-other");
+    let pool = pool("main", &postgres.url(), "size = { max = 4 }");
+    let consumers = consumer("app", "") + &consumer("other", "");
     format!(
-        r#"
-[server]
-workers = 2
-[listener.public]
-address = "127.0.0.1:0"
-tls = {{ self_signed = ["localhost"] }}
-[admin]
-address = "127.0.0.1:0"
-[pool.main]
-backend = "postgres"
-url = "{}"
-size = {{ max = 4 }}
-[consumer.app]
-key_sha256 = ["{key}"]
-[consumer.other]
-key_sha256 = ["{other}"]
+        r#"{BASE}
+{pool}
+{consumers}
 [named.get_user]
 sql = "select id, name from users where id = $1"
 params = [{{ name = "id", type = "int8" }}]
@@ -71,8 +58,7 @@ role = "web_anon"
 sql = "update users set name = $2 where id = $1 returning name"
 params = [{{ name = "id", type = "int8" }}, {{ name = "name", type = "text", max_length = 20 }}]
 {more}
-"#,
-        postgres.url()
+"#
     )
 }
 
@@ -87,15 +73,14 @@ query = { dialect = "json", pool = "main", named = "*" }
 access = ["app"]
 "#;
 
-const KEY: [(&str, &str); 2] = [("x-api-key", "key-app"), ("content-type", "application/json")];
+const KEY: (&str, &str) = ("x-api-key", "key-app");
 
 async fn post(client: &mut Client, path: &str, body: Value) -> (u16, Value) {
-    let answer = client.send("POST", path, &KEY, body.to_string()).await.unwrap();
-    (answer.status, answer.json())
+    client.post(path, &[KEY], &body).await.unwrap().told()
 }
 
 async fn get(client: &mut Client, path: &str) -> Answer {
-    client.send("GET", path, &KEY[..1], "").await.unwrap()
+    client.send("GET", path, &[KEY], "").await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

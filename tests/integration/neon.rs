@@ -6,7 +6,9 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use crate::support::{
+    activity::{count, running},
     client::{Answer, Client},
+    config::{BASE, also_named, consumer, pool},
     eventually,
     gateway::Gateway,
     postgres::{PASSWORD, Postgres},
@@ -21,23 +23,14 @@ const URL: &str = "postgresql://app:any@db.example.com/postgres?application_name
 
 fn config(url: &str, query: &str, access: &str) -> String {
     format!(
-        r#"
-[server]
-workers = 2
-[listener.public]
-address = "127.0.0.1:0"
-tls = {{ self_signed = ["localhost"] }}
-[admin]
-address = "127.0.0.1:0"
-[pool.main]
-backend = "postgres"
-url = "{url}"
-size = {{ max = 2 }}
+        r#"{BASE}
+{}
 [[route]]
 path = "/"
 query = {{ dialect = "neon", pool = "main"{query} }}
 access = {access}
-"#
+"#,
+        pool("main", url, "size = { max = 2 }")
     )
 }
 
@@ -52,11 +45,6 @@ async fn send(gateway: &Gateway, url: &str, headers: &[(&str, &str)], body: &Val
     gateway.h2().await.send("POST", "/sql", &headers, body.to_string()).await.unwrap()
 }
 
-/// A consumer with the key `key-NAME`.
-fn consumer(name: &str, keys: &str) -> String {
-    format!("[consumer.{name}]\nkey_sha256 = [\"{}\"]\n{keys}\n", sha256(&format!("key-{name}")))
-}
-
 /// The connection string of a consumer's, who calls himself by his name.
 fn url_of(name: &str) -> String {
     format!("postgresql://{name}:key-{name}@db.example.com/postgres")
@@ -64,14 +52,12 @@ fn url_of(name: &str) -> String {
 
 /// As a consumer's driver asks.
 async fn ask_as(gateway: &Gateway, name: &str, body: Value) -> (u16, Value) {
-    let answer = send(gateway, &url_of(name), &RAW, &body).await;
-    (answer.status, answer.json())
+    send(gateway, &url_of(name), &RAW, &body).await.told()
 }
 
 /// As a driver asks; the answer's status and body.
 async fn ask(gateway: &Gateway, body: Value) -> (u16, Value) {
-    let answer = send(gateway, URL, &RAW, &body).await;
-    (answer.status, answer.json())
+    send(gateway, URL, &RAW, &body).await.told()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -314,12 +300,12 @@ async fn the_host_chooses_the_pool_and_nothing_in_the_application_changes() {
     let admin = server.admin().await;
     admin.batch_execute("create database reports").await.unwrap();
     let reports = format!("postgres://app:{PASSWORD}@127.0.0.1:{}/reports", server.port);
-    let text = config(&server.url(), ", endpoints = { db1 = \"main\", db2 = \"reports\" }", "[\"app\", \"half\"]")
-        .replace("[\"localhost\"]", "[\"localhost\", \"*.gw.example.com\"]")
-        .replace("path = \"/\"", "path = \"/\"\nhost = [\"*.gw.example.com\"]");
-    let pool = format!("[pool.reports]\nbackend = \"postgres\"\nurl = \"{reports}\"\nsize = {{ max = 1 }}\n");
-    let consumers = consumer("app", "") + &consumer("half", "pools = [\"main\"]");
-    let gateway = Gateway::start(&(text + &pool + &consumers)).await;
+    let text = config(&server.url(), ", endpoints = { db1 = \"main\", db2 = \"reports\" }", "[\"app\", \"half\"]");
+    let text =
+        also_named(&text, "*.gw.example.com").replace("path = \"/\"", "path = \"/\"\nhost = [\"*.gw.example.com\"]");
+    let more =
+        [pool("reports", &reports, "size = { max = 1 }"), consumer("app", ""), consumer("half", "pools = [\"main\"]")];
+    let gateway = Gateway::start(&(text + &more.concat())).await;
     // As a driver does: it takes the connection string's host, puts `api` in the place of its first label, and sends to /sql there.
     let asked = async |name: &str, host: &str, database: &str| {
         let url = format!("postgres://{name}:key-{name}@{host}/{database}");
@@ -423,14 +409,12 @@ async fn what_a_function_leaves_behind_the_next_consumer_does_not_meet() {
                     execute 'listen gossip';
                 end $$; grant temporary on database postgres to clerk";
     admin.batch_execute(made).await.unwrap();
-    let consumers = [consumer("first", ""), consumer("second", "")].concat();
     // The pool is reached by way of its label alone.
-    let other = format!("[pool.other]\nbackend = \"postgres\"\nurl = \"{}\"\n", server.url());
+    let more = [pool("other", &server.url(), ""), consumer("first", ""), consumer("second", "")];
     let text = config(&server.url(), ", endpoints = { db = \"main\" }", "[\"first\", \"second\"]")
         .replace("max = 2", "max = 1")
         .replace("pool = \"main\"", "pool = \"other\"")
-        + &other
-        + &consumers;
+        + &more.concat();
     let gateway = Gateway::start(&text).await;
     let pid = json!({"query": "select pg_backend_pid()"});
     let first = ask_as(&gateway, "first", pid.clone()).await.1["rows"].clone();
@@ -455,12 +439,8 @@ async fn what_a_function_leaves_behind_the_next_consumer_does_not_meet() {
         );
         // No transaction is left open either.
         assert_eq!(ask_as(&gateway, "second", json!({"query": "insert into kept values (1)"})).await.0, 200);
-        let kept: i64 = admin
-            .query_one("with gone as (delete from kept returning 1) select count(*) from gone", &[])
-            .await
-            .unwrap()
-            .get(0);
-        assert_eq!(kept, 1, "{litter}");
+        let kept = "with gone as (delete from kept returning 1) select count(*) from gone";
+        assert_eq!(count(&admin, kept).await, 1, "{litter}");
     }
     assert_eq!(ask_as(&gateway, "second", pid).await.1["rows"], first, "it is the same session, cleaned");
 }
@@ -498,14 +478,10 @@ async fn bounds_are_the_lesser_of_the_routes_and_the_consumers() {
         assert!(status == 200 || said["message"].is_string(), "{said}");
     }
     for (who, count, status) in [("wide", 10, 200), ("wide", 11, 507), ("narrow", 5, 200), ("narrow", 6, 507)] {
-        let key = format!("key-{who}");
-        let headers = [("content-type", "application/json"), ("x-api-key", key.as_str())];
-        let body = json!({"sql": format!("select n from generate_series(1, {count}) n")}).to_string();
-        assert_eq!(
-            gateway.h1().await.send("POST", "/query", &headers, body).await.unwrap().status,
-            status,
-            "{who} {count}"
-        );
+        let body = json!({"sql": format!("select n from generate_series(1, {count}) n")});
+        let key = ("x-api-key", &*format!("key-{who}"));
+        let answer = gateway.h1().await.post("/query", &[key], &body).await.unwrap();
+        assert_eq!(answer.status, status, "{who} {count}");
     }
 }
 
@@ -531,11 +507,7 @@ async fn a_long_answer_streams_and_breaks_off_where_it_goes_wrong() {
     body.frame().await.unwrap().unwrap();
     drop((body, client));
     let admin = server.admin().await;
-    let running = async || {
-        let sql = "select count(*) from pg_stat_activity where query like '%endless%' and state = 'active' and pid <> pg_backend_pid()";
-        admin.query_one(sql, &[]).await.unwrap().get::<_, i64>(0)
-    };
-    eventually("the statement is cancelled", running, |count| *count == 0).await;
+    eventually("the statement is cancelled", || running(&admin, "%endless%"), |count| *count == 0).await;
     assert_eq!(ask(&gateway, json!({"query": "select 1"})).await.0, 200);
 }
 

@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::support::{
     PATIENCE,
     client::{Client, tls_stream},
+    config::{BASE, QUERY_ROUTE, pool, with_keys},
     eventually,
     gateway::{Gateway, run},
     nginx::Nginx,
@@ -17,14 +18,7 @@ use crate::support::{
 /// A gateway with one fixed answer.
 fn hello(body: &str) -> String {
     format!(
-        r#"
-[server]
-workers = 2
-[listener.public]
-address = "127.0.0.1:0"
-tls = {{ self_signed = ["localhost"] }}
-[admin]
-address = "127.0.0.1:0"
+        r#"{BASE}
 [[route]]
 path = "/"
 respond = {{ status = 200, body = "{body}" }}
@@ -52,8 +46,8 @@ async fn a_rotated_admin_token_takes_the_place_of_the_old_one() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("token");
     fs::write(&file, "first-token-of-this-test\n").unwrap();
-    let secret = format!("address = \"127.0.0.1:0\"\ntoken = {{ file = \"{}\" }}\n[[route]]", file.display());
-    let gateway = Gateway::start(&hello("hi").replace("address = \"127.0.0.1:0\"\n[[route]]", &secret)).await;
+    let secret = format!("token = {{ file = \"{}\" }}", file.display());
+    let gateway = Gateway::start(&with_keys(&hello("hi"), "admin", &secret)).await;
     let status = async |token: &str| {
         let mut client = Client::plain(gateway.address("admin")).await.unwrap();
         let token = format!("Bearer {token}");
@@ -280,21 +274,14 @@ async fn sigterm_drains_what_is_under_way_and_exits_with_zero() {
 path = "/up"
 proxy = {{ upstream = "web", strip_prefix = true }}
 [upstream.web]
-endpoints = ["http://{}"]
-[[route]]
-path = "/query"
-query = {{ dialect = "json", pool = "main" }}
-access = "open"
-[pool.main]
-backend = "postgres"
-url = "{}"
-size = {{ min = 1, max = 2 }}
-"#,
-        origin.address,
-        postgres.url()
+endpoints = ["{}"]
+{}
+{QUERY_ROUTE}"#,
+        origin.url(),
+        pool("main", &postgres.url(), "size = { min = 1, max = 2 }")
     );
-    let delay = "workers = 2\ndrain_delay = \"1s\"\ndrain_deadline = \"20s\"";
-    let mut gateway = Gateway::start(&(hello("hi") + &more).replace("workers = 2", delay)).await;
+    let hello = with_keys(&hello("hi"), "server", "drain_delay = \"1s\"\ndrain_deadline = \"20s\"");
+    let mut gateway = Gateway::start(&(hello + &more)).await;
     let (mut h1, mut h2, mut asker) = (gateway.h1().await, gateway.h2().await, gateway.h2().await);
     let mut admin = Client::plain(gateway.address("admin")).await.unwrap();
     let under_way = async {
@@ -329,12 +316,8 @@ size = {{ min = 1, max = 2 }}
 #[tokio::test]
 async fn the_drains_deadline_cuts_what_does_not_end() {
     let nginx = Nginx::start("one").await;
-    let more = format!(
-        "[[route]]\npath = \"/files\"\nproxy = {{ upstream = \"web\", strip_prefix = true }}\n[upstream.web]\nendpoints = [\"{}\"]\n",
-        nginx.url()
-    );
-    let config = (hello("hi") + &more).replace("workers = 2", "workers = 2\ndrain_deadline = \"1s\"");
-    let mut gateway = Gateway::start(&config).await;
+    let hello = with_keys(&hello("hi"), "server", "drain_deadline = \"1s\"");
+    let mut gateway = Gateway::start(&(hello + &nginx.files())).await;
     let mut h2 = gateway.h2().await;
     // 1 MiB at 1 KiB/s would take 17 minutes.
     let slow = h2.open("GET", "/files/slow", &[], "").await.unwrap();

@@ -29,13 +29,13 @@ address = "127.0.0.1:0"
 [overload]
 {overload}
 [upstream.origin]
-endpoints = ["http://{}"]
+endpoints = ["{}"]
 [[route]]
 path = "/sleep"
 priority = "high"
 proxy = {{ upstream = "origin" }}
 {routes}"#,
-        origin.address
+        origin.url()
     )
 }
 

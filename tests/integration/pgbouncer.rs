@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::support::{
+    activity::{count, in_transaction, running, table},
     client::Client,
     eventually,
     front::{ask, batch, gateway, works},
@@ -38,13 +39,12 @@ async fn behind(bouncer: &PgBouncer) -> Gateway {
 }
 
 async fn sessions(admin: &tokio_postgres::Client) -> i64 {
-    admin.query_one("select count(*) from pg_stat_activity where usename = 'app'", &[]).await.unwrap().get(0)
+    count(admin, "select count(*) from pg_stat_activity where usename = 'app'").await
 }
 
 /// The same few texts again and again, as an application does: what would be prepared by name is not in the session that the
 /// next statement finds.
 async fn work(client: &mut Client, number: i64) -> Result<(), String> {
-    let json = [("content-type", "application/json")];
     let body = match number % 4 {
         0 => json!({"sql": "select $1::int + 1, $2::text", "params": [number, "text"]}),
         1 => json!({"sql": "insert into ledger values ($1::text::int)", "params": [number.to_string()]}),
@@ -58,7 +58,7 @@ async fn work(client: &mut Client, number: i64) -> Result<(), String> {
             {"sql": "select 1 / 0"},
         ]}),
     };
-    let answer = client.send("POST", "/query", &json, body.to_string()).await.map_err(|error| format!("{error:#}"))?;
+    let answer = client.post("/query", &[], &body).await.map_err(|error| format!("{error:#}"))?;
     let told = answer.json();
     let as_it_should_be = match number % 4 {
         0 => told["rows"] == json!([[number + 1, "text"]]),
@@ -75,7 +75,7 @@ async fn more_connections_than_pgbouncer_has_itself_serve_statements_and_transac
     const EACH: i64 = 100;
     let postgres = Postgres::start(0, &[]).await;
     let admin = postgres.admin().await;
-    admin.batch_execute("create table ledger (n int primary key); grant all on ledger to app").await.unwrap();
+    table(&admin, "ledger (n int primary key)").await;
     let bouncer = PgBouncer::start(&postgres, SERVERS, "").await;
     let gateway = behind(&bouncer).await;
     assert_eq!(bouncer.clients().await, CONNECTIONS);
@@ -101,8 +101,8 @@ async fn more_connections_than_pgbouncer_has_itself_serve_statements_and_transac
     }
     assert!((1..=i64::from(SERVERS)).contains(&most), "{most} sessions at the server");
     // Two of four write, one of four fails as a whole.
-    let written: i64 = admin.query_one("select count(*) from ledger where n % 4 in (1, 2)", &[]).await.unwrap().get(0);
-    let all: i64 = admin.query_one("select count(*) from ledger", &[]).await.unwrap().get(0);
+    let written = count(&admin, "select count(*) from ledger where n % 4 in (1, 2)").await;
+    let all = count(&admin, "select count(*) from ledger").await;
     assert_eq!((written, all), (CLIENTS * EACH / 2, CLIENTS * EACH / 2));
     let prepared = "select coalesce(sum(calls), 0)::int from (select 0 calls) x";
     assert_eq!(ask(&gateway, prepared).await.0, 200);
@@ -128,9 +128,7 @@ async fn behind_pgbouncer_no_caller_meets_what_another_left() {
         assert!(answer["detail"].as_str().unwrap().contains("SET LOCAL"), "it says what to do instead: {answer}");
     }
     assert_eq!(ask(&gateway, "begin").await.0, 200);
-    let open = "select count(*) from pg_stat_activity where usename = 'app' and state like 'idle in%'";
-    let open = || async { admin.query_one(open, &[]).await.unwrap().get::<_, i64>(0) };
-    eventually("what was begun is rolled back", open, |seen| *seen == 0).await;
+    eventually("what was begun is rolled back", || in_transaction(&admin), |seen| *seen == 0).await;
     for _ in 0..20 {
         let (left, passing) = tokio::join!(
             ask(&gateway, "select leave_behind('mine')"),
@@ -150,10 +148,7 @@ async fn a_client_that_leaves_cancels_its_statement_through_pgbouncer() {
     let admin = postgres.admin().await;
     let bouncer = PgBouncer::start(&postgres, SERVERS, "").await;
     let gateway = behind(&bouncer).await;
-    let running = || async {
-        let sql = "select count(*) from pg_stat_activity where query like 'select pg_sleep%' and state = 'active'";
-        admin.query_one(sql, &[]).await.unwrap().get::<_, i64>(0)
-    };
+    let running = || running(&admin, "select pg_sleep%");
     for _ in 0..3 {
         let mut client = gateway.h2().await;
         let asks = tokio::spawn(async move { client.query("select pg_sleep(60)", json!([])).await.map(drop) });

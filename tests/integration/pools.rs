@@ -5,49 +5,23 @@ use std::process::Output;
 use serde_json::json;
 
 use crate::support::{
+    activity::backends,
+    config::{self, BASE, QUERY_ROUTE},
     eventually,
-    gateway::{Gateway, run},
+    gateway::Gateway,
     load::Load,
     nginx::Nginx,
     postgres::Postgres,
 };
 
 async fn gateway(postgres: &Postgres, nginx: &Nginx) -> Gateway {
-    let config = format!(
-        r#"
-[server]
-workers = 2
-[listener.public]
-address = "127.0.0.1:0"
-tls = {{ self_signed = ["localhost"] }}
-[admin]
-address = "127.0.0.1:0"
-[pool.main]
-backend = "postgres"
-url = "{}"
-size = {{ min = 2, max = 4 }}
-checkout_timeout = "20s"
-[upstream.web]
-endpoints = ["{}"]
-[[route]]
-path = "/query"
-query = {{ dialect = "json", pool = "main" }}
-access = "open"
-[[route]]
-path = "/files"
-proxy = {{ upstream = "web", strip_prefix = true }}
-"#,
-        postgres.url(),
-        nginx.url()
-    );
-    Gateway::start(&config).await
+    let pool = config::pool("main", &postgres.url(), "size = { min = 2, max = 4 }\ncheckout_timeout = \"20s\"");
+    Gateway::start(&[BASE, &pool, &nginx.files(), QUERY_ROUTE].concat()).await
 }
 
 /// `sluicegate pool` with `words`, beside that gateway.
 fn pool(gateway: &Gateway, words: &[&str]) -> Output {
-    let admin = format!("http://{}", gateway.address("admin"));
-    let dir = gateway.config_path();
-    run(dir.parent().unwrap(), &[&["pool"], words, &["--config", "gateway.toml", "--admin", &admin]].concat())
+    gateway.command(&[&["pool"], words].concat())
 }
 
 /// The same where it must succeed; what it printed.
@@ -103,12 +77,10 @@ async fn pools_are_paused_resized_and_reconnected_by_a_word() {
     done(&gateway, &["resize", "main", "--min", "0", "--max", "1"]);
     eventually("one is left", sessions, |seen| *seen == 1).await;
 
-    let pids = "select array_agg(pid) from pg_stat_activity where application_name = 'sluicegate'";
-    let pid = || async { admin.query_one(pids, &[]).await.unwrap().get::<_, Option<Vec<i32>>>(0) };
-    let before = pid().await;
+    let before = backends(&admin).await;
     done(&gateway, &["reconnect", "main"]);
     assert_eq!(client.query("select 1::int", json!([])).await.unwrap().status, 200);
-    assert_ne!(pid().await, before);
+    assert_ne!(backends(&admin).await, before);
 
     let mut busy = gateway.h2().await;
     let sleeps = busy.query("select 1::int from pg_sleep(2)", json!([]));

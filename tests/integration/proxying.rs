@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{
     client::Client,
+    config::{BASE, with_keys},
     eventually,
     faults::{BlackHole, Fault, FaultProxy},
     free_port,
@@ -13,16 +14,9 @@ use crate::support::{
 };
 
 fn config(endpoints: &[String], upstream: &str) -> String {
+    let base = with_keys(BASE, "server", "trusted_proxies = []");
     format!(
-        r#"
-[server]
-workers = 2
-trusted_proxies = []
-[listener.public]
-address = "127.0.0.1:0"
-tls = {{ self_signed = ["localhost"] }}
-[admin]
-address = "127.0.0.1:0"
+        r#"{base}
 [upstream.web]
 endpoints = {endpoints:?}
 {upstream}
@@ -76,7 +70,7 @@ async fn endpoints_take_turns_and_one_that_is_down_is_passed_over() {
 #[tokio::test]
 async fn an_upstream_that_is_down_is_502_and_a_slow_one_504_with_the_reason_in_the_log() {
     let origin = Origin::http().await;
-    let slow = before(&[format!("http://{}", origin.address)], "read_timeout = \"300ms\"").await;
+    let slow = before(&[origin.url()], "read_timeout = \"300ms\"").await;
     let answer = slow.h1().await.get("/sleep/5000").await.unwrap();
     assert_eq!((answer.status, answer.header("content-type")), (504, "application/problem+json"));
 
@@ -129,7 +123,7 @@ async fn an_answer_that_breaks_off_breaks_off_for_the_client_too() {
 #[tokio::test]
 async fn large_bodies_pass_both_ways() {
     let origin = Origin::http().await;
-    let gateway = before(&[format!("http://{}", origin.address)], "").await;
+    let gateway = before(&[origin.url()], "").await;
     let body = vec![b'b'; 8 << 20];
     for mut client in [gateway.h1().await, gateway.h2().await] {
         let answer = client.send("POST", "/echo", &[], body.clone()).await.unwrap();
@@ -141,7 +135,7 @@ async fn large_bodies_pass_both_ways() {
 async fn the_cap_on_connections_holds_and_the_queue_is_bounded() {
     let origin = Origin::http().await;
     let limits = "max_connections = 8\nqueue = 16\nqueue_timeout = \"10s\"";
-    let gateway = before(&[format!("http://{}", origin.address)], limits).await;
+    let gateway = before(&[origin.url()], limits).await;
     let client = gateway.h2().await;
     let mut asks = tokio::task::JoinSet::new();
     for _ in 0..40 {
@@ -157,7 +151,7 @@ async fn the_cap_on_connections_holds_and_the_queue_is_bounded() {
 #[tokio::test]
 async fn clients_that_leave_give_their_connections_back() {
     let origin = Origin::http().await;
-    let gateway = before(&[format!("http://{}", origin.address)], "max_connections = 4\nqueue = 4").await;
+    let gateway = before(&[origin.url()], "max_connections = 4\nqueue = 4").await;
     for _ in 0..20 {
         let mut client = gateway.h2().await;
         let left = tokio::time::timeout(Duration::from_millis(30), client.get("/sleep/60000")).await;

@@ -7,25 +7,19 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use crate::support::{
-    client::Client,
+    client::{Client, JSON},
+    config::{BASE, pool},
     faults::{Fault, FaultProxy},
     gateway::Gateway,
     postgres::Postgres,
 };
 
-const JSON: (&str, &str) = ("content-type", "application/json");
+/// Asks for an answer by lines.
+const LINES: (&str, &str) = ("accept", "application/x-ndjson");
 
 fn config(pool: &str) -> String {
     format!(
-        r#"
-[server]
-workers = 2
-[listener.public]
-address = "127.0.0.1:0"
-tls = {{ self_signed = ["localhost"] }}
-[admin]
-address = "127.0.0.1:0"
-[pool.main]
+        r#"{BASE}
 {pool}
 [[route]]
 path = "/query"
@@ -36,19 +30,17 @@ access = "open"
 }
 
 async fn sqlite() -> Gateway {
-    Gateway::start(&config("backend = \"sqlite\"\nurl = \"sqlite:var/test.db\"\nsize = { max = 4 }")).await
+    Gateway::start(&config(&pool("main", "sqlite:var/test.db", "size = { max = 4 }"))).await
 }
 
 async fn postgres() -> (Postgres, Gateway) {
     let server = Postgres::start(0, &[]).await;
-    let pool = format!("backend = \"postgres\"\nurl = \"{}\"\nsize = {{ min = 1, max = 4 }}", server.url());
-    let gateway = Gateway::start(&config(&pool)).await;
+    let gateway = Gateway::start(&config(&pool("main", &server.url(), "size = { min = 1, max = 4 }"))).await;
     (server, gateway)
 }
 
 async fn ask(client: &mut Client, body: Value) -> (u16, Value) {
-    let answer = client.send("POST", "/query", &[JSON], body.to_string()).await.unwrap();
-    (answer.status, answer.json())
+    client.post("/query", &[], &body).await.unwrap().told()
 }
 
 #[tokio::test]
@@ -158,9 +150,8 @@ async fn what_is_not_a_query_is_refused_with_the_right_status() {
 async fn ndjson_streams_and_ends_with_a_last_line() {
     let (_server, gateway) = postgres().await;
     let mut client = gateway.h2().await;
-    let headers = [JSON, ("accept", "application/x-ndjson")];
-    let body = json!({"sql": "select n, repeat('x', 20) from generate_series(1, 100000) n"}).to_string();
-    let answer = client.send("POST", "/query", &headers, body).await.unwrap();
+    let body = json!({"sql": "select n, repeat('x', 20) from generate_series(1, 100000) n"});
+    let answer = client.post("/query", &[LINES], &body).await.unwrap();
     let text = answer.text();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!((answer.header("content-type"), lines.len()), ("application/x-ndjson", 100_002));
@@ -170,8 +161,8 @@ async fn ndjson_streams_and_ends_with_a_last_line() {
         json!({"command": "SELECT", "row_count": 100_000})
     );
     // An error after rows were sent is the last line.
-    let late = json!({"sql": "select repeat('x', 20), 10 / (50000 - n) from generate_series(1, 60000) n"}).to_string();
-    let text = client.send("POST", "/query", &headers, late).await.unwrap().text();
+    let late = json!({"sql": "select repeat('x', 20), 10 / (50000 - n) from generate_series(1, 60000) n"});
+    let text = client.post("/query", &[LINES], &late).await.unwrap().text();
     let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert!(last["error"].to_string().contains("22012"), "{last}");
 }
@@ -199,8 +190,7 @@ async fn a_batch_costs_as_many_round_trips_as_one_statement() {
     let server = Postgres::start(0, &[]).await;
     let proxy = FaultProxy::start(server.port).await;
     let url = Postgres::url_at(proxy.address.port());
-    let pool = format!("backend = \"postgres\"\nurl = \"{url}\"\nsize = {{ min = 1, max = 1 }}");
-    let gateway = Gateway::start(&config(&pool)).await;
+    let gateway = Gateway::start(&config(&pool("main", &url, "size = { min = 1, max = 1 }"))).await;
     let mut client = gateway.h2().await;
     let statements =
         |count: usize| -> Vec<Value> { (0..count).map(|n| json!({"sql": format!("select {n}::int")})).collect() };
@@ -226,16 +216,15 @@ async fn a_batch_costs_as_many_round_trips_as_one_statement() {
 async fn a_long_answer_passes_through_bounded_memory() {
     const MIB: usize = 1 << 20;
     let server = Postgres::start(0, &[]).await;
-    let pool = format!("backend = \"postgres\"\nurl = \"{}\"\nsize = {{ min = 1, max = 1 }}", server.url());
-    let config = config(&pool).replace("max_response = \"8MiB\"", "max_response = \"1GiB\"");
+    let config = config(&pool("main", &server.url(), "size = { min = 1, max = 1 }"))
+        .replace("max_response = \"8MiB\"", "max_response = \"1GiB\"");
     let gateway = Gateway::start(&config).await;
     let mut client = gateway.h2().await;
-    let headers = [JSON, ("accept", "application/x-ndjson")];
-    let sql =
-        |rows: usize| json!({"sql": format!("select repeat('x', 10000) from generate_series(1, {rows})")}).to_string();
-    client.send("POST", "/query", &headers, sql(100)).await.unwrap();
+    let sql = |rows: usize| json!({"sql": format!("select repeat('x', 10000) from generate_series(1, {rows})")});
+    client.post("/query", &[LINES], &sql(100)).await.unwrap();
     let before = gateway.rss_kib();
-    let mut body = client.open("POST", "/query", &headers, sql(30_000)).await.unwrap().into_body();
+    let answer = client.open("POST", "/query", &[JSON, LINES], sql(30_000).to_string()).await.unwrap();
+    let mut body = answer.into_body();
     let (mut bytes, mut peak) = (0, 0);
     while let Some(frame) = body.frame().await {
         bytes += frame.unwrap().data_ref().map_or(0, Bytes::len);
@@ -252,12 +241,8 @@ async fn a_long_answer_passes_through_bounded_memory() {
 #[tokio::test]
 async fn a_request_that_holds_its_connection_too_long_is_ended_although_nobody_reads() {
     let server = Postgres::start(0, &[]).await;
-    let pool = format!(
-        "backend = \"postgres\"\nurl = \"{}\"\nsize = {{ max = 1 }}\nsweep_interval = \"100ms\"\nheld_warning = \"300ms\"\n\
-         held_limit = \"1s\"",
-        server.url()
-    );
-    let config = config(&pool).replace("tls = { self_signed = [\"localhost\"] }\n", "");
+    let keys = "size = { max = 1 }\nsweep_interval = \"100ms\"\nheld_warning = \"300ms\"\nheld_limit = \"1s\"";
+    let config = config(&pool("main", &server.url(), keys)).replace("tls = { self_signed = [\"localhost\"] }\n", "");
     let mut gateway = Gateway::start(&config).await;
     let sql = "select repeat('secret', 100000) from generate_series(1, 10)";
     let body = json!({ "sql": sql }).to_string();

@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 
 use crate::support::{
     PATIENCE,
+    activity::count,
     client::{Answer, Client},
+    config::{BASE, QUERY_ROUTE, pool},
     eventually,
     gateway::Gateway,
     postgres::{PASSWORD, Postgres},
@@ -105,28 +107,16 @@ fn config(primary: &Postgres, standbys: &[Postgres], names: &[&str], keys: &Keys
         primary.url()
     };
     let quick = "backoff = { initial = \"50ms\", max = \"250ms\" }\nsweep_interval = \"100ms\"";
+    let pool_of = |name: &str, url: &str, keys: &str| pool(name, url, &format!("{quick}\n{keys}"));
+    let main = pool_of("main", &url, "size = { max = 8 }");
     let mut text = format!(
-        r#"
-[server]
-workers = 2
-[listener.public]
-address = "127.0.0.1:0"
-tls = {{ self_signed = ["localhost"] }}
-[admin]
-address = "127.0.0.1:0"
-[pool.main]
-backend = "postgres"
-url = "{url}"
-size = {{ max = 8 }}
-{quick}
+        r#"{BASE}
+{main}
 [pool.main.replicas]
 pools = {names:?}
 check_interval = "100ms"
 {}
-[[route]]
-path = "/query"
-query = {{ dialect = "json", pool = "main" }}
-access = "open"
+{QUERY_ROUTE}
 deadline = "10s"
 [[route]]
 path = "/read"
@@ -137,20 +127,17 @@ deadline = "10s"
         keys.replicas
     );
     for (name, standby) in NAMES.iter().zip(standbys) {
-        let (url, keys) = (standby.url(), keys.pool);
-        text +=
-            &["[pool.", name, "]\nbackend = \"postgres\"\nurl = \"", &url, "\"\n", quick, "\n", keys, "\n"].concat();
+        text += &pool_of(name, &standby.url(), keys.pool);
     }
     text
 }
 
 async fn post(client: &mut Client, path: &str, body: Value) -> Answer {
-    client.send("POST", path, &[("content-type", "application/json")], body.to_string()).await.expect("an answer")
+    client.post(path, &[], &body).await.expect("an answer")
 }
 
 async fn read(client: &mut Client, sql: &str) -> (u16, Value) {
-    let answer = post(client, "/query", json!({"sql": sql, "read_only": true})).await;
-    (answer.status, answer.json())
+    post(client, "/query", json!({"sql": sql, "read_only": true})).await.told()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -403,14 +390,14 @@ async fn after_a_promotion_writes_go_to_the_new_primary_and_none_was_done_twice(
         writers
     };
     let rows = "select count(*) from t";
-    let written = || async { admin.query_one(rows, &[]).await.unwrap().get::<_, i64>(0) };
+    let written = || count(&admin, rows);
     eventually("writes go on", written, |rows| *rows > 100).await;
     site.primary.stop();
     let promoted = site.standbys[0].admin().await;
     promoted.execute("select pg_promote(true, 20)", &[]).await.unwrap();
     let since = Instant::now();
-    let before: i64 = promoted.query_one(rows, &[]).await.unwrap().get(0);
-    let written = || async { promoted.query_one(rows, &[]).await.unwrap().get::<_, i64>(0) };
+    let before = count(&promoted, rows).await;
+    let written = || count(&promoted, rows);
     eventually("writes go to the new primary", written, |rows| *rows > before + 50).await;
     // Pauses of at most 250 ms between attempts, and two hosts to try: fourfold.
     assert!(since.elapsed() < Duration::from_secs(8), "{:?}", since.elapsed());
@@ -418,10 +405,10 @@ async fn after_a_promotion_writes_go_to_the_new_primary_and_none_was_done_twice(
     let answers: Vec<(u32, u16)> = join_all(writers).await.into_iter().flat_map(Result::unwrap).collect();
 
     let twice = "select count(*) from (select id from t group by id having count(*) > 1) twice";
-    assert_eq!(promoted.query_one(twice, &[]).await.unwrap().get::<_, i64>(0), 0, "no write was done twice");
+    assert_eq!(count(&promoted, twice).await, 0, "no write was done twice");
     let done: Vec<u32> = answers.iter().filter(|(_, status)| *status == 200).map(|(id, _)| *id).collect();
     let kept = format!("select count(*) from t where id in ({})", join(&done));
-    let kept: i64 = promoted.query_one(kept.as_str(), &[]).await.unwrap().get(0);
+    let kept = count(&promoted, &kept).await;
     assert_eq!(usize::try_from(kept).unwrap(), done.len(), "what was acknowledged is there");
     let out = site.replica_until(0, |replica| replica["in_rotation"] == false).await;
     assert_eq!(out["why"], "not in recovery");

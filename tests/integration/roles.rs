@@ -2,7 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{eventually, gateway::Gateway, postgres::Postgres, sha256};
+use crate::support::{
+    activity::count,
+    config::{BASE, consumer, pool},
+    eventually,
+    gateway::Gateway,
+    postgres::Postgres,
+};
 
 /// A server whose database has a table that `reader` may read and `writer` may change.
 async fn two_roles() -> Postgres {
@@ -18,51 +24,31 @@ async fn two_roles() -> Postgres {
     postgres
 }
 
-/// Consumers with the keys `key-NAME`.
-fn consumer(name: &str, keys: &str) -> String {
-    let digest = sha256(&format!("key-{name}"));
-    format!("[consumer.{name}]\nkey_sha256 = [\"{digest}\"]\n{keys}\n")
-}
-
-fn config(postgres: &Postgres, pool: &str) -> String {
+fn config(postgres: &Postgres) -> String {
+    let url = format!("postgres://*@127.0.0.1:{}/postgres", postgres.port);
+    let roles = r#"
+per = "role"
+size = { max = 1 }
+roles = { reader = { password = "r" }, writer = { password = "w" }, guest = { password = "wrong" } }
+"#;
     let consumers = [
         consumer("reader", ""),
         consumer("desk", "role = \"writer\""),
         consumer("import", "role = \"writer\""),
         consumer("guest", ""),
     ];
-    format!(
-        r#"
-[server]
-workers = 2
-[listener.public]
-address = "127.0.0.1:0"
-tls = {{ self_signed = ["localhost"] }}
-[admin]
-address = "127.0.0.1:0"
-[pool.main]
-backend = "postgres"
-per = "role"
-url = "postgres://*@127.0.0.1:{}/postgres"
-size = {{ max = 1 }}
-roles = {{ reader = {{ password = "r" }}, writer = {{ password = "w" }}, guest = {{ password = "wrong" }} }}
-{pool}
-{}
+    let route = r#"
 [[route]]
 path = "/query"
-query = {{ dialect = "json", pool = "main" }}
+query = { dialect = "json", pool = "main" }
 access = ["reader", "desk", "import", "guest"]
-"#,
-        postgres.port,
-        consumers.concat()
-    )
+"#;
+    [BASE, &pool("main", &url, roles), &consumers.concat(), route].concat()
 }
 
 async fn ask(gateway: &Gateway, who: &str, sql: &str) -> (u16, Value) {
-    let key = format!("key-{who}");
-    let headers = [("content-type", "application/json"), ("x-api-key", key.as_str())];
-    let answer = gateway.h1().await.send("POST", "/query", &headers, json!({ "sql": sql }).to_string()).await.unwrap();
-    (answer.status, answer.json())
+    let key = ("x-api-key", &*format!("key-{who}"));
+    gateway.h1().await.post("/query", &[key], &json!({ "sql": sql })).await.unwrap().told()
 }
 
 async fn first(gateway: &Gateway, who: &str, sql: &str) -> Value {
@@ -78,7 +64,7 @@ async fn pools(gateway: &Gateway) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_consumer_may_do_what_is_granted_to_its_role_and_nothing_leads_out_of_it() {
     let postgres = two_roles().await;
-    let gateway = Gateway::start(&config(&postgres, "")).await;
+    let gateway = Gateway::start(&config(&postgres)).await;
     assert_eq!(pools(&gateway).await, [""; 0], "none before it is asked for");
     for (who, role) in [("reader", "reader"), ("desk", "writer"), ("import", "writer")] {
         assert_eq!(first(&gateway, who, "select session_user::text").await, role);
@@ -107,7 +93,7 @@ async fn a_consumer_may_do_what_is_granted_to_its_role_and_nothing_leads_out_of_
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_one_consumer_leaves_behind_the_other_of_the_same_role_does_not_meet() {
     let postgres = two_roles().await;
-    let gateway = Gateway::start(&config(&postgres, "")).await;
+    let gateway = Gateway::start(&config(&postgres)).await;
     // Nothing in the text tells what the function does.
     assert_eq!(first(&gateway, "desk", "select remember('of desk')").await, "of desktrue");
     let backend = first(&gateway, "desk", "select pg_backend_pid()").await;
@@ -121,7 +107,7 @@ async fn what_one_consumer_leaves_behind_the_other_of_the_same_role_does_not_mee
 async fn roles_come_and_go_with_the_configuration_and_pools_with_their_use() {
     let postgres = two_roles().await;
     let admin = postgres.admin().await;
-    let text = config(&postgres, "");
+    let text = config(&postgres);
     let gateway = Gateway::start(&text).await;
     assert_eq!(first(&gateway, "reader", "select 1").await, 1);
     let backend = first(&gateway, "desk", "select pg_backend_pid()").await;
@@ -141,10 +127,7 @@ async fn roles_come_and_go_with_the_configuration_and_pools_with_their_use() {
         .replace("[consumer.reader]", "[consumer.reader]\nrole = \"writer\"");
     gateway.reconfigure(&moved).await;
     assert_eq!(first(&gateway, "reader", "select session_user::text").await, "writer");
-    let of_reader = || async {
-        let sql = "select count(*) from pg_stat_activity where usename = 'reader'";
-        admin.query_one(sql, &[]).await.unwrap().get::<_, i64>(0)
-    };
+    let of_reader = || count(&admin, "select count(*) from pg_stat_activity where usename = 'reader'");
     eventually("nobody is connected as the role that is gone", of_reader, |sessions| *sessions == 0).await;
     gateway.reconfigure(&moved.replace("max = 1 }", "max = 1 }\npool_idle_timeout = \"1s\"")).await;
     eventually("pools go that nobody asks for", || pools(&gateway), Vec::is_empty).await;

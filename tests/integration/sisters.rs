@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::support::{
+    config::{BASE, pool},
     eventually,
     gateway::Gateway,
     postgres::{Postgres, REFUSED_AS_FULL},
@@ -14,20 +15,14 @@ use crate::support::{
 /// Ten connections for ordinary roles.
 const TEN: &[&str] = &["max_connections=13", "superuser_reserved_connections=3"];
 
-const JSON: (&str, &str) = ("content-type", "application/json");
-
 /// Pools `a`, `b` and `c` on one server, each asked at `/NAME`; `server`: what is said of it.
 fn config(postgres: &Postgres, server: &str) -> String {
     let url = postgres.url();
-    let pool = |name: &str| {
+    let keys = format!("size = {{ max = 10 }}\nserver = {{ {server} }}\ncheckout_timeout = \"20s\"");
+    let pool_and_route = |name: &str| {
+        let pool = pool(name, &url, &keys);
         format!(
-            r#"
-[pool.{name}]
-backend = "postgres"
-url = "{url}"
-size = {{ max = 10 }}
-server = {{ {server} }}
-checkout_timeout = "20s"
+            r#"{pool}
 [[route]]
 path = "/{name}"
 query = {{ dialect = "json", pool = "{name}" }}
@@ -36,26 +31,17 @@ deadline = "20s"
 "#
         )
     };
-    let rest = r#"
-[server]
-workers = 2
-[listener.public]
-address = "127.0.0.1:0"
-tls = { self_signed = ["localhost"] }
-[admin]
-address = "127.0.0.1:0"
-"#;
-    ["a", "b", "c"].into_iter().map(pool).fold(rest.to_owned(), |all, pool| all + &pool)
+    BASE.to_owned() + &["a", "b", "c"].map(pool_and_route).concat()
 }
 
 /// `clients` at a time ask one pool, `each` so many times. Returns what was not answered with 200.
 async fn ask(gateway: &Gateway, pool: &str, clients: usize, each: usize, sql: &str) -> Vec<String> {
-    let body = json!({ "sql": sql }).to_string();
+    let body = json!({ "sql": sql });
     let clients = (0..clients).map(|_| async {
         let mut client = gateway.h1().await;
         let mut wrong = Vec::new();
         for _ in 0..each {
-            let answer = client.send("POST", &format!("/{pool}"), &[JSON], body.clone()).await.expect("an answer");
+            let answer = client.post(&format!("/{pool}"), &[], &body).await.expect("an answer");
             if answer.status != 200 {
                 wrong.push(answer.text());
             }

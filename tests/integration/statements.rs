@@ -4,32 +4,18 @@ use serde_json::{Value, json};
 
 use crate::support::{
     client::Client,
-    gateway::{Gateway, run},
+    config::{self, BASE, consumer},
+    gateway::Gateway,
     postgres::Postgres,
-    sha256,
 };
 
-const KEY: &str = "a-key-of-the-tests";
-
 fn config(server: &Postgres, more: &str) -> String {
-    let digest = sha256(KEY);
+    let keys = format!("size = {{ max = 1 }}\nslow_query = \"200ms\"\n{more}");
+    let (pool, consumer) = (config::pool("main", &server.url(), &keys), consumer("app", ""));
     format!(
-        r#"
-[server]
-workers = 2
-[listener.public]
-address = "127.0.0.1:0"
-tls = {{ self_signed = ["localhost"] }}
-[admin]
-address = "127.0.0.1:0"
-[pool.main]
-backend = "postgres"
-url = "{}"
-size = {{ max = 1 }}
-slow_query = "200ms"
-{more}
-[consumer.app]
-key_sha256 = ["{digest}"]
+        r#"{BASE}
+{pool}
+{consumer}
 [[route]]
 path = "/query"
 query = {{ dialect = "json", pool = "main" }}
@@ -38,17 +24,13 @@ access = ["app"]
 path = "/traced"
 query = {{ dialect = "json", pool = "main", trace_comment = true }}
 access = ["app"]
-"#,
-        server.url()
+"#
     )
 }
 
 async fn ask(client: &mut Client, path: &str, headers: &[(&str, &str)], body: Value) -> (u16, Value) {
-    let key = format!("Bearer {KEY}");
-    let own = [("content-type", "application/json"), ("authorization", key.as_str())];
-    let headers: Vec<_> = headers.iter().copied().chain(own).collect();
-    let answer = client.send("POST", path, &headers, body.to_string()).await.unwrap();
-    (answer.status, answer.json())
+    let headers = [headers, &[("authorization", "Bearer key-app")]].concat();
+    client.post(path, &headers, &body).await.unwrap().told()
 }
 
 fn row<'a>(pool: &'a Value, fingerprint: &str) -> &'a Value {
@@ -105,19 +87,7 @@ async fn figures_are_kept_by_fingerprint_and_shown() {
     let (_, metrics) = gateway.admin("GET", "/metrics").await;
     assert!(!metrics.contains("generate_series"), "texts have no end, and are no labels");
 
-    let dir = gateway.config_path();
-    let listing = run(
-        dir.parent().unwrap(),
-        &[
-            "pool",
-            "statements",
-            "main",
-            "--config",
-            "gateway.toml",
-            "--admin",
-            &format!("http://{}", gateway.address("admin")),
-        ],
-    );
+    let listing = gateway.command(&["pool", "statements", "main"]);
     let listing = String::from_utf8_lossy(&listing.stdout).into_owned();
     assert!(
         listing.contains("TOTAL") && listing.contains("select pg_sleep(?)") && listing.contains("(all others)"),

@@ -6,29 +6,25 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
-use crate::support::{client::Client, eventually, gateway::Gateway, postgres::Postgres};
+use crate::support::{
+    activity::{busy, count},
+    client::{Client, JSON},
+    config::{BASE, pool, with_keys},
+    eventually,
+    gateway::Gateway,
+    postgres::Postgres,
+};
 
-const JSON: (&str, &str) = ("content-type", "application/json");
 const ROWS: &str =
     "select n, 'row ' || n as t, case when n % 2 = 0 then null else '' end as e from generate_series(1, 20000) n";
 
 async fn start() -> (Postgres, Gateway) {
     let server = Postgres::start(0, &[]).await;
+    let base = with_keys(BASE, "listener.public", "progress_timeout = \"5m\"");
+    let pool = pool("main", &server.url(), "size = { min = 1, max = 16 }\nstatement_timeout = \"5m\"");
     let config = format!(
-        r#"
-[server]
-workers = 2
-[listener.public]
-address = "127.0.0.1:0"
-tls = {{ self_signed = ["localhost"] }}
-progress_timeout = "5m"
-[admin]
-address = "127.0.0.1:0"
-[pool.main]
-backend = "postgres"
-url = "{}"
-size = {{ min = 1, max = 16 }}
-statement_timeout = "5m"
+        r#"{base}
+{pool}
 [[route]]
 path = "/query"
 query = {{ dialect = "json", pool = "main", max_rows = 1000000000, max_response = "8GiB" }}
@@ -53,8 +49,7 @@ access = "open"
 path = "/plain"
 query = {{ dialect = "json", pool = "main", compress = false }}
 access = "open"
-"#,
-        server.url()
+"#
     );
     (server, Gateway::start(&config).await)
 }
@@ -125,8 +120,7 @@ async fn csv_is_what_the_database_says() {
 }
 
 async fn send(client: &mut Client, path: &str, headers: &[(&str, &str)], body: Value) -> (u16, String, Value) {
-    let headers: Vec<_> = headers.iter().copied().chain([JSON]).collect();
-    let answer = client.send("POST", path, &headers, body.to_string()).await.unwrap();
+    let answer = client.post(path, headers, &body).await.unwrap();
     let kind = answer.header("content-type").to_owned();
     (answer.status, kind, serde_json::from_slice(&answer.body).unwrap_or_default())
 }
@@ -155,12 +149,10 @@ async fn what_cannot_be_had_is_refused_before_it_runs() {
             "application/json"
         );
         let plain = [("accept-encoding", "gzip")];
-        let answer =
-            client.send("POST", "/plain", &[JSON, plain[0]], json!({ "sql": ROWS }).to_string()).await.unwrap();
+        let answer = client.post("/plain", &plain, &json!({ "sql": ROWS })).await.unwrap();
         assert_eq!((answer.status, answer.header("content-encoding"), answer.header("vary")), (200, "", "accept"));
     }
-    let count: i64 = admin.query_one("select count(*) from t", &[]).await.unwrap().get(0);
-    assert_eq!(count, 0);
+    assert_eq!(count(&admin, "select count(*) from t").await, 0);
 }
 
 /// More than a gigabyte in any shape, and not much less when it is compressed.
@@ -183,11 +175,6 @@ const CONNECTIONS: usize = 16;
 
 /// Over this the gateway holds more of an answer than its buffers, its connection's, and a coder.
 const MOST_HELD_KIB: u64 = 4 << 10;
-
-async fn active(admin: &tokio_postgres::Client) -> i64 {
-    let sql = "select count(*) from pg_stat_activity where usename = 'app' and state <> 'idle'";
-    admin.query_one(sql, &[]).await.unwrap().get(0)
-}
 
 /// Answers under way in every shape and coding, over HTTP/1.1 and HTTP/2, of which a megabyte is read.
 async fn begin_all(gateway: &Gateway, path: &str) -> Vec<(Client, Incoming)> {
@@ -231,7 +218,7 @@ async fn grown(gateway: &Gateway) -> u64 {
 
 /// Everything is as before the answers: no statement runs, no connection is out, and each of them serves.
 async fn all_is_clean(gateway: &Gateway, admin: &tokio_postgres::Client) {
-    eventually("no statement runs", || active(admin), |running| *running == 0).await;
+    eventually("no statement runs", || busy(admin), |running| *running == 0).await;
     gateway.status_until("/pools/main/in_use", |held| *held == 0).await;
     for _ in 0..CONNECTIONS {
         let answer = gateway.h1().await.query("select 'clean'", json!([])).await.unwrap();
@@ -249,7 +236,7 @@ async fn a_client_that_leaves_in_the_middle_of_a_gigabyte_takes_its_statement_al
     let count = open.len() as u64;
     let held = grown(&gateway).await.saturating_sub(before);
     println!("{count} answers of 1 GB each that nobody reads hold {held} KiB, {} KiB each", held / count);
-    assert_eq!(active(&admin).await, i64::try_from(count).unwrap(), "each has its statement");
+    assert_eq!(busy(&admin).await, i64::try_from(count).unwrap(), "each has its statement");
     assert!(held < count * MOST_HELD_KIB, "{held} KiB");
     drop(open);
     all_is_clean(&gateway, &admin).await;

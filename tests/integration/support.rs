@@ -3,7 +3,9 @@
 //! Every process started here dies with the test's (PR_SET_PDEATHSIG by `setpriv`) and is ended on drop. Nothing sleeps to
 //! wait for something: [`eventually`] polls for the thing, and fails with what it saw last.
 
+pub mod activity;
 pub mod client;
+pub mod config;
 pub mod faults;
 pub mod front;
 pub mod gateway;
@@ -17,9 +19,10 @@ pub mod tunnel;
 
 use std::{
     fmt::Debug,
+    fs,
     future::Future,
     net::TcpListener,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command},
     time::{Duration, Instant},
 };
@@ -84,6 +87,13 @@ pub fn mortal(program: &str, user: Option<&str>) -> Command {
     }
     command.args(["--pdeathsig", "KILL", program]);
     command
+}
+
+/// Writes a file beside the one it takes the place of, then renames it, as a deployment would.
+pub fn replace_file(file: &Path, bytes: &[u8]) {
+    let beside = file.with_extension("new");
+    fs::write(&beside, bytes).unwrap();
+    fs::rename(&beside, file).unwrap();
 }
 
 /// The components that only tests use, built by `make plugins-testing`.

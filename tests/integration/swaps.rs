@@ -3,7 +3,6 @@
 use std::{
     cell::{Cell, RefCell},
     fs,
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -24,7 +23,7 @@ use crate::support::{
     nginx::Nginx,
     origin::Origin,
     postgres::Postgres,
-    testing_plugin,
+    replace_file, testing_plugin,
 };
 
 /// Of the gateway.
@@ -117,13 +116,8 @@ struct Bench {
 impl Bench {
     fn new(postgres: &Postgres, nginx: &Nginx, websocket: &Origin) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let bench = Self {
-            postgres: postgres.url(),
-            nginx: nginx.url(),
-            websocket: format!("http://{}", websocket.address),
-            dir,
-        };
-        copy_whole(&testing_plugin("steady-3"), &bench.plugin());
+        let bench = Self { postgres: postgres.url(), nginx: nginx.url(), websocket: websocket.url(), dir };
+        replace_file(&bench.plugin(), &fs::read(testing_plugin("steady-3")).unwrap());
         bench.new_certificate();
         bench
     }
@@ -203,7 +197,7 @@ limits = ["all"]
     async fn swap_plugin(&self, gateway: &Gateway, target: i64) {
         let version = |status: &Value| status.pointer("/plugins/steady/sha256").cloned().unwrap_or(Value::Null);
         let before = version(&gateway.status().await);
-        copy_whole(&testing_plugin(&format!("steady-{target}")), &self.plugin());
+        replace_file(&self.plugin(), &fs::read(testing_plugin(&format!("steady-{target}"))).unwrap());
         gateway.status_until("/plugins/steady/sha256", |now| !now.is_null() && *now != before).await;
     }
 
@@ -211,8 +205,8 @@ limits = ["all"]
     fn new_certificate(&self) -> Vec<u8> {
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&key).unwrap();
-        write_whole(&self.dir.path().join("key.pem"), key.serialize_pem().as_bytes());
-        write_whole(&self.dir.path().join("cert.pem"), certificate.pem().as_bytes());
+        replace_file(&self.dir.path().join("key.pem"), key.serialize_pem().as_bytes());
+        replace_file(&self.dir.path().join("cert.pem"), certificate.pem().as_bytes());
         certificate.der().to_vec()
     }
 }
@@ -345,15 +339,4 @@ impl HeldWebSocket {
         self.task.await??;
         Ok(echoes)
     }
-}
-
-fn copy_whole(from: &Path, to: &Path) {
-    write_whole(to, &fs::read(from).unwrap());
-}
-
-/// Written beside, then renamed, as a deployment would.
-fn write_whole(to: &Path, bytes: &[u8]) {
-    let beside = to.with_extension("new");
-    fs::write(&beside, bytes).unwrap();
-    fs::rename(&beside, to).unwrap();
 }

@@ -5,12 +5,13 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::support::{
+    client::JSON,
+    config::{BASE, pool},
     eventually,
     gateway::Gateway,
     postgres::{PASSWORD, Postgres},
 };
 
-const JSON: (&str, &str) = ("content-type", "application/json");
 const WHERE_AM_I: &str = "select current_database()::text";
 
 /// A server with databases `tenant_a`, `tenant_b` and `tenant_c`.
@@ -25,20 +26,8 @@ async fn three_tenants() -> Postgres {
 
 fn config(url: &str, keys: &str) -> String {
     format!(
-        r#"
-[server]
-workers = 2
-[listener.public]
-address = "127.0.0.1:0"
-tls = {{ self_signed = ["localhost"] }}
-[admin]
-address = "127.0.0.1:0"
-[pool.tenants]
-backend = "{}"
-per = "database"
-url = "{url}"
-size = {{ max = 2 }}
-{keys}
+        r#"{BASE}
+{}
 [[route]]
 path = "/t"
 query = {{ dialect = "json", pool = "tenants", database = "path" }}
@@ -48,7 +37,7 @@ exact = "/query"
 query = {{ dialect = "json", pool = "tenants", database = "header:X-Tenant" }}
 access = "open"
 "#,
-        if url.starts_with("sqlite") { "sqlite" } else { "postgres" }
+        pool("tenants", url, &format!("per = \"database\"\nsize = {{ max = 2 }}\n{keys}"))
     )
 }
 
@@ -57,9 +46,7 @@ fn url(postgres: &Postgres) -> String {
 }
 
 async fn ask(gateway: &Gateway, path: &str, headers: &[(&str, &str)], sql: &str) -> (u16, Value) {
-    let headers: Vec<_> = headers.iter().copied().chain([JSON]).collect();
-    let body = json!({ "sql": sql }).to_string();
-    let answer = gateway.h1().await.send("POST", path, &headers, body).await.unwrap();
+    let answer = gateway.h1().await.post(path, headers, &json!({ "sql": sql })).await.unwrap();
     (answer.status, if answer.body.is_empty() { Value::Null } else { answer.json() })
 }
 

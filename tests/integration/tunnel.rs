@@ -9,46 +9,37 @@ use tokio_postgres::{AsyncMessage, NoTls, error::SqlState};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{
-    PATIENCE, eventually,
+    PATIENCE,
+    activity::{busy, count, running, table},
+    config::{BASE, consumer, pool, with_keys},
+    eventually,
     gateway::Gateway,
     postgres::Postgres,
     sha256,
-    tunnel::{Raw, client, joined, message, open, open_from, query, session, session_of, start_up},
+    tunnel::{
+        Raw, bind, client, execute, joined, login, message, open, open_from, parse, query, session, session_of,
+        start_up, sync, terminate,
+    },
 };
 
 const KEY: &str = "key-app";
 
-fn config(postgres: &Postgres, pool: &str, query: &str, consumer: &str) -> String {
+/// Of the pool, of the route's query, and of the consumer `app`, whose key is [`KEY`].
+fn config(postgres: &Postgres, of_pool: &str, of_query: &str, of_app: &str) -> String {
+    let base = with_keys(BASE, "server", "drain_deadline = \"300ms\"\ndrain_delay = \"0s\"");
+    let pool = pool("main", &postgres.url(), of_pool);
+    let consumers = consumer("app", of_app) + &consumer("other", "");
     format!(
-        r#"
-[server]
-workers = 2
-drain_deadline = "300ms"
-drain_delay = "0s"
-[listener.public]
-address = "127.0.0.1:0"
-tls = {{ self_signed = ["localhost"] }}
+        r#"{base}
 [listener.plain]
 address = "127.0.0.1:0"
-[admin]
-address = "127.0.0.1:0"
-[pool.main]
-backend = "postgres"
-url = "{}"
 {pool}
-[consumer.app]
-key_sha256 = ["{}"]
-{consumer}
-[consumer.other]
-key_sha256 = ["{}"]
+{consumers}
 [[route]]
 path = "/"
-query = {{ dialect = "neon", pool = "main"{query} }}
+query = {{ dialect = "neon", pool = "main"{of_query} }}
 access = ["app", "other"]
-"#,
-        postgres.url(),
-        sha256(KEY),
-        sha256("key-other"),
+"#
     )
 }
 
@@ -76,7 +67,7 @@ async fn start_up_password_and_query_may_come_at_once() {
     let begun = raw.begun().await;
     assert!(begun.starts_with("RRS") && begun.ends_with("SKZ"), "{begun}");
     assert_eq!(raw.until(b'Z').await, "TDCZ");
-    raw.say(&message(b'X', b"")).await;
+    raw.say(&terminate()).await;
     assert_eq!(raw.end().await, Some(1000));
     at_rest(&gateway).await;
 }
@@ -101,7 +92,7 @@ async fn a_driver_has_a_whole_session() {
     let aborted = transaction.query("select 1", &[]).await.unwrap_err();
     assert_eq!(aborted.code(), Some(&SqlState::IN_FAILED_SQL_TRANSACTION));
     transaction.rollback().await.unwrap();
-    assert_eq!(client.query_one("select count(*) from t", &[]).await.unwrap().get::<_, i64>(0), 3);
+    assert_eq!(count(&client, "select count(*) from t").await, 3);
 
     // Our own names are not met, whatever the pool has prepared.
     let known = client.query("select name from pg_prepared_statements where name like 'sg%'", &[]).await.unwrap();
@@ -165,9 +156,7 @@ async fn a_cancel_request_stops_what_its_session_runs_and_nothing_else() {
     let slow = tokio::spawn(async move { (one.batch_execute("select pg_sleep(60)").await, one) });
     let beside = tokio::spawn(async move { other.batch_execute("select pg_sleep(2)").await });
     let admin = postgres.admin().await;
-    let running = "select count(*) from pg_stat_activity where query like 'select pg_sleep%' and state = 'active'";
-    eventually("both run", || async { admin.query_one(running, &[]).await.unwrap().get::<_, i64>(0) }, |n| *n == 2)
-        .await;
+    eventually("both run", || running(&admin, "select pg_sleep%"), |count| *count == 2).await;
     let stream = joined(open(&gateway, "/v2").await.unwrap());
     cancel.cancel_query_raw(stream, NoTls).await.unwrap();
     let (stopped, one) = slow.await.unwrap();
@@ -199,8 +188,8 @@ async fn who_may_not_come_in_is_told_why() {
         ("-c session_preload_libraries=x", SqlState::INSUFFICIENT_PRIVILEGE),
         ("-c statement_timeout=never", SqlState::INVALID_PARAMETER_VALUE),
     ] {
-        let mut config = tokio_postgres::Config::new();
-        config.user("app").password(KEY).dbname("postgres").options(setting);
+        let mut config = login("app", KEY);
+        config.options(setting);
         assert_eq!(refused(session_of(&gateway, &config).await.map(drop).map(|()| unreachable!())), code, "{setting}");
     }
     let mut raw = Raw::open(&gateway).await;
@@ -238,8 +227,7 @@ async fn a_consumer_with_a_role_comes_under_that_name_or_its_own() {
     let gateway = Gateway::start(&config(&postgres, "size = { max = 3 }", "", "role = \"clerk\"")).await;
     for (user, enters) in [("app", true), ("clerk", true), ("other", false), ("postgres", false)] {
         let mut raw = Raw::open(&gateway).await;
-        raw.say(&start_up(&[("user", user), ("database", "postgres")])).await;
-        raw.say(&message(b'p', format!("{KEY}\0").as_bytes())).await;
+        raw.enter(user, KEY).await;
         if enters {
             raw.begun().await;
         } else {
@@ -252,8 +240,8 @@ async fn a_consumer_with_a_role_comes_under_that_name_or_its_own() {
 async fn settings_come_with_the_start_up_and_go_with_the_session() {
     let (postgres, gateway) = with("size = { min = 1, max = 1 }", "").await;
     postgres.admin().await.batch_execute("grant pg_monitor to app").await.unwrap();
-    let mut config = tokio_postgres::Config::new();
-    config.user("app").password(KEY).dbname("postgres").application_name("mine").options("-c TimeZone=Asia/Tokyo");
+    let mut config = login("app", KEY);
+    config.application_name("mine").options("-c TimeZone=Asia/Tokyo");
     let (first, connection) = session_of(&gateway, &config).await.unwrap();
     let driven = tokio::spawn(connection);
     let setting = "select current_setting('application_name') || current_setting('TimeZone')";
@@ -271,7 +259,7 @@ async fn settings_come_with_the_start_up_and_go_with_the_session() {
     let mut raw = Raw::pipelined(&gateway, KEY, "select 1").await;
     assert!(raw.begun().await.ends_with("KZ"));
     raw.until(b'Z').await;
-    raw.say(&message(b'X', b"")).await;
+    raw.say(&terminate()).await;
     raw.end().await;
     let second = client(&gateway, KEY).await.unwrap();
     let left =
@@ -292,28 +280,22 @@ async fn settings_come_with_the_start_up_and_go_with_the_session() {
 async fn a_client_that_leaves_in_the_middle_leaves_nothing_running() {
     let (postgres, gateway) = with("size = { max = 2 }", "").await;
     let admin = postgres.admin().await;
-    admin.batch_execute("create table kept (id int); grant all on kept to app").await.unwrap();
-    let busy = "select count(*) from pg_stat_activity where usename = 'app' and (state <> 'idle' or wait_event = 'ClientRead' and state like 'idle in%')";
-    let settled = || async { admin.query_one(busy, &[]).await.unwrap().get::<_, i64>(0) };
-    let parse = |sql: &str| message(b'P', format!("\0{sql}\0\0\0").as_bytes());
+    table(&admin, "kept (id int)").await;
+    let left = "select count(*) from pg_stat_activity where usename = 'app' and (state <> 'idle' or wait_event = 'ClientRead' and state like 'idle in%')";
+    let settled = || count(&admin, left);
     let half = |whole: Vec<u8>| whole[..whole.len() - 3].to_vec();
     let scenes: Vec<(&str, Vec<u8>)> = vec![
         ("in a statement", query("select pg_sleep(60)")),
         ("in a transaction", query("begin; insert into kept values (1)")),
         ("in a failed one", query("begin; insert into kept values (1); select 1/0")),
         ("in a message", half(query("insert into kept values (1)"))),
-        (
-            "without a Sync",
-            [parse("insert into kept values (1)"), message(b'B', &[0; 8]), message(b'E', &[0; 5])].concat(),
-        ),
+        ("without a Sync", [parse("", "insert into kept values (1)"), bind(""), execute()].concat()),
         ("in a copy", [query("copy kept from stdin"), message(b'd', b"1\n")].concat()),
-        ("behind an error", [parse("no sql"), message(b'H', b"")].concat()),
+        ("behind an error", [parse("", "no sql"), message(b'H', b"")].concat()),
         ("in a long answer", query("select repeat('x', 1000) from generate_series(1, 1000000)")),
     ];
     for (scene, bytes) in scenes {
-        let mut raw = Raw::pipelined(&gateway, KEY, "select 1").await;
-        raw.begun().await;
-        raw.until(b'Z').await;
+        let mut raw = Raw::pipelined(&gateway, KEY, "select 1").await.answered().await;
         raw.say(&bytes).await;
         if scene == "in a statement" || scene == "in a long answer" {
             eventually(scene, settled, |busy| *busy > 0).await;
@@ -321,8 +303,7 @@ async fn a_client_that_leaves_in_the_middle_leaves_nothing_running() {
         drop(raw);
         at_rest(&gateway).await;
         eventually(scene, settled, |busy| *busy == 0).await;
-        let kept: i64 = admin.query_one("select count(*) from kept", &[]).await.unwrap().get(0);
-        assert_eq!(kept, 0, "{scene}");
+        assert_eq!(count(&admin, "select count(*) from kept").await, 0, "{scene}");
         let next = client(&gateway, KEY).await.unwrap();
         assert_eq!(next.query_one("select 41 + 1", &[]).await.unwrap().get::<_, i32>(0), 42, "{scene}");
     }
@@ -333,14 +314,12 @@ async fn a_client_that_leaves_in_the_middle_leaves_nothing_running() {
 #[tokio::test]
 async fn a_client_that_does_not_read_stops_the_database_and_not_the_gateway() {
     let (postgres, gateway) = by_session().await;
-    let mut raw = Raw::pipelined(&gateway, KEY, "select 1").await;
-    raw.begun().await;
-    raw.until(b'Z').await;
+    let mut raw = Raw::pipelined(&gateway, KEY, "select 1").await.answered().await;
     let before = gateway.rss_kib();
     raw.say(&query("select repeat('x', 10000) from generate_series(1, 100000)")).await;
     let admin = postgres.admin().await;
     let waits = "select count(*) from pg_stat_activity where wait_event = 'ClientWrite' and usename = 'app'";
-    let waiting = || async { admin.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) };
+    let waiting = || count(&admin, waits);
     eventually("the database waits for the client", waiting, |count| *count == 1).await;
     let grown = gateway.rss_kib().saturating_sub(before);
     assert!(grown < 16 << 10, "a gigabyte that nobody reads takes {grown} KiB");
@@ -367,7 +346,7 @@ async fn a_client_that_only_asks_is_bounded_too() {
     let mut raw = Raw::pipelined(&gateway, KEY, "select 1").await;
     raw.begun().await;
     let before = gateway.rss_kib();
-    let piece = Bytes::from([message(b'S', b""), query("select repeat('x', 5000)")].concat().repeat(300));
+    let piece = Bytes::from([sync(), query("select repeat('x', 5000)")].concat().repeat(300));
     // Nothing is read: at some point nothing more is taken either.
     let mut sent = 0;
     while tokio::time::timeout(Duration::from_millis(500), raw.socket.send(Message::Binary(piece.clone())))
@@ -387,20 +366,14 @@ async fn a_client_that_only_asks_is_bounded_too() {
 async fn the_end_of_either_side_is_told_to_the_other() {
     let (postgres, mut gateway) = by_session().await;
     let admin = postgres.admin().await;
-    let mut raw = Raw::pipelined(&gateway, KEY, "select pg_backend_pid()").await;
-    raw.begun().await;
-    raw.until(b'Z').await;
+    let mut raw = Raw::pipelined(&gateway, KEY, "select pg_backend_pid()").await.answered().await;
     admin.batch_execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'app'").await.unwrap();
     assert_eq!(raw.error().await, "57P01", "the server's own words");
     assert_eq!(raw.end().await, Some(1011));
     at_rest(&gateway).await;
 
-    let mut revoked = Raw::pipelined(&gateway, KEY, "select 1").await;
-    let mut kept = Raw::pipelined(&gateway, "key-other", "select 1").await;
-    for raw in [&mut revoked, &mut kept] {
-        raw.begun().await;
-        raw.until(b'Z').await;
-    }
+    let mut revoked = Raw::pipelined(&gateway, KEY, "select 1").await.answered().await;
+    let mut kept = Raw::pipelined(&gateway, "key-other", "select 1").await.answered().await;
     let config = std::fs::read_to_string(gateway.config_path()).unwrap();
     gateway.reconfigure(&config.replace(&sha256(KEY), &sha256("key-new"))).await;
     assert_eq!(revoked.error().await, "57P01");
@@ -418,9 +391,7 @@ async fn the_end_of_either_side_is_told_to_the_other() {
 async fn silence_and_age_end_a_tunnel() {
     let (postgres, gateway) = with("size = { max = 3 }", ", tunnel_idle = \"400ms\", tunnel_lifetime = \"3s\"").await;
     let begun = Instant::now();
-    let mut idle = Raw::pipelined(&gateway, KEY, "select 1").await;
-    idle.begun().await;
-    idle.until(b'Z').await;
+    let mut idle = Raw::pipelined(&gateway, KEY, "select 1").await.answered().await;
     assert_eq!(idle.error().await, "57P05");
     assert_eq!(idle.end().await, Some(1001));
     assert!(begun.elapsed() >= Duration::from_millis(400));
@@ -451,11 +422,9 @@ async fn a_thousand_sessions_leave_the_pool_as_it_was() {
     let one = |number: u32| {
         let gateway = &gateway;
         async move {
-            let mut raw = Raw::open_plain(gateway).await.begin(KEY, "select 1").await;
-            raw.begun().await;
-            raw.until(b'Z').await;
+            let mut raw = Raw::open_plain(gateway).await.begin(KEY, "select 1").await.answered().await;
             match number % 8 {
-                0..4 => raw.say(&message(b'X', b"")).await,
+                0..4 => raw.say(&terminate()).await,
                 4 => raw.say(&query("begin")).await,
                 5 => raw.say(&query("select pg_sleep(9)")).await,
                 _ => {}
@@ -468,8 +437,7 @@ async fn a_thousand_sessions_leave_the_pool_as_it_was() {
     at_rest(&gateway).await;
     let sessions = postgres.sessions(&admin).await;
     assert!((2..=8).contains(&sessions), "{sessions}");
-    let running = "select count(*) from pg_stat_activity where usename = 'app' and state <> 'idle'";
-    assert_eq!(admin.query_one(running, &[]).await.unwrap().get::<_, i64>(0), 0);
+    assert_eq!(busy(&admin).await, 0);
     let unclean = gateway.figure("/pools/main/counters/closes/unclean").await;
     assert!(unclean <= 100, "one that leaves in the middle may cost its connection, others do not: {unclean}");
     let opened = gateway.figure("/pools/main/size").await;
@@ -564,25 +532,21 @@ async fn what_would_outlast_a_transaction_is_refused_or_undone() {
 #[tokio::test]
 async fn without_a_connection_a_transaction_fails_and_the_tunnel_stays() {
     let (_postgres, gateway) = by_transaction().await;
-    let mut holder = Raw::pipelined(&gateway, KEY, "begin").await;
-    let mut waiter = Raw::pipelined(&gateway, KEY, "select 1").await;
-    for raw in [&mut holder, &mut waiter] {
-        raw.begun().await;
-        raw.until(b'Z').await;
-    }
+    let holder = Raw::pipelined(&gateway, KEY, "begin").await;
+    let waiter = Raw::pipelined(&gateway, KEY, "select 1").await;
+    let (mut holder, mut waiter) = (holder.answered().await, waiter.answered().await);
     waiter.say(&query("select 1")).await;
     assert_eq!(waiter.error().await, "53300");
     waiter.until(b'Z').await;
-    let extended =
-        [message(b'P', b"\0select 1\0\0\0"), message(b'B', &[0; 8]), message(b'E', &[0; 5]), message(b'S', b"")];
-    waiter.say(&extended.concat()).await;
+    let extended = [parse("", "select 1"), bind(""), execute(), sync()].concat();
+    waiter.say(&extended).await;
     assert_eq!(waiter.error().await, "53300");
     assert_eq!(waiter.until(b'Z').await, "Z", "all up to the Sync is passed over");
-    waiter.say(&message(b'S', b"")).await;
+    waiter.say(&sync()).await;
     assert_eq!(waiter.until(b'Z').await, "Z", "without a connection");
     holder.say(&query("commit")).await;
     assert_eq!(holder.until(b'Z').await, "CZ");
-    waiter.say(&extended.concat()).await;
+    waiter.say(&extended).await;
     assert_eq!(waiter.until(b'Z').await, "12DCZ");
 
     let (_postgres, gateway) = with("size = { max = 1 }\ncheckout_timeout = \"3s\"", "").await;
@@ -597,67 +561,54 @@ async fn a_transaction_that_cannot_begin_takes_what_follows_with_it() {
     let (postgres, gateway) =
         with("size = { max = 1 }\ncheckout_timeout = \"500ms\"", ", tunnel = \"transaction\"").await;
     let admin = postgres.admin().await;
-    admin.batch_execute("create table t (n int); grant all on t to app").await.unwrap();
-    let parse = |name: &str, sql: &str| message(b'P', format!("{name}\0{sql}\0\0\0").as_bytes());
-    let bind = |name: &str| message(b'B', format!("\0{name}\0\0\0\0\0\0\0").as_bytes());
-    let (run, sync) = (message(b'E', &[0; 5]), message(b'S', b""));
+    table(&admin, "t (n int)").await;
     let (one, begin) = (parse("one", "select 1"), parse("go", "/* x */ start transaction"));
     let insert = query("insert into t values (1)");
     let pipelines = [
         [query("begin"), insert.clone()].concat(),
         [query("select 1; begin"), insert.clone()].concat(),
-        [bind("go"), run.clone(), sync.clone(), insert.clone()].concat(),
-        [bind("one"), run.clone(), bind("go"), run.clone(), sync.clone(), insert.clone()].concat(),
-        [parse("", "begin"), bind(""), run.clone(), sync.clone(), insert.clone()].concat(),
+        [bind("go"), execute(), sync(), insert.clone()].concat(),
+        [bind("one"), execute(), bind("go"), execute(), sync(), insert.clone()].concat(),
+        [parse("", "begin"), bind(""), execute(), sync(), insert.clone()].concat(),
     ];
     for pipeline in pipelines {
-        let mut waiter = Raw::pipelined(&gateway, KEY, "select 1").await;
-        waiter.begun().await;
+        let mut waiter = Raw::pipelined(&gateway, KEY, "select 1").await.answered().await;
+        waiter.say(&[&one[..], &begin, &sync()].concat()).await;
         waiter.until(b'Z').await;
-        waiter.say(&[&one[..], &begin, &sync].concat()).await;
-        waiter.until(b'Z').await;
-        let mut holder = Raw::pipelined(&gateway, KEY, "begin").await;
-        holder.begun().await;
-        holder.until(b'Z').await;
+        let mut holder = Raw::pipelined(&gateway, KEY, "begin").await.answered().await;
         waiter.say(&pipeline).await;
         assert_eq!((waiter.error().await.as_str(), waiter.end().await), ("53300", Some(1011)));
-        holder.say(&[query("commit"), message(b'X', b"")].concat()).await;
+        holder.say(&[query("commit"), terminate()].concat()).await;
         assert_eq!(holder.end().await, Some(1000));
     }
-    let found: i64 = admin.query_one("select count(*) from t", &[]).await.unwrap().get(0);
-    assert_eq!(found, 0, "nothing was committed by itself");
+    assert_eq!(count(&admin, "select count(*) from t").await, 0, "nothing was committed by itself");
 }
 
 #[tokio::test]
 async fn what_is_prepared_anew_is_known_for_what_it_is() {
     let (_postgres, gateway) = by_transaction().await;
     let other = client(&gateway, KEY).await.unwrap();
-    let parse = |name: &str, sql: &str| message(b'P', format!("{name}\0{sql}\0\0\0").as_bytes());
-    let bind = |name: &str| message(b'B', format!("\0{name}\0\0\0\0\0\0\0").as_bytes());
-    let (run, sync) = (message(b'E', &[0; 5]), message(b'S', b""));
     let locks = "select count(*) from pg_locks where locktype = 'advisory'";
 
-    let mut raw = Raw::pipelined(&gateway, KEY, "select 1").await;
-    raw.begun().await;
-    raw.until(b'Z').await;
-    raw.say(&[parse("", "select pg_advisory_lock(7)"), sync.clone()].concat()).await;
+    let mut raw = Raw::pipelined(&gateway, KEY, "select 1").await.answered().await;
+    raw.say(&[parse("", "select pg_advisory_lock(7)"), sync()].concat()).await;
     assert_eq!(raw.until(b'Z').await, "1Z");
-    raw.say(&[bind(""), run.clone(), sync.clone()].concat()).await;
+    raw.say(&[bind(""), execute(), sync()].concat()).await;
     assert_eq!(raw.until(b'Z').await, "2DCZ");
-    assert_eq!(other.query_one(locks, &[]).await.unwrap().get::<_, i64>(0), 0, "a lock is left to nobody");
+    assert_eq!(count(&other, locks).await, 0, "a lock is left to nobody");
 
     let far = format!("select 1; /* {} */ select pg_advisory_lock(8)", "x".repeat(70_000));
     other.batch_execute(&far).await.unwrap();
-    assert_eq!(other.query_one(locks, &[]).await.unwrap().get::<_, i64>(0), 0, "nor one that is far down in a text");
+    assert_eq!(count(&other, locks).await, 0, "nor one that is far down in a text");
 
     // What was sent behind a failure was not done: neither was the preparation that the client does not see.
-    raw.say(&[parse("two", "select 2"), sync.clone()].concat()).await;
+    raw.say(&[parse("two", "select 2"), sync()].concat()).await;
     raw.until(b'Z').await;
     raw.say(&query("begin; savepoint a")).await;
     raw.until(b'Z').await;
-    raw.say(&[parse("", "nonsense"), bind("two"), run.clone(), sync.clone()].concat()).await;
+    raw.say(&[parse("", "nonsense"), bind("two"), execute(), sync()].concat()).await;
     assert_eq!(raw.until(b'Z').await, "EZ");
-    raw.say(&[query("rollback to a"), bind("two"), run.clone(), sync.clone()].concat()).await;
+    raw.say(&[query("rollback to a"), bind("two"), execute(), sync()].concat()).await;
     assert_eq!((raw.until(b'Z').await.as_str(), raw.until(b'Z').await.as_str()), ("CZ", "2DCZ"));
     raw.say(&query("rollback")).await;
     raw.until(b'Z').await;
@@ -669,18 +620,15 @@ async fn what_is_prepared_anew_is_known_for_what_it_is() {
 #[tokio::test]
 async fn a_session_meets_no_statement_of_the_one_before() {
     let (_postgres, gateway) = with("size = { max = 1 }\ncheckout_timeout = \"3s\"", ", tunnel = \"session\"").await;
-    let mut one = Raw::pipelined(&gateway, KEY, "select 1").await;
-    one.begun().await;
+    let mut one = Raw::pipelined(&gateway, KEY, "select 1").await.answered().await;
+    one.say(&[parse("", "select 'a secret'"), sync()].concat()).await;
     one.until(b'Z').await;
-    one.say(&[message(b'P', b"\0select 'a secret'\0\0\0"), message(b'S', b"")].concat()).await;
-    one.until(b'Z').await;
-    one.say(&message(b'X', b"")).await;
+    one.say(&terminate()).await;
     assert_eq!(one.end().await, Some(1000));
     let mut next = Raw::open(&gateway).await;
-    next.say(&start_up(&[("user", "app"), ("database", "postgres")])).await;
-    next.say(&message(b'p', format!("{KEY}\0").as_bytes())).await;
+    next.enter("app", KEY).await;
     next.begun().await;
-    next.say(&[message(b'D', b"S\0"), message(b'S', b"")].concat()).await;
+    next.say(&[message(b'D', b"S\0"), sync()].concat()).await;
     assert_eq!(next.error().await, "26000");
 }
 
@@ -689,15 +637,12 @@ async fn what_was_asked_before_the_goodbye_is_done() {
     for mode in ["session", "transaction"] {
         let (postgres, gateway) = with("size = { max = 1 }", &format!(", tunnel = \"{mode}\"")).await;
         let admin = postgres.admin().await;
-        admin.batch_execute("create table t (n int); grant all on t to app").await.unwrap();
-        let mut raw = Raw::pipelined(&gateway, KEY, "select 1").await;
-        raw.begun().await;
-        raw.until(b'Z').await;
-        raw.say(&[query("insert into t select 1 from pg_sleep(0.2)"), message(b'X', b"")].concat()).await;
+        table(&admin, "t (n int)").await;
+        let mut raw = Raw::pipelined(&gateway, KEY, "select 1").await.answered().await;
+        raw.say(&[query("insert into t select 1 from pg_sleep(0.2)"), terminate()].concat()).await;
         assert_eq!(raw.until(b'Z').await, "CZ", "{mode}");
         assert_eq!(raw.end().await, Some(1000), "{mode}");
-        let found: i64 = admin.query_one("select count(*) from t", &[]).await.unwrap().get(0);
-        assert_eq!(found, 1, "{mode}");
+        assert_eq!(count(&admin, "select count(*) from t").await, 1, "{mode}");
         at_rest(&gateway).await;
     }
 }
@@ -706,8 +651,7 @@ async fn what_was_asked_before_the_goodbye_is_done() {
 async fn a_cancel_request_never_hits_what_comes_behind_it() {
     let (_postgres, gateway) = by_session().await;
     let mut one = Raw::open(&gateway).await;
-    one.say(&start_up(&[("user", "app"), ("database", "postgres")])).await;
-    one.say(&message(b'p', format!("{KEY}\0").as_bytes())).await;
+    one.enter("app", KEY).await;
     let key = loop {
         if let (b'K', key) = one.hear().await.unwrap().unwrap() {
             break key;
@@ -738,16 +682,11 @@ async fn a_key_is_proved_without_being_sent() {
     let scram = made.lines().find(|line| line.starts_with("scram = ")).unwrap();
     let config = config(&postgres, "size = { max = 3 }", ", tunnel_auth = \"scram\"", scram);
     let gateway = Gateway::start(&config).await;
-    let of = |user: &str, password: &str| {
-        let mut config = tokio_postgres::Config::new();
-        config.user(user).password(password).dbname("postgres");
-        config
-    };
-    let (client, connection) = session_of(&gateway, &of("app", &key)).await.unwrap();
+    let (client, connection) = session_of(&gateway, &login("app", &key)).await.unwrap();
     tokio::spawn(connection);
     client.batch_execute("select 1").await.unwrap();
     for (user, password) in [("app", "wrong"), ("nobody", key.as_str()), ("other", "key-other"), ("app", KEY)] {
-        let refused = session_of(&gateway, &of(user, password)).await.err().unwrap();
+        let refused = session_of(&gateway, &login(user, password)).await.err().unwrap();
         let code = refused.downcast_ref::<tokio_postgres::Error>().and_then(|error| error.code().cloned());
         assert_eq!(code, Some(SqlState::INVALID_PASSWORD), "{user}: {refused:?}");
     }

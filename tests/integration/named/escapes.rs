@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::{KEY, config, get, post, server};
+use super::{config, get, post, server};
 use crate::support::gateway::Gateway;
 
 const QUERIES: &str = r#"
@@ -138,6 +138,6 @@ async fn one_transaction_has_one_role_and_sql_of_a_callers_own_has_none() {
     let (_, answer) = post(&mut client, "/mixed", batch).await;
     assert_eq!(answer["results"][0]["rows"], json!([["Ada"]]));
     assert_eq!(answer["results"][1]["rows"], json!([["Grace"]]));
-    let answer = client.send("GET", "/mixed/boss", &KEY[..1], "").await.unwrap();
+    let answer = get(&mut client, "/mixed/boss").await;
     assert_eq!((answer.status, answer.header("allow")), (405, "POST"));
 }

@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 use super::{KEY, config, get, post, server};
 use crate::support::{
     client::{Answer, Client},
+    config::consumer,
     eventually,
     gateway::Gateway,
     postgres::Postgres,
-    sha256,
 };
 
 /// Each call has an answer of its own, but for those that are kept.
@@ -92,16 +92,16 @@ async fn an_answer_is_kept_and_says_so() {
     let (_, posted) = post(&mut client, "/query", json!({"name": "count", "params": ["a"]})).await;
     assert_eq!(posted, first.json());
     for (header, status) in [(tag.as_str(), 304), (&*format!("W/{tag}, \"x\""), 304), ("\"x\"", 200)] {
-        let headers = [KEY[0], ("if-none-match", header)];
+        let headers = [KEY, ("if-none-match", header)];
         let answer = client.send("GET", "/query/count?tag=a", &headers, "").await.unwrap();
         assert_eq!(answer.status, status, "{header}");
         assert_eq!((answer.body.is_empty(), answer.header("etag")), (status == 304, tag.as_str()));
         assert_eq!(vary_of(&answer), vary_of(&first), "{status}");
     }
-    let head = client.send("HEAD", "/query/count?tag=a", &KEY[..1], "").await.unwrap();
+    let head = client.send("HEAD", "/query/count?tag=a", &[KEY], "").await.unwrap();
     assert_eq!((head.status, head.body.len(), head.header("etag")), (200, 0, tag.as_str()));
     for (accept, status) in [("application/x-ndjson", "miss"), ("text/csv", "miss"), ("application/json", "hit")] {
-        let answer = client.send("GET", "/query/count?tag=a", &[KEY[0], ("accept", accept)], "").await.unwrap();
+        let answer = client.send("GET", "/query/count?tag=a", &[KEY, ("accept", accept)], "").await.unwrap();
         assert!(status_of(&answer).contains(status), "{accept}: {}", status_of(&answer));
     }
     let open = client.send("GET", "/open/count?tag=open", &[], "").await.unwrap();
@@ -154,7 +154,7 @@ async fn one_request_asks_while_the_others_wait() {
 async fn who_leaves_while_others_wait_keeps_nobody_waiting() {
     let (_postgres, gateway) = start().await;
     let mut gone = gateway.h1().await;
-    let leaving = tokio::spawn(async move { drop(gone.send("GET", "/query/slower", &KEY[..1], "").await) });
+    let leaving = tokio::spawn(async move { drop(gone.send("GET", "/query/slower", &[KEY], "").await) });
     gateway.status_until("/pools/main/in_use", |used| used.as_u64() == Some(1)).await;
     let mut client = gateway.h1().await;
     let waiting = tokio::spawn(async move { get(&mut client, "/query/slower").await });
@@ -167,7 +167,7 @@ async fn who_leaves_while_others_wait_keeps_nobody_waiting() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn who_has_little_time_gives_up_for_itself_alone() {
     let postgres = server().await;
-    let hurried = format!("[consumer.hurried]\nkey_sha256 = [\"{}\"]\ndeadline = \"400ms\"\n", sha256("key-hurried"));
+    let hurried = consumer("hurried", "deadline = \"400ms\"");
     let routes = ROUTES.replace("\"other\"]", "\"other\", \"hurried\"]");
     let config = config(&postgres, &format!("{QUERIES}{hurried}{routes}")).replace("max = 4", "max = 1");
     let gateway = Gateway::start(&config).await;
@@ -313,7 +313,7 @@ async fn pages_of_other_origins_get_only_what_the_route_lets_them() {
         (vec![("sec-fetch-site", "none")], 200),
         (vec![], 200),
     ] {
-        let headers: Vec<_> = [KEY[0]].into_iter().chain(headers).collect();
+        let headers: Vec<_> = [KEY].into_iter().chain(headers).collect();
         let answer = client.send("GET", "/query/count", &headers, "").await.unwrap();
         assert_eq!(answer.status, status, "{headers:?}");
         if headers.contains(&("origin", "https://app.example.com")) {

@@ -5,6 +5,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::support::{
+    activity::{count, end_running, running, table},
     eventually,
     faults::{Fault, FaultProxy},
     front::{DEADLINE, ask, batch, gateway, works},
@@ -12,19 +13,8 @@ use crate::support::{
     postgres::Postgres,
 };
 
-/// A table that the application may write to; what it holds is looked at beside the gateway.
-async fn table(admin: &tokio_postgres::Client) {
-    admin.batch_execute("create table seen (n int); grant all on seen to app").await.unwrap();
-}
-
 async fn rows(admin: &tokio_postgres::Client) -> i64 {
-    admin.query_one("select count(*) from seen", &[]).await.unwrap().get(0)
-}
-
-async fn kill_those_who_sleep(admin: &tokio_postgres::Client) {
-    let kill = "select pg_terminate_backend(pid) from pg_stat_activity where query like 'select pg_sleep%' and state = 'active'";
-    let killed = || async { admin.query(kill, &[]).await.unwrap().len() };
-    eventually("the backend is found", killed, |found| *found > 0).await;
+    count(admin, "select count(*) from seen").await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -32,9 +22,9 @@ async fn a_backend_killed_in_mid_transaction_leaves_nothing_of_it_and_nobody_tri
     let postgres = Postgres::start(0, &["log_statement=all"]).await;
     let gateway = gateway(&postgres.url(), "size = { max = 2 }").await;
     let admin = postgres.admin().await;
-    table(&admin).await;
+    table(&admin, "seen (n int)").await;
     let statements = ["insert into seen values (17)", "select pg_sleep(30)", "insert into seen values (18)"];
-    let ((status, answer), ()) = tokio::join!(batch(&gateway, &statements), kill_those_who_sleep(&admin));
+    let ((status, answer), ()) = tokio::join!(batch(&gateway, &statements), end_running(&admin, "select pg_sleep%"));
     // The caller hears that nothing was done, and decides.
     assert_eq!((status, &answer["retryable"], &answer["outcome"]), (502, &json!(true), &Value::Null), "{answer}");
     works(&gateway).await;
@@ -49,7 +39,7 @@ async fn a_commit_whose_reply_is_lost_is_told_as_an_unknown_outcome_and_done_onc
     let proxy = FaultProxy::start(postgres.port).await;
     let gateway = gateway(&Postgres::url_at(proxy.address.port()), "size = { min = 1, max = 1 }").await;
     let admin = postgres.admin().await;
-    table(&admin).await;
+    table(&admin, "seen (n int)").await;
     works(&gateway).await;
     for round in 1..=4 {
         proxy.set(Fault::Mute);
@@ -92,9 +82,7 @@ async fn an_answer_at_a_kilobyte_a_second_ends_at_the_deadline_and_is_not_gather
     let grown = gateway.rss_kib().saturating_sub(before);
     assert!(grown < 16 << 10, "{grown} KiB for an answer of 100 MB that came at 1 kB/s");
     proxy.set(Fault::Pass);
-    let active = "select count(*) from pg_stat_activity where state = 'active' and query like 'select repeat%'";
-    let active = || async { admin.query_one(active, &[]).await.unwrap().get::<_, i64>(0) };
-    eventually("the statement is stopped", active, |seen| *seen == 0).await;
+    eventually("the statement is stopped", || running(&admin, "select repeat%"), |seen| *seen == 0).await;
     works(&gateway).await;
 }
 
@@ -108,7 +96,7 @@ async fn a_statement_whose_table_has_changed_or_that_was_deallocated_is_prepared
     let postgres = Postgres::start(0, &[]).await;
     let gateway = one_connection(&postgres, "").await;
     let admin = postgres.admin().await;
-    table(&admin).await;
+    table(&admin, "seen (n int)").await;
     // A text that does not look as if it dropped statements.
     let forget = "create function forget() returns void language plpgsql as $$ begin execute 'deallocate all'; end $$";
     admin.batch_execute(forget).await.unwrap();

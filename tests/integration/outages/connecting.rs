@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::support::{
+    activity::{end_all, running},
     eventually,
     faults::{Fault, FaultProxy},
     front::{DEADLINE, ask, gateway, works},
@@ -32,9 +33,7 @@ async fn when_all_idle_connections_die_at_once_no_request_fails_and_two_connects
     let gateway = gateway(&Postgres::url_at(proxy.address.port()), "size = { max = 10 }").await;
     let admin = postgres.admin().await;
     fill(&gateway, 10).await;
-    let kill =
-        "select count(pg_terminate_backend(pid, 5000)) from pg_stat_activity where application_name = 'sluicegate'";
-    assert_eq!(admin.query_one(kill, &[]).await.unwrap().get::<_, i64>(0), 10);
+    assert_eq!(end_all(&admin).await, 10);
     eventually("the gateway can know", || async { proxy.open() }, |open| *open == 0).await;
     // Connects take long enough to overlap.
     proxy.set(Fault::Delay(Duration::from_millis(20)));
@@ -74,8 +73,7 @@ async fn a_connection_that_falls_silent_in_mid_query_costs_its_own_caller_a_dead
     let proxy = FaultProxy::start(postgres.port).await;
     let gateway = gateway(&Postgres::url_at(proxy.address.port()), "size = { max = 2 }").await;
     let admin = postgres.admin().await;
-    let running = "select count(*) from pg_stat_activity where state = 'active' and query = 'select pg_sleep(60)'";
-    let active = || async { admin.query_one(running, &[]).await.unwrap().get::<_, i64>(0) };
+    let active = || running(&admin, "select pg_sleep(60)");
     let begun = Instant::now();
     let others = async {
         eventually("it runs", active, |seen| *seen == 1).await;

@@ -13,10 +13,12 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::support::{
+    activity::{count, table},
     eventually,
     front::{config, gateway},
     gateway::Gateway,
     postgres::{PASSWORD, Postgres},
+    standby::{caught_up, standby_of},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -112,8 +114,8 @@ async fn write(gateway: &Gateway, first: i64, stop: Arc<AtomicBool>) -> Written 
 async fn after_a_failover_writes_go_to_the_new_primary_and_each_is_done_once_or_not_at_all() {
     let old = Postgres::start(0, &[]).await;
     let old_admin = old.admin().await;
-    old_admin.batch_execute("create table seen (n int); grant all on seen to app").await.unwrap();
-    let new = old.standby().await;
+    table(&old_admin, "seen (n int)").await;
+    let new = standby_of(&old).await;
     let new_admin = new.admin().await;
     let url = old
         .url()
@@ -122,23 +124,18 @@ async fn after_a_failover_writes_go_to_the_new_primary_and_each_is_done_once_or_
     let gateway = Gateway::start(&config(&(url + "?target_session_attrs=read-write"), keys)).await;
     eventually("warm", || async { old.sessions(&old_admin).await }, |seen| *seen == 3).await;
     let stop = Arc::new(AtomicBool::new(false));
-    let count = async |admin: &tokio_postgres::Client| {
-        admin.query_one("select count(*) from seen", &[]).await.unwrap().get::<_, i64>(0)
-    };
+    let rows = "select count(*) from seen";
     let failover = async {
-        eventually("writes arrive", || count(&old_admin), |seen| *seen > 50).await;
+        eventually("writes arrive", || count(&old_admin, rows), |seen| *seen > 50).await;
         // The old primary takes no writes any more; what it took reaches the new one before that is promoted.
         old_admin.batch_execute("alter system set default_transaction_read_only = on").await.unwrap();
         old_admin.batch_execute("select pg_reload_conf()").await.unwrap();
         gateway.status_until("/pools/main/counters/errors", |errors| errors.as_u64() >= Some(1)).await;
-        let here: String = old_admin.query_one("select pg_current_wal_lsn()::text", &[]).await.unwrap().get(0);
-        let reached = format!("select pg_last_wal_replay_lsn() >= '{here}'::pg_lsn");
-        let reached = || async { new_admin.query_one(&reached, &[]).await.unwrap().get::<_, bool>(0) };
-        eventually("the standby has it all", reached, |seen| *seen).await;
+        caught_up(&old, &new).await;
         new.promote();
         let promoted = Instant::now();
-        let before = count(&new_admin).await;
-        eventually("writes arrive at the new primary", || count(&new_admin), |seen| *seen > before + 50).await;
+        let before = count(&new_admin, rows).await;
+        eventually("writes arrive at the new primary", || count(&new_admin, rows), |seen| *seen > before + 50).await;
         assert!(promoted.elapsed() < Duration::from_secs(8), "{:?}", promoted.elapsed());
         stop.store(true, Ordering::Relaxed);
     };

@@ -6,9 +6,10 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::{
+    activity::{end_all, in_transaction, running, table},
     eventually,
     faults::{Fault, FaultProxy},
-    front::{ask, batch, gateway, works},
+    front::{ask, batch, gateway, never_asked_for_more, works},
     postgres::Postgres,
 };
 
@@ -39,12 +40,11 @@ async fn six_hundred_callers_who_leave_at_any_moment_cost_no_permit() {
     assert!(pool["counters"]["cancelled"].as_u64() > Some(20), "somebody left the queue: {}", pool["counters"]);
     assert!(pool["counters"]["recoveries"].as_u64() > Some(0), "somebody left a statement: {}", pool["counters"]);
     // As many as may be at work at a time are: no permit is lost, and none was made.
-    let active = "select count(*) from pg_stat_activity where state = 'active' and query = 'select pg_sleep(1)'";
     let working = join_all((0..MAX).map(|_| ask(&gateway, "select pg_sleep(1)")));
-    let all = || async { admin.query_one(active, &[]).await.unwrap().get::<_, i64>(0) };
+    let all = || running(&admin, "select pg_sleep(1)");
     let (answers, _) = tokio::join!(working, eventually("all at work", all, |seen| *seen == MAX));
     assert!(answers.iter().all(|(status, _)| *status == 200), "{answers:?}");
-    crate::support::front::never_asked_for_more(&gateway, &postgres).await;
+    never_asked_for_more(&gateway, &postgres).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -54,9 +54,8 @@ async fn a_transaction_that_failed_is_rolled_back_at_once_and_not_met_by_the_nex
     let keys = "size = { min = 1, max = 1 }\nidle_in_transaction_timeout = \"0s\"";
     let gateway = gateway(&postgres.url(), keys).await;
     let admin = postgres.admin().await;
-    admin.batch_execute("create table seen (n int); grant all on seen to app").await.unwrap();
-    let open = "select count(*) from pg_stat_activity where application_name = 'sluicegate' and state like 'idle in%'";
-    let open = || async { admin.query_one(open, &[]).await.unwrap().get::<_, i64>(0) };
+    table(&admin, "seen (n int)").await;
+    let open = || in_transaction(&admin);
     for _ in 0..5 {
         let (status, answer) = batch(&gateway, &["insert into seen values (1)", "select 1 / 0"]).await;
         assert_eq!((status, answer["sqlstate"].as_str()), (400, Some("22012")), "{answer}");
@@ -91,14 +90,11 @@ async fn a_policy_that_trusts_everything_skips_neither_the_rollback_nor_a_closed
     let keys = "size = { min = 1, max = 1 }\nvalidation = { native = \"never\" }\nidle_in_transaction_timeout = \"0s\"";
     let gateway = gateway(&postgres.url(), keys).await;
     let admin = postgres.admin().await;
-    let open = "select count(*) from pg_stat_activity where application_name = 'sluicegate' and state like 'idle in%'";
-    let open = || async { admin.query_one(open, &[]).await.unwrap().get::<_, i64>(0) };
-    let kill =
-        "select count(pg_terminate_backend(pid, 5000)) from pg_stat_activity where application_name = 'sluicegate'";
+    let open = || in_transaction(&admin);
     for _ in 0..5 {
         assert_eq!(ask(&gateway, "begin").await.0, 200);
         eventually("rolled back", open, |seen| *seen == 0).await;
-        admin.execute(kill, &[]).await.unwrap();
+        end_all(&admin).await;
         let begun = Instant::now();
         let (status, answer) = ask(&gateway, "select 1::int").await;
         assert_eq!(status, 200, "{answer}");

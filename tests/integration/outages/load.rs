@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::support::{
+    activity::backends,
     component, eventually,
     faults::{Fault, FaultProxy},
     front::{ROLE_FULL, ask, config, gateway, works},
@@ -168,9 +169,7 @@ async fn callers_who_wait_in_vain_are_not_held_against_the_database() {
     let gateway = gateway(&postgres.url(), "size = { min = 2, max = 2 }\ncheckout_timeout = \"300ms\"").await;
     gateway.status_until("/pools/main/idle", |idle| *idle == 2).await;
     let admin = postgres.admin().await;
-    let pids = "select array_agg(pid order by pid) from pg_stat_activity where application_name = 'sluicegate'";
-    let pids = async || admin.query_one(pids, &[]).await.unwrap().get::<_, Option<Vec<i32>>>(0);
-    let before = pids().await;
+    let before = backends(&admin).await;
     let mut in_vain = 0;
     for (status, answer) in join_all((0..30).map(|_| ask(&gateway, "select pg_sleep(1)"))).await {
         match status {
@@ -190,7 +189,7 @@ async fn callers_who_wait_in_vain_are_not_held_against_the_database() {
     assert_eq!((&pool["breaker"]["state"], &pool["counters"]["breaker_trips"]), (&json!("closed"), &json!(0)));
     let none = |value: &Value| value.as_object().unwrap().values().all(|count| *count == 0);
     assert!(none(&pool["counters"]["create_failures"]) && none(&pool["counters"]["closes"]), "{}", pool["counters"]);
-    assert_eq!(pids().await, before, "the same two sessions");
+    assert_eq!(backends(&admin).await, before, "the same two sessions");
     assert_eq!(gateway.admin("GET", "/readyz").await.0, 200);
 }
 

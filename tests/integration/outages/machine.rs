@@ -9,8 +9,9 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::{
+    activity::running,
     eventually,
-    front::{ask, config},
+    front::{ask, config, gateway},
     gateway::Gateway,
     postgres::Postgres,
 };
@@ -34,9 +35,7 @@ async fn a_gateway_that_stood_still_gives_up_a_connection_a_sweep_and_not_all_at
         assert_eq!((status, &answer["rows"]), (200, &json!([[7]])), "what was under way is answered: {answer}");
     };
     let still = async {
-        let active = "select count(*) from pg_stat_activity where state = 'active' and query like 'select 7%'";
-        let active = || async { admin.query_one(active, &[]).await.unwrap().get::<_, i64>(0) };
-        eventually("it runs", active, |seen| *seen == 1).await;
+        eventually("it runs", || running(&admin, "select 7%"), |seen| *seen == 1).await;
         gateway.process().signal("STOP");
         // Longer than connections may lie unused.
         tokio::time::sleep(Duration::from_millis(2_500)).await;
@@ -57,18 +56,12 @@ async fn a_gateway_that_stood_still_gives_up_a_connection_a_sweep_and_not_all_at
     eventually("one after another", sessions, |seen| *seen < left.min(IDLE - 2)).await;
 }
 
-fn sqlite(path: &str, keys: &str) -> String {
-    config("sqlite:", keys)
-        .replace("backend = \"postgres\"", "backend = \"sqlite\"")
-        .replace("url = \"sqlite:\"", &format!("url = \"sqlite:{path}\""))
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_locked_sqlite_file_is_waited_for_then_told_and_readers_do_not_notice() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("test.db");
-    let gateway =
-        Gateway::start(&sqlite(path.to_str().unwrap(), "sqlite = { busy_timeout = \"1s\" }\nsize = { max = 4 }")).await;
+    let keys = "sqlite = { busy_timeout = \"1s\" }\nsize = { max = 4 }";
+    let gateway = gateway(&format!("sqlite:{}", path.display()), keys).await;
     assert_eq!(ask(&gateway, "create table seen (n integer)").await.0, 200);
     let other = rusqlite::Connection::open(&path).unwrap();
 
@@ -112,7 +105,7 @@ async fn a_locked_sqlite_file_is_waited_for_then_told_and_readers_do_not_notice(
 async fn a_full_disk_is_told_as_such_and_what_was_written_before_is_read() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("small")).unwrap();
-    fs::write(dir.path().join("gateway.toml"), sqlite("small/test.db", "size = { max = 2 }")).unwrap();
+    fs::write(dir.path().join("gateway.toml"), config("sqlite:small/test.db", "size = { max = 2 }")).unwrap();
     let mount = "mount -t tmpfs -o size=1m none small && exec \"$0\" \"$@\"";
     let gateway = Gateway::start_by(dir, &["unshare", "--mount", "sh", "-c", mount]).await;
     assert_eq!(ask(&gateway, "create table seen (t text)").await.0, 200);

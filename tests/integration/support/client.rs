@@ -8,10 +8,14 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::PATIENCE;
+
+/// What a query's body is.
+pub const JSON: (&str, &str) = ("content-type", "application/json");
 
 /// A connection to the gateway.
 pub struct Client {
@@ -43,8 +47,13 @@ impl Answer {
     }
 
     /// The body as JSON.
-    pub fn json(&self) -> serde_json::Value {
+    pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {}: {}", self.status, self.text()))
+    }
+
+    /// The status, and the body as JSON.
+    pub fn told(&self) -> (u16, Value) {
+        (self.status, self.json())
     }
 
     /// A header as text.
@@ -137,10 +146,14 @@ impl Client {
         self.send("GET", path, &[], "").await
     }
 
+    /// JSON by POST, with more headers.
+    pub async fn post(&mut self, path: &str, headers: &[(&str, &str)], body: &Value) -> Result<Answer> {
+        self.send("POST", path, &[headers, &[JSON]].concat(), body.to_string()).await
+    }
+
     /// A statement in the `json` dialect at `/query`.
-    pub async fn query(&mut self, sql: &str, params: serde_json::Value) -> Result<Answer> {
-        let body = serde_json::json!({ "sql": sql, "params": params }).to_string();
-        self.send("POST", "/query", &[("content-type", "application/json")], body).await
+    pub async fn query(&mut self, sql: &str, params: Value) -> Result<Answer> {
+        self.post("/query", &[], &json!({ "sql": sql, "params": params })).await
     }
 }
 

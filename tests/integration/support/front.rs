@@ -2,7 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::{eventually, gateway::Gateway, postgres::Postgres, postgres::REFUSED_AS_FULL};
+use super::{
+    config::{BASE, QUERY_ROUTE, pool},
+    eventually,
+    gateway::Gateway,
+    postgres::{Postgres, REFUSED_AS_FULL},
+};
 
 /// Connections that the pool was refused because the server was full.
 pub const SERVER_FULL: &str = "/pools/main/counters/create_failures/server_full";
@@ -20,26 +25,12 @@ pub async fn gateway(url: &str, keys: &str) -> Gateway {
 
 /// Its configuration.
 pub fn config(url: &str, keys: &str) -> String {
+    let pool = pool("main", url, &format!("sweep_interval = \"100ms\"\nsizing_interval = \"100ms\"\n{keys}"));
     format!(
-        r#"
-[server]
-workers = 2
-[listener.public]
-address = "127.0.0.1:0"
-tls = {{ self_signed = ["localhost"] }}
-[admin]
-address = "127.0.0.1:0"
+        r#"{BASE}
 ready_requires = ["main"]
-[pool.main]
-backend = "postgres"
-url = "{url}"
-sweep_interval = "100ms"
-sizing_interval = "100ms"
-{keys}
-[[route]]
-path = "/query"
-query = {{ dialect = "json", pool = "main" }}
-access = "open"
+{pool}
+{QUERY_ROUTE}
 deadline = "4s"
 "#
     )
@@ -47,17 +38,14 @@ deadline = "4s"
 
 /// Status of one query on a connection of its own.
 pub async fn ask(gateway: &Gateway, sql: &str) -> (u16, Value) {
-    let answer = gateway.h1().await.query(sql, json!([])).await.expect("an answer");
-    (answer.status, answer.json())
+    gateway.h1().await.query(sql, json!([])).await.expect("an answer").told()
 }
 
 /// A batch, which is one transaction.
 pub async fn batch(gateway: &Gateway, statements: &[&str]) -> (u16, Value) {
     let statements: Vec<Value> = statements.iter().map(|sql| json!({ "sql": sql })).collect();
-    let body = json!({ "batch": statements }).to_string();
-    let json = [("content-type", "application/json")];
-    let answer = gateway.h1().await.send("POST", "/query", &json, body).await.expect("an answer");
-    (answer.status, answer.json())
+    let batch = json!({ "batch": statements });
+    gateway.h1().await.post("/query", &[], &batch).await.expect("an answer").told()
 }
 
 /// Waits until queries are answered.

@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Command, ExitStatus, Stdio},
+    process::{Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -144,6 +144,12 @@ impl Gateway {
         (answer.status, answer.text())
     }
 
+    /// Runs `sluicegate` with `words` beside it, as its operator does, to the end.
+    pub fn command(&self, words: &[&str]) -> Output {
+        let admin = format!("http://{}", self.address("admin"));
+        run(self.dir.path(), &[words, &["--config", "gateway.toml", "--admin", &admin]].concat())
+    }
+
     /// `/status`.
     pub async fn status(&self) -> Value {
         let (code, body) = self.admin("GET", "/status").await;
@@ -217,6 +223,6 @@ impl Gateway {
 }
 
 /// Runs the binary to its end in `dir`.
-pub fn run(dir: &Path, args: &[&str]) -> std::process::Output {
+pub fn run(dir: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_sluicegate")).args(args).current_dir(dir).output().expect("the binary runs")
 }

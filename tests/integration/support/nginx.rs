@@ -55,6 +55,20 @@ http {{
         seen.lines().filter_map(|line| line.parse().ok()).max().expect("nginx was asked for something")
     }
 
+    /// `[upstream.web]`, and the route `/files` to it.
+    pub fn files(&self) -> String {
+        let url = self.url();
+        format!(
+            r#"
+[upstream.web]
+endpoints = ["{url}"]
+[[route]]
+path = "/files"
+proxy = {{ upstream = "web", strip_prefix = true }}
+"#
+        )
+    }
+
     /// `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)

@@ -49,6 +49,11 @@ impl Origin {
         Self { address, peak, task }
     }
 
+    /// `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// Echoes WebSocket messages.
     pub async fn websocket() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

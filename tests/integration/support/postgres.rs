@@ -11,7 +11,7 @@ use std::{
 use tempfile::TempDir;
 use tokio_postgres::NoTls;
 
-use super::{Process, eventually, free_port, mortal};
+use super::{Process, activity::count, eventually, free_port, mortal};
 
 /// The superuser's password, and the application's.
 pub const PASSWORD: &str = "not-a-secret";
@@ -127,34 +127,6 @@ impl Postgres {
         eventually("it listens", || async { self.logged(&["entering standby mode"]) }, |seen| *seen == 1).await;
     }
 
-    /// A standby of this server, on a port of its own, that follows it and answers reads.
-    pub async fn standby(&self) -> Self {
-        let dir = tempfile::Builder::new().prefix("sg-pg-").tempdir().unwrap();
-        // `pg_basebackup` makes the data directory, as the server's user.
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        let (data, port) = (dir.path().join("data"), free_port());
-        let mut copy = mortal(&binary("pg_basebackup"), Some("postgres"));
-        copy.args([
-            "-h",
-            "127.0.0.1",
-            "-p",
-            &self.port.to_string(),
-            "-U",
-            "postgres",
-            "-R",
-            "-X",
-            "stream",
-            "-c",
-            "fast",
-        ]);
-        let copied = copy.arg("-D").arg(&data).env("PGPASSWORD", PASSWORD).output().unwrap();
-        assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
-        let process = serve(&data, port, &self.settings);
-        let server = Self { process, dir, port, settings: self.settings.clone() };
-        server.ready().await;
-        server
-    }
-
     /// Ends recovery: from now on it takes writes.
     pub fn promote(&self) {
         let mut promote = mortal(&binary("pg_ctl"), Some("postgres"));
@@ -165,7 +137,7 @@ impl Postgres {
     /// Sessions of the gateway, counted at the server.
     pub async fn sessions(&self, admin: &tokio_postgres::Client) -> i64 {
         let sql = "select count(*) from pg_stat_activity where application_name = 'sluicegate' and backend_type = 'client backend'";
-        admin.query_one(sql, &[]).await.unwrap().get(0)
+        count(admin, sql).await
     }
 
     /// From now on the server itself refuses the application one session more than `most`.

@@ -46,9 +46,14 @@ pub async fn session(
     gateway: &Gateway,
     key: &str,
 ) -> Result<(tokio_postgres::Client, Connection<DuplexStream, NoTlsStream>)> {
+    session_of(gateway, &login("app", key)).await
+}
+
+/// What a PostgreSQL client is told to come with.
+pub fn login(user: &str, key: &str) -> tokio_postgres::Config {
     let mut config = tokio_postgres::Config::new();
-    config.user("app").password(key).dbname("postgres");
-    session_of(gateway, &config).await
+    config.user(user).password(key).dbname("postgres");
+    config
 }
 
 /// The same, as `config` says.
@@ -109,6 +114,31 @@ pub fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     [&[tag][..], &u32::try_from(body.len() + 4).unwrap().to_be_bytes(), body].concat()
 }
 
+/// Parses `sql` as the statement `name`; the empty name is the unnamed one.
+pub fn parse(name: &str, sql: &str) -> Vec<u8> {
+    message(b'P', format!("{name}\0{sql}\0\0\0").as_bytes())
+}
+
+/// Binds the statement `name` to the unnamed portal, without parameters.
+pub fn bind(name: &str) -> Vec<u8> {
+    message(b'B', format!("\0{name}\0\0\0\0\0\0\0").as_bytes())
+}
+
+/// Executes the unnamed portal to its end.
+pub fn execute() -> Vec<u8> {
+    message(b'E', &[0; 5])
+}
+
+/// Ends an extended query.
+pub fn sync() -> Vec<u8> {
+    message(b'S', b"")
+}
+
+/// Says goodbye.
+pub fn terminate() -> Vec<u8> {
+    message(b'X', b"")
+}
+
 /// A simple query.
 pub fn query(sql: &str) -> Vec<u8> {
     message(b'Q', format!("{sql}\0").as_bytes())
@@ -142,12 +172,23 @@ impl Raw {
     }
 
     /// Sends start-up, password and a query at once.
-    pub async fn begin(self, key: &str, sql: &str) -> Self {
-        let mut raw = self;
-        raw.say(&start_up(&[("user", "app"), ("database", "postgres")])).await;
-        raw.say(&message(b'p', format!("{key}\0").as_bytes())).await;
-        raw.say(&query(sql)).await;
-        raw
+    pub async fn begin(mut self, key: &str, sql: &str) -> Self {
+        self.enter("app", key).await;
+        self.say(&query(sql)).await;
+        self
+    }
+
+    /// Sends start-up and password.
+    pub async fn enter(&mut self, user: &str, key: &str) {
+        self.say(&start_up(&[("user", user), ("database", "postgres")])).await;
+        self.say(&message(b'p', format!("{key}\0").as_bytes())).await;
+    }
+
+    /// Hears the session's beginning and the answer to the query that came with it.
+    pub async fn answered(mut self) -> Self {
+        self.begun().await;
+        self.until(b'Z').await;
+        self
     }
 
     /// Says bytes, in one frame.
