@@ -559,7 +559,7 @@ async fn without_a_connection_a_transaction_fails_and_the_tunnel_stays() {
 #[tokio::test]
 async fn a_transaction_that_cannot_begin_takes_what_follows_with_it() {
     let (postgres, gateway) =
-        with("size = { max = 1 }\ncheckout_timeout = \"500ms\"", ", tunnel = \"transaction\"").await;
+        with("size = { max = 1 }\ncheckout_timeout = \"1500ms\"", ", tunnel = \"transaction\"").await;
     let admin = postgres.admin().await;
     table(&admin, "t (n int)").await;
     let (one, begin) = (parse("one", "select 1"), parse("go", "/* x */ start transaction"));
