@@ -23,7 +23,8 @@ pub struct Consumers {
     keys: Vec<(Digest, Arc<ConsumerHandle>)>,
     issuers: BTreeMap<String, Arc<Issuer>>,
     tokens: Vec<Rule>,
-    certificates: BTreeMap<Box<str>, Arc<ConsumerHandle>>,
+    /// By the names of certificates.
+    certificates: BTreeMap<Box<str>, Held>,
     /// By the consumers' names.
     verifiers: BTreeMap<Box<str>, (Verifier, Arc<ConsumerHandle>)>,
     verified: Verified,
@@ -34,6 +35,14 @@ pub struct Consumers {
 struct Rule {
     issuer: Arc<Issuer>,
     tokens: Tokens,
+    handle: Arc<ConsumerHandle>,
+}
+
+/// Whose a certificate of some name is.
+#[derive(Debug)]
+struct Held {
+    /// Only if it came by this listener; none: by any that asks for one.
+    listener: Option<Box<str>>,
     handle: Arc<ConsumerHandle>,
 }
 
@@ -162,8 +171,10 @@ impl Consumers {
 
     fn add_certificates(&mut self, name: &str, consumer: &Consumer, before: &Self) {
         for certificate in consumer.certificate.iter().flatten() {
-            let handle = self.handle(name, before.certificates.get(certificate.as_str()), before);
-            self.certificates.insert(certificate.as_str().into(), handle);
+            let listener = consumer.certificate_listener.as_deref().map(Box::from);
+            let known = before.certificates.get(certificate.as_str()).filter(|known| known.listener == listener);
+            let handle = self.handle(name, known.map(|known| &known.handle), before);
+            self.certificates.insert(certificate.as_str().into(), Held { listener, handle });
         }
     }
 
@@ -208,7 +219,8 @@ impl Consumers {
     pub(super) fn handles(&self) -> impl Iterator<Item = &Arc<ConsumerHandle>> {
         let keys = self.keys.iter().map(|(_, handle)| handle);
         let proved = self.verifiers.values().map(|(_, handle)| handle);
-        keys.chain(self.tokens.iter().map(|rule| &rule.handle)).chain(self.certificates.values()).chain(proved)
+        let certified = self.certificates.values().map(|held| &held.handle);
+        keys.chain(self.tokens.iter().map(|rule| &rule.handle)).chain(certified).chain(proved)
     }
 
     /// Tells the handles that are not in `after` that their credential is gone. Called when `after` has taken over.
@@ -276,12 +288,14 @@ impl Consumers {
         Ok(known)
     }
 
-    /// Whose certificate it is; none if it is no consumer's.
+    /// Whose certificate it is; none if it is no consumer's, or is one's only where it comes by another listener: an authority's
+    /// word counts where its listener asks for it.
     fn certified(&self, certificate: Option<&ClientCertificate>, now: SystemTime) -> Result<Option<Identity>, Denied> {
         let Some(certificate) = certificate.filter(|_| !self.certificates.is_empty()) else { return Ok(None) };
         let whole = certificate.fingerprint();
         let names = certificate.names.iter().map(|name| &**name).chain([whole.as_str()]);
-        let mut holders = names.filter_map(|name| self.certificates.get(name));
+        let vouched = |held: &&Held| held.listener.as_deref().is_none_or(|listener| *listener == *certificate.listener);
+        let mut holders = names.filter_map(|name| self.certificates.get(name)).filter(vouched).map(|held| &held.handle);
         let Some(handle) = holders.next() else { return Ok(None) };
         if holders.any(|other| other.name() != handle.name()) {
             return Err(Denied::Ambiguous);

@@ -317,7 +317,7 @@ fn a_certificate_says_who_calls_where_the_request_says_nothing_of_ours() {
     let consumers = Consumers::build(&configured).unwrap();
     let end = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
     let ask = |names: &[&str], fields: &[(&'static str, &str)], now| {
-        let (fields, certificate) = (headers(fields), ClientCertificate::named(names, end));
+        let (fields, certificate) = (headers(fields), ClientCertificate::named("public", names, end));
         let shown = Shown { certificate: Some(&certificate), ..shown(&fields) };
         let who = consumers.authenticate(&shown, now)?;
         Ok(who.map(|who| (who.consumer.name().to_string(), who.expires)))
@@ -337,6 +337,25 @@ fn a_certificate_says_who_calls_where_the_request_says_nothing_of_ours() {
     assert_eq!(ask(&["dns:a"], &[("authorization", "Bearer theirs")], before), a, "it may be meant for the upstream");
     assert_eq!(ask(&["dns:x"], &[("authorization", "Bearer theirs")], before), Err(Denied::UnknownKey));
     assert_eq!(ask(&["dns:a"], &[("authorization", "Bearer x"), ("x-api-key", "y")], before), Err(Denied::TwoKeys));
+}
+
+#[test]
+fn a_certificate_is_its_consumers_only_by_the_listener_that_the_consumer_names() {
+    let at = |listener: Option<&str>| {
+        let mut configured = with_certificates(&[("ops", &["dns:ops.internal"])]);
+        configured.consumer.get_mut("ops").unwrap().certificate_listener = listener.map(ToOwned::to_owned);
+        Consumers::build(&configured).unwrap()
+    };
+    let end = SystemTime::now() + Duration::from_mins(1);
+    let fields = HeaderMap::new();
+    let ask = |consumers: &Consumers, listener: &str| {
+        let certificate = ClientCertificate::named(listener, &["dns:ops.internal"], end);
+        let shown = Shown { certificate: Some(&certificate), ..shown(&fields) };
+        consumers.authenticate(&shown, SystemTime::now()).unwrap().map(|who| who.consumer.name().to_string())
+    };
+    assert_eq!(ask(&at(Some("internal")), "internal").as_deref(), Some("ops"));
+    assert_eq!(ask(&at(Some("internal")), "public"), None, "another authority has given itself the name");
+    assert_eq!(ask(&at(None), "public").as_deref(), Some("ops"));
 }
 
 #[test]
@@ -362,5 +381,7 @@ fn a_certificates_or_tokens_handle_goes_with_what_says_that_it_is_good() {
     assert_eq!(revoked(&text.replace("[\"us\"]", "[\"us\"]\nalgorithms = [\"ES256\"]")), [true, false]);
     assert_eq!(revoked(&text.replace("\"pro\"", "\"free\"")), [true, false]);
     assert_eq!(revoked(&text.replace("dns:a", "dns:b")), [false, true]);
+    let by_another = text.replace("[\"dns:a\"]", "[\"dns:a\"]\ncertificate_listener = \"internal\"");
+    assert_eq!(revoked(&by_another), [false, true]);
     assert_eq!(revoked(&text.replace("consumer.a", "consumer.b")), [true, true]);
 }

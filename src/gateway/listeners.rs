@@ -113,7 +113,7 @@ impl Listening {
         let (tls, watch) = match certified {
             Some(Certified { certificates, clients, watch }) => {
                 let store = Arc::new(CertStore::new(&certificates, settings.unknown_sni));
-                let server = ServerTls::new(store, settings.tls_min_version, clients);
+                let server = ServerTls::new(name, store, settings.tls_min_version, clients);
                 let server = server.map_err(|error| error.to_string())?;
                 (Some(Arc::new(server)), Some(watch))
             }

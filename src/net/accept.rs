@@ -43,6 +43,8 @@ pub struct TlsInfo {
 /// A client's certificate that one of the listener's authorities has signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
+    /// The listener whose authorities have signed it: what it says is said there, and nowhere else.
+    pub listener: Arc<str>,
     /// Its alternative names, as the configuration writes them: `dns:app.internal`, `uri:spiffe://…`, `email:…`. The subject is
     /// not among them.
     pub names: Box<[Box<str>]>,
@@ -55,8 +57,8 @@ pub struct ClientCertificate {
 }
 
 impl ClientCertificate {
-    /// A chain that was verified; none if it cannot be read.
-    fn of(chain: &[CertificateDer<'static>]) -> Option<Self> {
+    /// A chain that a listener has verified; none if it cannot be read.
+    fn of(chain: &[CertificateDer<'static>], listener: &Arc<str>) -> Option<Self> {
         let leaf = chain.first()?;
         let (_, parsed) = X509Certificate::from_der(leaf).ok()?;
         let alternatives = parsed.subject_alternative_name().ok()?;
@@ -70,13 +72,19 @@ impl ClientCertificate {
         let end = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
         // Up to the end of its last second (RFC 5280, section 4.1.2.5).
         let not_after = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(end.saturating_add(1)))?;
-        Some(Self { names: names.collect(), sha256: Sha256::digest(leaf).into(), not_after, chain: chain.into() })
+        Some(Self {
+            listener: listener.clone(),
+            names: names.collect(),
+            sha256: Sha256::digest(leaf).into(),
+            not_after,
+            chain: chain.into(),
+        })
     }
 
     /// A certificate for tests of those who are told of one.
-    pub fn named(names: &[&str], not_after: SystemTime) -> Self {
+    pub fn named(listener: &str, names: &[&str], not_after: SystemTime) -> Self {
         let names = names.iter().map(|name| (*name).into()).collect();
-        Self { names, sha256: [0; 32], not_after, chain: Box::default() }
+        Self { listener: listener.into(), names, sha256: [0; 32], not_after, chain: Box::default() }
     }
 
     /// `sha256:` and the digest in hexadecimal digits, as the configuration writes it.
@@ -133,7 +141,7 @@ where
     let current = tls.current();
     match timeout_at(deadline, TlsAcceptor::from(current.config.clone()).accept(socket)).await {
         Ok(Ok(stream)) => {
-            let info = describe(stream.get_ref().1, current.rules);
+            let info = describe(stream.get_ref().1, tls.listener(), current.rules);
             Ok((stream, info))
         }
         Ok(Err(source)) => Err(HandshakeError { kind: classify(&source), source }),
@@ -141,7 +149,7 @@ where
     }
 }
 
-fn describe(session: &ServerConnection, rules: u64) -> TlsInfo {
+fn describe(session: &ServerConnection, listener: &Arc<str>, rules: u64) -> TlsInfo {
     let suite = session.negotiated_cipher_suite().map(|suite| suite.suite());
     TlsInfo {
         sni: session.server_name().map(|name| name.to_ascii_lowercase().into()),
@@ -156,7 +164,7 @@ fn describe(session: &ServerConnection, rules: u64) -> TlsInfo {
             _ => None,
         },
         resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
-        client: session.peer_certificates().and_then(ClientCertificate::of).map(Arc::new),
+        client: session.peer_certificates().and_then(|chain| ClientCertificate::of(chain, listener)).map(Arc::new),
         rules,
     }
 }

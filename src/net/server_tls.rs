@@ -27,6 +27,7 @@ const SESSIONS: usize = 16_384;
 /// reason they are not shared between listeners.
 #[derive(Debug)]
 pub struct ServerTls {
+    listener: Arc<str>,
     store: Arc<CertStore>,
     current: ArcSwap<Current>,
     changing: Mutex<()>,
@@ -43,19 +44,29 @@ pub(super) struct Current {
 }
 
 impl ServerTls {
-    /// TLS with the certificates of `store`, for HTTP/2 and HTTP/1.1 by ALPN.
+    /// TLS of the listener of this name with the certificates of `store`, for HTTP/2 and HTTP/1.1 by ALPN.
     ///
     /// # Errors
     /// The cryptography cannot give random keys.
-    pub fn new(store: Arc<CertStore>, oldest: TlsVersion, clients: Option<Arc<ClientAuth>>) -> Result<Self, Error> {
+    pub fn new(
+        listener: &str,
+        store: Arc<CertStore>,
+        oldest: TlsVersion,
+        clients: Option<Arc<ClientAuth>>,
+    ) -> Result<Self, Error> {
         let config = Arc::new(build(store.clone(), oldest, clients.as_deref())?);
         let current = ArcSwap::from_pointee(Current { config, rules: 0, oldest, clients });
-        Ok(Self { store, current, changing: Mutex::new(()) })
+        Ok(Self { listener: listener.into(), store, current, changing: Mutex::new(()) })
     }
 
     /// The certificates, which may be replaced at any time.
     pub fn store(&self) -> &Arc<CertStore> {
         &self.store
+    }
+
+    /// The listener's name.
+    pub(super) fn listener(&self) -> &Arc<str> {
+        &self.listener
     }
 
     /// What the next handshake uses.

@@ -33,7 +33,7 @@ impl Server {
         let certificate = authority.leaf(&[name.to_owned()], SystemTime::now()).unwrap();
         let leaf = certificate.key.cert[0].to_vec();
         let store = Arc::new(CertStore::new(&[certificate], UnknownSni::Default));
-        let tls = ServerTls::new(store, TlsVersion::V12, None).unwrap();
+        let tls = ServerTls::new("public", store, TlsVersion::V12, None).unwrap();
         let ca = UpstreamTls { ca: Some(authority.path()), server_name: None };
         Self { listener: TcpListener::bind("127.0.0.1:0").await.unwrap(), tls, ca, leaf, state }
     }
@@ -288,6 +288,7 @@ async fn a_session_holds_who_its_client_was_and_ends_with_the_authorities() {
     let certificate = first.client.clone().unwrap();
     let names: Vec<&str> = certificate.names.iter().map(|name| &**name).collect();
     assert_eq!(names, ["dns:app.internal", "uri:spiffe://a/b", "email:a@b.test"], "and not the subject");
+    assert_eq!(&*certificate.listener, "public", "whose authorities vouch for it");
     assert_eq!(certificate.sha256, <[u8; 32]>::from(Sha256::digest(&clients.chain[0])));
     assert!(certificate.fingerprint().starts_with("sha256:") && certificate.fingerprint().len() == 71);
     let again = visit().await.unwrap();

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::{Check, route::method_form, syntax};
 use crate::config::{
     key,
-    model::{Claim, Consumer, Tokens},
+    model::{Claim, ClientCertificates, Consumer, Tokens},
+    words,
 };
 
 /// What PostgreSQL keeps of an identifier, in bytes (`NAMEDATALEN`).
@@ -57,12 +58,15 @@ impl Check<'_> {
 
     fn client_certificates(&mut self) {
         let config = self.config;
-        let asked = config.listener.values().any(|listener| listener.client_certificates.is_some());
+        let asking =
+            config.listener.iter().filter_map(|(name, listener)| Some((name, listener.client_certificates.as_ref()?)));
+        let asking: BTreeMap<&String, &ClientCertificates> = asking.collect();
         let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
         for (consumer, settings) in &config.consumer {
+            self.certificate_listener(&key::join("consumer", consumer), settings, &asking);
             for (index, name) in settings.certificate.iter().flatten().enumerate() {
                 let key = format!("{}.certificate[{index}]", key::join("consumer", consumer));
-                self.unless(asked, &key, "no listener asks for it: set `client_certificates` of one");
+                self.unless(!asking.is_empty(), &key, "no listener asks for it: set `client_certificates` of one");
                 if let Err(message) = certificate_form(name) {
                     self.wrong(key, message);
                 } else if let Some(owner) = owners.insert(name, consumer) {
@@ -70,6 +74,27 @@ impl Check<'_> {
                 }
             }
         }
+    }
+
+    /// A name must not be any authority's to give away: where listeners ask by several, it is said whose word counts.
+    fn certificate_listener(&mut self, at: &str, consumer: &Consumer, asking: &BTreeMap<&String, &ClientCertificates>) {
+        let Some(listener) = &consumer.certificate_listener else {
+            let mut authorities = asking.values().map(|asked| &asked.ca);
+            let first = authorities.next();
+            let one = authorities.all(|ca| Some(ca) == first);
+            let names: Vec<&str> = asking.keys().map(|name| name.as_str()).collect();
+            let message = format!(
+                "listeners ask for certificates of different CAs, each of which could issue one of this name: \
+                 set `certificate_listener` to {}",
+                words::list(&names, "or")
+            );
+            return self.unless(one || consumer.certificate.is_none(), format!("{at}.certificate"), message);
+        };
+        let key = format!("{at}.certificate_listener");
+        self.unless(consumer.certificate.is_some(), &key, "there is no `certificate` that could come by it");
+        self.refer(key.clone(), "listener", listener, self.config.listener.keys());
+        let silent = self.config.listener.contains_key(listener) && !asking.contains_key(listener);
+        self.unless(!silent, key, format!("`{listener}` asks for no certificates: set its `client_certificates`"));
     }
 
     /// Where, how and as whom.
