@@ -5,7 +5,9 @@
 //! no salt and no slow hash is needed. The hash of what came is compared with every known one in constant time, without leaving
 //! early, so that the time taken tells nothing. A **token** (`jwt`), in the same places, signed by an issuer whose keys we have. A
 //! **client certificate**, which the connection's handshake has verified: its alternative names, or its digest. What the request
-//! shows goes before what its connection shows; what stands for two consumers stands for none.
+//! shows goes before what its connection shows, also where it is good for nothing: a certificate stands in for no key that was
+//! taken out. Only an `Authorization` that may be the upstream's business is passed over. What stands for two consumers stands
+//! for none.
 //!
 //! [`Consumers`] answers *who*, [`Admission`] (a route's `access`) *whether*, and an [`Identity`] says both: who it is, and what
 //! this consumer may do at most (its [`Grant`]). Consumers and admissions are immutable and belong to a generation. What outlives

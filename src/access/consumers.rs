@@ -233,8 +233,9 @@ impl Consumers {
     }
 
     /// Who calls, within the consumer's own bounds; none for a caller who shows nothing. An `Authorization` of another scheme than
-    /// `Bearer` is not ours. What the request itself says goes before what its connection says; what it says and is nothing of
-    /// ours (it may be meant for the upstream) leaves the word to the connection's certificate.
+    /// `Bearer` is not ours. What the request itself says goes before what its connection says: a key that is no key any more, or a
+    /// wrong password, is refused whatever the connection's certificate. Only an `Authorization` that is nothing of ours, and may be
+    /// meant for the upstream, leaves the word to the certificate.
     ///
     /// # Errors
     /// What was shown is not known, not good, or contradictory, or the consumer may not do this.
@@ -242,7 +243,7 @@ impl Consumers {
         let said = key::shown(shown)?.map(|credential| self.identify(credential, now));
         let identity = match said {
             Some(Ok(identity)) => Some(identity),
-            Some(Err(denied)) if !denied.is_strange() => return Err(denied),
+            Some(Err(denied)) if !(denied.is_strange() && key::may_be_foreign(shown)) => return Err(denied),
             said => match (self.certified(shown.certificate, now)?, said) {
                 (None, Some(Err(denied))) => return Err(denied),
                 (identity, _) => identity,

@@ -51,6 +51,8 @@ pub struct Shown<'a> {
     pub secret: Option<&'a [u8]>,
     /// Of its connection, verified.
     pub certificate: Option<&'a ClientCertificate>,
+    /// Whether it goes on to an upstream, which may have credentials of its own.
+    pub upstream: bool,
     /// The client's address, behind trusted proxies.
     pub client: IpAddr,
     /// Its method.

@@ -75,6 +75,14 @@ pub(super) fn shown<'a>(shown: &Shown<'a>) -> Result<Option<&'a [u8]>, Denied> {
     Ok(found)
 }
 
+/// Whether what a request shows may be meant for its upstream alone: it goes on to one, and shows nothing where only keys of ours
+/// are shown, nor anything that looks like one.
+pub(super) fn may_be_foreign(shown: &Shown<'_>) -> bool {
+    let ours = |value: &HeaderValue| bearer(value).is_some_and(|text| text.starts_with(PREFIX.as_bytes()));
+    let elsewhere = shown.secret.is_some() || shown.headers.contains_key(API_KEY);
+    shown.upstream && !elsewhere && !shown.headers.get_all(header::AUTHORIZATION).iter().any(ours)
+}
+
 /// The token of a `Bearer` credential (RFC 6750, section 2.1); the scheme's case does not matter (RFC 9110, section 11.1).
 fn bearer(value: &HeaderValue) -> Option<&[u8]> {
     let (scheme, token) = value.as_bytes().split_at_checked(7)?;

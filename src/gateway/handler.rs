@@ -94,11 +94,12 @@ impl<'a> Asked<'a> {
 
 impl Asked<'_> {
     /// What the request shows of who calls.
-    fn shown<'r>(&'r self, request: &'r Request, secret: Option<&'r [u8]>) -> Shown<'r> {
+    fn shown<'r>(&'r self, request: &'r Request, route: &RouteEntry, secret: Option<&'r [u8]>) -> Shown<'r> {
         Shown {
             headers: request.headers(),
             secret,
             certificate: self.context.peer.tls.as_ref().and_then(|tls| tls.client.as_deref()),
+            upstream: matches!(route.target, Target::Proxy { .. }),
             client: self.client,
             method: request.method(),
         }
@@ -227,7 +228,7 @@ impl Walk {
         let before = route.limits.check_before_access(&caller, &mut standing.of_route);
         before.map_err(|refused| limited(entry, refused))?;
         let secret = route.dialect().and_then(|dialect| query::secret(dialect, request.headers()));
-        let identity = route.admission.admit(&generation.consumers, &asked.shown(request, secret.as_deref()));
+        let identity = route.admission.admit(&generation.consumers, &asked.shown(request, route, secret.as_deref()));
         let mut identity = identity.map_err(|denied| self.denied(denied, asked.client, entry))?;
         caller.consumer = identity.as_ref().map(|identity| identity.consumer.id());
         if let Some(identity) = &mut identity {

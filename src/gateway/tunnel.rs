@@ -59,6 +59,7 @@ impl Door {
             headers: &self.headers,
             secret: Some(secret).filter(|secret| !secret.is_empty()),
             certificate: self.peer.tls.as_ref().and_then(|tls| tls.client.as_deref()),
+            upstream: false,
             client: self.client,
             method: &Method::GET,
         };
