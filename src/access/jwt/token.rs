@@ -168,7 +168,7 @@ impl Issuer {
         let mut tried = keys.find(parts.header.kid.as_deref(), algorithm).peekable();
         if tried.peek().is_none() {
             self.source.want();
-            return Err(if keys.is_empty() { TokenFault::NoKeys } else { TokenFault::UnknownKey });
+            return Err(if keys.is_awaited() { TokenFault::NoKeys } else { TokenFault::UnknownKey });
         }
         if !tried.any(|key| signed_by(&parts, key, algorithm)) {
             return Err(TokenFault::Signature);
