@@ -14,7 +14,7 @@
 //! a generation is the [`ConsumerHandle`]: one for each credential, kept over reloads as long as the credential stays and says the
 //! same. When it goes, [`Consumers::revoke_missing`] tells the handle, and with it every connection opened under it (WebSockets,
 //! which are asked only once who they are). A consumer's count of requests, and of those under way, are kept as well, and so are
-//! issuers' keys. A token's WebSockets end with the token (`exp`), not with the key that had signed it.
+//! issuers' keys. A certificate's WebSockets end when its listener would not accept it any more. A token's WebSockets end with the token (`exp`), not with the key that had signed it.
 //!
 //! When things go wrong: what is missing, unknown, contradictory or over is 401; a known consumer who is not let in here, from there
 //! or like this is 403, and so is a good token that stands for nobody; the answer never says how close a key came. While an issuer's

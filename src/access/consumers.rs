@@ -291,7 +291,11 @@ impl Consumers {
 
     /// Whose certificate it is; none if it is no consumer's, or is one's only where it comes by another listener: an authority's
     /// word counts where its listener asks for it.
-    fn certified(&self, certificate: Option<&ClientCertificate>, now: SystemTime) -> Result<Option<Identity>, Denied> {
+    fn certified(
+        &self,
+        certificate: Option<&Arc<ClientCertificate>>,
+        now: SystemTime,
+    ) -> Result<Option<Identity>, Denied> {
         let Some(certificate) = certificate.filter(|_| !self.certificates.is_empty()) else { return Ok(None) };
         let whole = certificate.fingerprint();
         let names = certificate.names.iter().map(|name| &**name).chain([whole.as_str()]);
@@ -304,7 +308,7 @@ impl Consumers {
         if certificate.not_after <= now {
             return Err(Denied::CertificateExpired);
         }
-        Ok(Some(self.identity(handle)?.until(certificate.not_after)))
+        Ok(Some(self.identity(handle)?.certified_by(certificate)))
     }
 
     fn identity(&self, handle: &Arc<ConsumerHandle>) -> Result<Identity, Denied> {

@@ -26,13 +26,15 @@ pub struct Identity {
     pub expires: Option<SystemTime>,
     /// Whether it was an API key that said so.
     pub(super) by_key: bool,
+    /// What said so, if it was a certificate.
+    certificate: Option<Arc<ClientCertificate>>,
     seat: Option<Arc<Seat>>,
 }
 
 /// Why an identity does not hold any longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// The credential was taken out of the configuration, or its rights were changed.
+    /// The credential was taken out of the configuration, its listener has other authorities now, or its rights were changed.
     Revoked,
     /// Its time is over.
     Expired,
@@ -50,7 +52,7 @@ pub struct Shown<'a> {
     /// in `Authorization: Bearer` would be.
     pub secret: Option<&'a [u8]>,
     /// Of its connection, verified.
-    pub certificate: Option<&'a ClientCertificate>,
+    pub certificate: Option<&'a Arc<ClientCertificate>>,
     /// Whether it goes on to an upstream, which may have credentials of its own.
     pub upstream: bool,
     /// The client's address, behind trusted proxies.
@@ -62,12 +64,17 @@ pub struct Shown<'a> {
 impl Identity {
     pub(super) fn new(consumer: Arc<ConsumerHandle>, grant: Arc<Grant>) -> Self {
         let expires = grant.expires;
-        Self { consumer, grant, claims: None, expires, by_key: false, seat: None }
+        Self { consumer, grant, claims: None, expires, by_key: false, certificate: None, seat: None }
     }
 
     /// The same, by an API key.
     pub(super) fn by_key(self) -> Self {
         Self { by_key: true, ..self }
+    }
+
+    /// The same, by a certificate.
+    pub(super) fn certified_by(self, certificate: &Arc<ClientCertificate>) -> Self {
+        Self { certificate: Some(certificate.clone()), ..self }.until(certificate.not_after)
     }
 
     /// The same by something that ends.
@@ -100,7 +107,15 @@ impl Identity {
         tokio::select! {
             biased;
             () = self.consumer.revoked() => Ended::Revoked,
+            () = self.disowned() => Ended::Revoked,
             () = self.expires() => Ended::Expired,
+        }
+    }
+
+    async fn disowned(&self) {
+        match &self.certificate {
+            Some(certificate) => certificate.disowned().await,
+            None => std::future::pending().await,
         }
     }
 

@@ -317,7 +317,7 @@ fn a_certificate_says_who_calls_where_the_request_says_nothing_of_ours() {
     let consumers = Consumers::build(&configured).unwrap();
     let end = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
     let ask = |names: &[&str], fields: &[(&'static str, &str)], now| {
-        let (fields, certificate) = (headers(fields), ClientCertificate::named("public", names, end));
+        let (fields, certificate) = (headers(fields), Arc::new(ClientCertificate::named("public", names, end)));
         let shown = Shown { certificate: Some(&certificate), ..shown(&fields) };
         let who = consumers.authenticate(&shown, now)?;
         Ok(who.map(|who| (who.consumer.name().to_string(), who.expires)))
@@ -342,15 +342,17 @@ fn a_certificate_stands_in_for_no_key_token_or_password_but_what_may_be_the_upst
     let mut configured = with_certificates(&[("mesh", &["dns:mesh"])]);
     configured.consumer.extend(consumers(&[("user", &["sg_user"])]));
     let consumers = Consumers::build(&configured).unwrap();
-    let certificate = |name| ClientCertificate::named("public", &[name], SystemTime::now() + Duration::from_mins(1));
+    let end = SystemTime::now() + Duration::from_mins(1);
+    let certificate = |name| Arc::new(ClientCertificate::named("public", &[name], end));
     let (mesh, nobody) = (certificate("dns:mesh"), certificate("dns:nobody"));
-    let ask = |certificate: &ClientCertificate, upstream, fields: &[(&'static str, &str)], secret: Option<&str>| {
-        let fields = headers(fields);
-        let secret = secret.map(str::as_bytes);
-        let shown = Shown { certificate: Some(certificate), upstream, secret, ..shown(&fields) };
-        let who = consumers.authenticate(&shown, SystemTime::now())?;
-        Ok(who.map(|who| who.consumer.name().to_string()))
-    };
+    let ask =
+        |certificate: &Arc<ClientCertificate>, upstream, fields: &[(&'static str, &str)], secret: Option<&str>| {
+            let fields = headers(fields);
+            let secret = secret.map(str::as_bytes);
+            let shown = Shown { certificate: Some(certificate), upstream, secret, ..shown(&fields) };
+            let who = consumers.authenticate(&shown, SystemTime::now())?;
+            Ok(who.map(|who| who.consumer.name().to_string()))
+        };
     let is = |name: &str| Ok(Some(name.to_owned()));
     let authorization = |credential| ("authorization", credential);
     for upstream in [false, true] {
@@ -378,7 +380,7 @@ fn a_certificate_is_its_consumers_only_by_the_listener_that_the_consumer_names()
     let end = SystemTime::now() + Duration::from_mins(1);
     let fields = HeaderMap::new();
     let ask = |consumers: &Consumers, listener: &str| {
-        let certificate = ClientCertificate::named(listener, &["dns:ops.internal"], end);
+        let certificate = Arc::new(ClientCertificate::named(listener, &["dns:ops.internal"], end));
         let shown = Shown { certificate: Some(&certificate), ..shown(&fields) };
         consumers.authenticate(&shown, SystemTime::now()).unwrap().map(|who| who.consumer.name().to_string())
     };

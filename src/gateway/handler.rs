@@ -98,7 +98,7 @@ impl Asked<'_> {
         Shown {
             headers: request.headers(),
             secret,
-            certificate: self.context.peer.tls.as_ref().and_then(|tls| tls.client.as_deref()),
+            certificate: self.context.peer.tls.as_ref().and_then(|tls| tls.client.as_ref()),
             upstream: matches!(route.target, Target::Proxy { .. }),
             client: self.client,
             method: request.method(),

@@ -58,7 +58,7 @@ impl Door {
         let shown = Shown {
             headers: &self.headers,
             secret: Some(secret).filter(|secret| !secret.is_empty()),
-            certificate: self.peer.tls.as_ref().and_then(|tls| tls.client.as_deref()),
+            certificate: self.peer.tls.as_ref().and_then(|tls| tls.client.as_ref()),
             upstream: false,
             client: self.client,
             method: &Method::GET,

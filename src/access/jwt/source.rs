@@ -109,7 +109,8 @@ impl KeySource {
     /// ([`KeySource::look`]). Until then there are none: those of before came from elsewhere, or by the word of another authority.
     pub(crate) fn open(name: &str, settings: &Issuer, before: Option<&Arc<Self>>) -> Result<Arc<Self>, String> {
         let ca = settings.tls.ca_digest();
-        let is_same = |before: &&Arc<Self>| before.place == settings.jwks && before.tls == settings.tls && before.ca == ca;
+        let is_same =
+            |before: &&Arc<Self>| before.place == settings.jwks && before.tls == settings.tls && before.ca == ca;
         if let Some(same) = before.filter(is_same) {
             return Ok(same.clone());
         }
@@ -181,7 +182,9 @@ impl KeySource {
         let digest: Digest = Sha256::digest(document).into();
         if self.content.lock().replace(digest) != Some(digest) {
             match keys.len() {
-                0 => tracing::warn!(issuer = %self.issuer, "an issuer has no key that can verify a signature: its tokens are refused"),
+                0 => {
+                    tracing::warn!(issuer = %self.issuer, "an issuer has no key that can verify a signature: its tokens are refused")
+                }
                 keys => tracing::info!(issuer = %self.issuer, keys, "keys of an issuer"),
             }
             self.figures.changed.fetch_add(1, Ordering::Relaxed);
