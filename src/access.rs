@@ -20,7 +20,8 @@
 //! or like this is 403, and so is a good token that stands for nobody; the answer never says how close a key came. While an issuer's
 //! keys cannot be had, the last good ones serve; if none ever came, its tokens are 503. Failures are limited by address
 //! ([`FailedAuth`]); a valid key is served even from an address that is over that limit, for a neighbour behind the same NAT is
-//! not to blame, and 256 bits are not guessed.
+//! not to blame, and 256 bits are not guessed. So is a token that was verified a moment ago; another one is not looked at (429), as
+//! each signature costs some 100 µs.
 //!
 //! Left out: Basic, tokens that are bound to a key of their sender (DPoP, RFC 9449), encrypted ones, introspection.
 

@@ -240,7 +240,7 @@ impl Consumers {
     /// # Errors
     /// What was shown is not known, not good, or contradictory, or the consumer may not do this.
     pub fn authenticate(&self, shown: &Shown<'_>, now: SystemTime) -> Result<Option<Identity>, Denied> {
-        let said = key::shown(shown)?.map(|credential| self.identify(credential, now));
+        let said = key::shown(shown)?.map(|credential| self.identify(credential, shown, now));
         let identity = match said {
             Some(Ok(identity)) => Some(identity),
             Some(Err(denied)) if !(denied.is_strange() && key::may_be_foreign(shown)) => return Err(denied),
@@ -256,7 +256,7 @@ impl Consumers {
     }
 
     /// Whose key or token it is.
-    fn identify(&self, credential: &[u8], now: SystemTime) -> Result<Identity, Denied> {
+    fn identify(&self, credential: &[u8], shown: &Shown<'_>, now: SystemTime) -> Result<Identity, Denied> {
         let digest = Digest::of(credential);
         if let Some(handle) = self.holder(&digest) {
             return Ok(self.identity(handle)?.by_key());
@@ -266,15 +266,16 @@ impl Consumers {
         }
         let known = match self.verified.get(&digest.bytes(), now) {
             Some(known) => known,
-            None => self.verify(credential, &digest, now)?,
+            None => self.verify(credential, &digest, shown, now)?,
         };
         Ok(self.identity(&known.handle)?.claiming(known.claims).until(known.ends))
     }
 
     /// Verifies a token, finds whose it is, and remembers both.
-    fn verify(&self, token: &[u8], digest: &Digest, now: SystemTime) -> Result<Known, Denied> {
+    fn verify(&self, token: &[u8], digest: &Digest, shown: &Shown<'_>, now: SystemTime) -> Result<Known, Denied> {
+        let may_try = || shown.failed.is_none_or(|failed| !failed.is_over(shown.client));
         let Sound { issuer, keys, claims, ends } =
-            jwt::verify(token, self.issuers.values(), now).map_err(Denied::Token)?;
+            jwt::verify(token, self.issuers.values(), may_try, now).map_err(Denied::Token)?;
         let mut rules = self
             .tokens
             .iter()
@@ -316,9 +317,13 @@ impl Consumers {
         Ok(Identity::new(handle.clone(), grant.clone()))
     }
 
-    /// Whether anything is ours, of what a request shows.
-    pub(super) fn know_one_of(&self, shown: &Shown<'_>, now: SystemTime) -> bool {
-        key::all_shown(shown).any(|credential| self.identify(credential, now).is_ok())
+    /// Whether all that a request shows may be the upstream's business: no more than two keys, none of which is ours.
+    pub(super) fn know_none_of(&self, shown: &Shown<'_>, now: SystemTime) -> bool {
+        let is_foreign = |credential| match self.identify(credential, shown, now) {
+            Ok(_) => false,
+            Err(denied) => denied.leaves_nobody(),
+        };
+        key::all_shown(shown).is_ok_and(|all| all.into_iter().flatten().all(is_foreign))
     }
 
     /// Takes as long whoever it is, and if it is nobody.

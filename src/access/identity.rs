@@ -9,7 +9,7 @@ use std::{
 use http::{HeaderMap, Method};
 use serde_json::{Map, Value};
 
-use super::{ConsumerHandle, Full, Grant, Seat};
+use super::{ConsumerHandle, FailedAuth, Full, Grant, Seat};
 use crate::net::ClientCertificate;
 
 /// An authenticated caller. Whatever lasts beyond its request's answer (a tunnel) keeps it: it is what the consumer's count of
@@ -57,6 +57,8 @@ pub struct Shown<'a> {
     pub upstream: bool,
     /// The client's address, behind trusted proxies.
     pub client: IpAddr,
+    /// Failed authentications so far: an address that has too many has no signature verified. None: all are.
+    pub failed: Option<&'a FailedAuth>,
     /// Its method.
     pub method: &'a Method,
 }

@@ -55,24 +55,32 @@ pub fn conceal(headers: &mut HeaderMap, identity: &Identity) {
     }
 }
 
-/// Whatever a request shows as a key.
-pub(super) fn all_shown<'a>(shown: &Shown<'a>) -> impl Iterator<Item = &'a [u8]> {
+/// What a request shows as a key, and what else it shows as one. Two are looked at, where somebody sends one to us and one to the
+/// upstream; nobody has more, and each may cost a signature.
+///
+/// # Errors
+/// There are more than two.
+pub(super) fn all_shown<'a>(shown: &Shown<'a>) -> Result<[Option<&'a [u8]>; 2], Denied> {
     let headers = shown.headers;
     let in_api_key = headers.get_all(API_KEY).iter().map(|value| value.as_bytes().trim_ascii());
-    headers.get_all(header::AUTHORIZATION).iter().filter_map(bearer).chain(in_api_key).chain(shown.secret)
+    let all = headers.get_all(header::AUTHORIZATION).iter().filter_map(bearer).chain(in_api_key).chain(shown.secret);
+    let mut found = [None; 2];
+    for key in all {
+        match &mut found {
+            [Some(one), _] | [_, Some(one)] if *one == key => {}
+            [free @ None, _] | [_, free @ None] => *free = Some(key),
+            _ => return Err(Denied::TwoKeys),
+        }
+    }
+    Ok(found)
 }
 
 /// The key that a request shows.
 pub(super) fn shown<'a>(shown: &Shown<'a>) -> Result<Option<&'a [u8]>, Denied> {
-    let mut found = None;
-    for key in all_shown(shown) {
-        match found {
-            None => found = Some(key),
-            Some(other) if other == key => {}
-            Some(_) => return Err(Denied::TwoKeys),
-        }
+    match all_shown(shown)? {
+        [one, None] => Ok(one),
+        _ => Err(Denied::TwoKeys),
     }
-    Ok(found)
 }
 
 /// Whether what a request shows may be meant for its upstream alone: it goes on to one, and shows nothing where only keys of ours

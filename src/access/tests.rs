@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, Method, StatusCode};
 
 use super::{key::Digest, *};
@@ -24,7 +25,15 @@ fn config(consumer: BTreeMap<String, Consumer>) -> Config {
 }
 
 fn shown(headers: &HeaderMap) -> Shown<'_> {
-    Shown { headers, secret: None, certificate: None, upstream: false, client: CLIENT.into(), method: &Method::GET }
+    Shown {
+        headers,
+        secret: None,
+        certificate: None,
+        upstream: false,
+        client: CLIENT.into(),
+        failed: None,
+        method: &Method::GET,
+    }
 }
 
 fn consumers(entries: &[(&str, &[&str])]) -> BTreeMap<String, Consumer> {
@@ -89,6 +98,8 @@ fn open_to_some_closed_to_others() {
     };
     assert_eq!(two("kx", "ky"), Ok(false), "both for the upstream");
     assert_eq!(two("kx", "ka"), Err(Denied::TwoKeys), "ours is not for the upstream");
+    let three = headers(&[("x-api-key", "kx"), ("x-api-key", "ky"), ("x-api-key", "kz"), ("x-api-key", "kx")]);
+    assert_eq!(open.admit(&consumers, &shown(&three)).unwrap_err(), Denied::TwoKeys, "nobody has so many");
     let nobody = Admission::build(Some(&Access::Consumers(vec![])), &configured).unwrap();
     assert_eq!(ask(&nobody, Some("ka")), Err(Denied::NotNamed), "an empty list is closed, not open");
     let unknown = Admission::build(Some(&Access::Consumers(vec!["z".to_owned()])), &configured);
@@ -170,6 +181,58 @@ fn failures_are_limited_by_address() {
     assert!(failures.failed(address(2)).allowed);
     assert!(Denied::UnknownKey.is_suspicious() && !Denied::NoKey.is_suspicious());
     failures.sweep();
+}
+
+/// A consumer `a` of tokens, and one of them: RFC 8037, appendix A, has the key.
+fn with_a_token() -> (Consumers, String) {
+    let keys = tempfile::NamedTempFile::new().unwrap();
+    let key = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    std::fs::write(keys.path(), key).unwrap();
+    let text = format!(
+        "[issuer.i]
+jwks = {:?}
+issuer = "i"
+audience = ["us"]
+[consumer.a]
+jwt = {{ issuer = "i" }}
+",
+        keys.path()
+    );
+    let consumers = Consumers::build(&toml_edit::de::from_str::<Config>(&text).unwrap()).unwrap();
+    // PKCS#8 around the 32 bytes of the private key.
+    let seed = URL_SAFE_NO_PAD.decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A").unwrap();
+    let der = [&[0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20][..], &seed].concat();
+    let claims = r#"{"iss":"i","aud":"us","exp":4102444800}"#;
+    let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA"}"#), URL_SAFE_NO_PAD.encode(claims));
+    let key = jsonwebtoken::EncodingKey::from_ed_der(&der);
+    let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, jsonwebtoken::Algorithm::EdDSA).unwrap();
+    (consumers, format!("{message}.{signature}"))
+}
+
+#[test]
+fn tokens_of_an_address_that_failed_too_often_are_not_verified_unless_one_was_a_moment_ago() {
+    let (consumers, token) = with_a_token();
+    let failures = FailedAuth::default();
+    let far = Ipv4Addr::new(192, 0, 2, 8).into();
+    let ask = |admission: &Admission, token: &str, client| {
+        let fields = headers(&[("authorization", &format!("Bearer {token}"))]);
+        let shown = Shown { failed: Some(&failures), client, ..shown(&fields) };
+        admission.admit(&consumers, &shown).map(|who| who.map(|who| who.consumer.name().to_string()))
+    };
+    let only = Admission::AnyOf(["a".into()].into());
+    let forged = format!("{}AAAA", &token[..token.len() - 4]);
+    assert_eq!(ask(&only, &forged, CLIENT.into()), Err(Denied::Token(TokenFault::Signature)));
+    while failures.failed(CLIENT.into()).allowed {}
+    let untried = Err(Denied::Token(TokenFault::Untried));
+    assert_eq!(ask(&only, &forged, CLIENT.into()), untried);
+    assert_eq!(ask(&only, &token, CLIENT.into()), untried, "it cannot be told from a forged one");
+    assert_eq!(ask(&Admission::Open, &token, CLIENT.into()), untried, "nor is it nobody's");
+    assert_eq!(ask(&Admission::Open, "not.of.ours", CLIENT.into()), Ok(None), "which can be told without");
+    assert_eq!(ask(&only, &token, far), Ok(Some("a".to_owned())), "another address");
+    assert_eq!(ask(&only, &token, CLIENT.into()), Ok(Some("a".to_owned())), "it is known now");
+    let denied = Denied::Token(TokenFault::Untried);
+    assert_eq!((denied.status(), denied.challenge()), (StatusCode::TOO_MANY_REQUESTS, None));
+    assert!(!denied.is_suspicious(), "who waits gets another chance");
 }
 
 #[test]

@@ -61,6 +61,7 @@ impl Door {
             certificate: self.peer.tls.as_ref().and_then(|tls| tls.client.as_ref()),
             upstream: false,
             client: self.client,
+            failed: Some(&self.shared.failed_auth),
             method: &Method::GET,
         };
         let (admission, consumers) = (&self.route().admission, &self.generation.consumers);

@@ -100,7 +100,7 @@ fn with(mut object: Value, name: &str, value: Value) -> Value {
 }
 
 fn ask(token: &str, issuer: &Arc<Issuer>) -> Result<Sound, TokenFault> {
-    verify(token.as_bytes(), [issuer], at(NOW))
+    verify(token.as_bytes(), [issuer], || true, at(NOW))
 }
 
 fn fault(token: &str, issuer: &Arc<Issuer>) -> TokenFault {
@@ -405,7 +405,7 @@ proptest! {
     #[test]
     fn no_credential_makes_it_panic_or_pass(text in "[A-Za-z0-9_.-]{0,200}|[^.]{0,40}\\.[^.]{0,40}\\.[^.]{0,40}") {
         let issuer = known_issuer();
-        prop_assert!(verify(text.as_bytes(), [&issuer.1], at(NOW)).is_err());
+        prop_assert!(verify(text.as_bytes(), [&issuer.1], || true, at(NOW)).is_err());
         looks_like_one(text.as_bytes());
     }
 
@@ -417,8 +417,8 @@ proptest! {
         let letter = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."[letter];
         prop_assume!(changed[place] != letter);
         changed[place] = letter;
-        prop_assert!(verify(&changed, [&issuer], at(NOW)).is_err());
-        prop_assert!(verify(token.as_bytes(), [&issuer], at(NOW)).is_ok());
+        prop_assert!(verify(&changed, [&issuer], || true, at(NOW)).is_err());
+        prop_assert!(verify(token.as_bytes(), [&issuer], || true, at(NOW)).is_ok());
     }
 
     #[test]

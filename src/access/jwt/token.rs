@@ -62,6 +62,9 @@ pub enum TokenFault {
     /// It has not begun.
     #[error("not valid yet")]
     Early,
+    /// Its signature was not looked at: whoever shows it has failed too often.
+    #[error("not verified, after too many failures")]
+    Untried,
 }
 
 impl TokenFault {
@@ -78,6 +81,7 @@ impl TokenFault {
             Self::Audience => "token-audience",
             Self::Expired => "token-expired",
             Self::Early => "token-early",
+            Self::Untried => "token-untried",
         }
     }
 
@@ -120,10 +124,11 @@ pub(crate) fn looks_like_one(credential: &[u8]) -> bool {
     credential.split(|byte| *byte == b'.').count() == 3 && credential.iter().all(in_alphabet)
 }
 
-/// Verifies a token of one of these issuers.
+/// Verifies a token of one of these issuers, if its signature may be tried: that is what costs.
 pub(crate) fn verify<'i>(
     token: &[u8],
     issuers: impl IntoIterator<Item = &'i Arc<Issuer>>,
+    may_try: impl FnOnce() -> bool,
     now: SystemTime,
 ) -> Result<Sound, TokenFault> {
     if token.len() > LARGEST {
@@ -132,7 +137,7 @@ pub(crate) fn verify<'i>(
     let parts = Parts::of(token).ok_or(TokenFault::Malformed)?;
     let said = parts.claims.get("iss").and_then(Value::as_str);
     let issuer = issuers.into_iter().find(|issuer| said == Some(&*issuer.settings.issuer)).ok_or(TokenFault::Issuer)?;
-    issuer.verify(parts, now)
+    issuer.verify(parts, may_try, now)
 }
 
 impl<'a> Parts<'a> {
@@ -161,7 +166,12 @@ impl Issuer {
         Arc::ptr_eq(&self.source, &other.source) && rules(self) == rules(other)
     }
 
-    fn verify(self: &Arc<Self>, parts: Parts<'_>, now: SystemTime) -> Result<Sound, TokenFault> {
+    fn verify(
+        self: &Arc<Self>,
+        parts: Parts<'_>,
+        may_try: impl FnOnce() -> bool,
+        now: SystemTime,
+    ) -> Result<Sound, TokenFault> {
         let keys = self.source.keys();
         let allowed = self.settings.algorithms.iter().find(|algorithm| keys::name(**algorithm) == parts.header.alg);
         let algorithm = *allowed.ok_or(TokenFault::Algorithm)?;
@@ -169,6 +179,9 @@ impl Issuer {
         if tried.peek().is_none() {
             self.source.want();
             return Err(if keys.is_awaited() { TokenFault::NoKeys } else { TokenFault::UnknownKey });
+        }
+        if !may_try() {
+            return Err(TokenFault::Untried);
         }
         if !tried.any(|key| signed_by(&parts, key, algorithm)) {
             return Err(TokenFault::Signature);

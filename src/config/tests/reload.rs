@@ -189,10 +189,7 @@ fn what_is_kept_of_keys_changes_unseen() {
     let (one, other) = (kept(&["a"], "A"), kept(&["a", "b"], "B"));
     assert_eq!(
         changes(&one, &other),
-        [
-            r#"consumer.app.key_sha256: ["***"] -> ["***","***"] (live)"#,
-            r#"consumer.app.scram: "***" -> "***" (live)"#,
-        ]
+        [r#"consumer.app.key_sha256: ["***"] -> ["***","***"] (live)"#, r#"consumer.app.scram: "***" -> "***" (live)"#,]
     );
     for (from, to) in [(BASE, &*other), (&*other, BASE)] {
         let told = changes(from, to).join("\n");
