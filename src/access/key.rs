@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
 use super::{Denied, Identity, Shown, Verifier};
+use crate::config::value::sha256;
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
@@ -109,15 +110,7 @@ impl Digest {
     }
 
     pub(super) fn from_hex(text: &str) -> Option<Self> {
-        let mut bytes = [0_u8; 32];
-        if text.len() != 64 {
-            return None;
-        }
-        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            let digit = |character: u8| char::from(character).to_digit(16);
-            *byte = u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).ok()?;
-        }
-        Some(Self(bytes))
+        sha256(text).map(Self)
     }
 }
 

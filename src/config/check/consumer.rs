@@ -6,6 +6,7 @@ use super::{Check, route::method_form, syntax};
 use crate::config::{
     key,
     model::{Claim, ClientCertificates, Consumer, Tokens},
+    value::sha256,
     words,
 };
 
@@ -22,7 +23,7 @@ impl Check<'_> {
             let at = key::join("consumer", name);
             for (index, digest) in consumer.key_sha256.iter().flatten().enumerate() {
                 let key = format!("{at}.key_sha256[{index}]");
-                if !syntax::sha256(digest) {
+                if sha256(digest).is_none() {
                     self.wrong(key, "must be 64 hex digits, as `sluicegate key new` prints them");
                 } else if let Some(owner) = owners.insert(digest.to_ascii_lowercase(), name) {
                     self.wrong(key, format!("the key is one of `{owner}` already: it can name one consumer"));
@@ -177,7 +178,7 @@ fn certificate_form(name: &str) -> Result<(), String> {
         Some(("dns", name)) => syntax::host_pattern(name).is_ok() && !name.bytes().any(|b| b.is_ascii_uppercase()),
         Some(("uri", uri)) => uri.contains(':') && uri.bytes().all(|b| b.is_ascii_graphic()),
         Some(("email", address)) => address.contains('@') && address.bytes().all(|b| b.is_ascii_graphic()),
-        Some(("sha256", digits)) => syntax::sha256(digits) && !digits.bytes().any(|b| b.is_ascii_uppercase()),
+        Some(("sha256", digits)) => sha256(digits).is_some() && !digits.bytes().any(|b| b.is_ascii_uppercase()),
         _ => false,
     };
     let message = "expected `dns:` and a name in lower case, `uri:` and a URI, `email:` and an address, or `sha256:` and 64 hex digits in lower case";
