@@ -56,7 +56,7 @@ pub fn conceal(headers: &mut HeaderMap, identity: &Identity) {
     }
 }
 
-/// What a request shows as a key, and what else it shows as one. Two are looked at, where somebody sends one to us and one to the
+/// What a request shows as a key, and what else it shows as one; what is empty is nothing. Two are looked at, where somebody sends one to us and one to the
 /// upstream; nobody has more, and each may cost a signature.
 ///
 /// # Errors
@@ -66,7 +66,7 @@ pub(super) fn all_shown<'a>(shown: &Shown<'a>) -> Result<[Option<&'a [u8]>; 2], 
     let in_api_key = headers.get_all(API_KEY).iter().map(|value| value.as_bytes().trim_ascii());
     let all = headers.get_all(header::AUTHORIZATION).iter().filter_map(bearer).chain(in_api_key).chain(shown.secret);
     let mut found = [None; 2];
-    for key in all {
+    for key in all.filter(|key| !key.is_empty()) {
         match &mut found {
             [Some(one), _] | [_, Some(one)] if *one == key => {}
             [free @ None, _] | [_, free @ None] => *free = Some(key),

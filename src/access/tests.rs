@@ -65,9 +65,21 @@ fn a_key_is_found_in_either_field() {
     assert_eq!(who(&consumers, &[("x-api-key", "ka"), ("authorization", "Bearer kc")]), Err(Denied::TwoKeys));
     assert_eq!(who(&consumers, &[("x-api-key", "ka"), ("x-api-key", "kb")]), Err(Denied::TwoKeys));
     assert_eq!(who(&consumers, &[("authorization", "Basic a2E6")]), Ok(None), "another scheme is not ours");
-    for wrong in ["", "k", "kaa", "KA", "\u{fc}"] {
+    assert_eq!(who(&consumers, &[("x-api-key", ""), ("authorization", "Bearer  ")]), Ok(None), "nothing was shown");
+    for wrong in ["k", "kaa", "KA", "\u{fc}"] {
         assert_eq!(who(&consumers, &[("x-api-key", wrong)]), Err(Denied::UnknownKey), "{wrong}");
     }
+}
+
+#[test]
+fn nothing_is_no_key_even_where_its_digest_is_one() {
+    let consumers = Consumers::build(&config(consumers(&[("a", &[""])]))).unwrap();
+    for fields in [("x-api-key", ""), ("x-api-key", " "), ("authorization", "Bearer ")] {
+        assert_eq!(who(&consumers, &[fields]), Ok(None), "{fields:?}");
+    }
+    let fields = HeaderMap::new();
+    let shown = Shown { secret: Some(b""), ..shown(&fields) };
+    assert!(consumers.authenticate(&shown, SystemTime::now()).unwrap().is_none());
 }
 
 #[test]

@@ -13,6 +13,9 @@ use crate::config::{
 /// What PostgreSQL keeps of an identifier, in bytes (`NAMEDATALEN`).
 const LONGEST_ROLE: usize = 63;
 
+/// SHA-256 of nothing: of a variable that was not set, as `printf '%s' "$KEY" | sha256sum` has it.
+const OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
 impl Check<'_> {
     pub(super) fn consumers(&mut self) {
         let config = self.config;
@@ -25,6 +28,8 @@ impl Check<'_> {
                 let key = format!("{at}.key_sha256[{index}]");
                 if sha256(digest).is_none() {
                     self.wrong(key, "must be 64 hex digits, as `sluicegate key new` prints them");
+                } else if digest.eq_ignore_ascii_case(OF_NOTHING) {
+                    self.wrong(key, "it is the digest of nothing: the key was empty when it was taken");
                 } else if let Some(owner) = owners.insert(digest.to_ascii_lowercase(), name) {
                     self.wrong(key, format!("the key is one of `{owner}` already: it can name one consumer"));
                 }

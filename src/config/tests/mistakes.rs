@@ -591,3 +591,13 @@ fn whose_word_counts_for_a_certificates_name_is_said_where_several_could_give_it
         assert_eq!(said, format!("a.toml:16:1: consumer.ops.certificate_listener: {wrong}"));
     }
 }
+
+#[test]
+fn the_digest_of_nothing_is_no_key() {
+    // As `printf '' | sha256sum` has it.
+    let digest = "E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855";
+    assert_eq!(
+        report(&format!("consumer.a.key_sha256 = [\"{digest}\"]")),
+        "a.toml:2:25: consumer.a.key_sha256[0]: it is the digest of nothing: the key was empty when it was taken"
+    );
+}
