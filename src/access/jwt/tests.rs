@@ -164,6 +164,8 @@ fn what_a_header_says_of_its_own_verification_is_not_believed() {
         let header = with(json!({ "alg": "RS256", "kid": "r" }), name, value);
         assert_eq!(fault(&rsa.sign(&header, &claims(), RS256), &issuer), TokenFault::Malformed, "{name}");
     }
+    let null = json!({ "alg": "RS256", "kid": "r", "crit": null });
+    assert_eq!(fault(&rsa.sign(&null, &claims(), RS256), &issuer), TokenFault::Malformed, "it is there");
 }
 
 #[test]

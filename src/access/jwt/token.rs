@@ -6,7 +6,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::{Map, Value};
 
 use super::{
@@ -115,7 +115,13 @@ struct Header {
     alg: String,
     kid: Option<String>,
     typ: Option<String>,
-    crit: Option<Value>,
+    /// Whether it is there, whatever it says.
+    #[serde(default, deserialize_with = "is_there")]
+    crit: bool,
+}
+
+fn is_there<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(from).map(|_| true)
 }
 
 /// Whether a credential is meant to be a token: three parts in base64url (RFC 7515, section 3.1).
@@ -151,7 +157,7 @@ impl<'a> Parts<'a> {
             let bare = r#type.strip_prefix("application/").unwrap_or(r#type);
             TYPES.iter().any(|known| known.eq_ignore_ascii_case(bare))
         });
-        let plain = typed && header.crit.is_none();
+        let plain = typed && !header.crit;
         plain.then_some(Self { header, claims, signed: message.as_bytes(), signature })
     }
 }
