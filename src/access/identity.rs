@@ -9,7 +9,7 @@ use std::{
 use http::{HeaderMap, Method};
 use serde_json::{Map, Value};
 
-use super::{ConsumerHandle, FailedAuth, Full, Grant, Seat};
+use super::{ConsumerHandle, FailedAuth, Full, Grant, seats::Seat};
 use crate::net::ClientCertificate;
 
 /// An authenticated caller. Whatever lasts beyond its request's answer (a tunnel) keeps it: it is what the consumer's count of
@@ -90,6 +90,7 @@ impl Identity {
     }
 
     /// An identity for tests of those who are told of one.
+    #[cfg(test)]
     pub fn of(name: &str, grant: Grant) -> Self {
         Self::new(Arc::new(ConsumerHandle::new(name)), Arc::new(grant))
     }

@@ -2,16 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{Check, route::method_form, syntax};
+use super::{Check, LONGEST_ROLE, route::method_form, syntax};
 use crate::config::{
     key,
     model::{Claim, ClientCertificates, Consumer, Tokens},
     value::sha256,
     words,
 };
-
-/// What PostgreSQL keeps of an identifier, in bytes (`NAMEDATALEN`).
-const LONGEST_ROLE: usize = 63;
 
 /// SHA-256 of nothing: of a variable that was not set, as `printf '%s' "$KEY" | sha256sum` has it.
 const OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";

@@ -1,6 +1,6 @@
 //! `[plugin.NAME]` and `[pool.NAME]`.
 
-use super::{Check, syntax};
+use super::{Check, LONGEST_ROLE, syntax};
 use crate::config::{
     key,
     model::{BackendKind, Per, PolicyRef, Pool},
@@ -112,7 +112,7 @@ impl Check<'_> {
         self.unless(pool.password.is_none(), format!("{at}.password"), own);
         for role in pool.roles.keys() {
             // PostgreSQL cuts longer names off, and would take one for another.
-            let fits = (1..=63).contains(&role.len()) && !role.contains(char::is_control);
+            let fits = (1..=LONGEST_ROLE).contains(&role.len()) && !role.contains(char::is_control);
             let message = "a role's name has 1 to 63 bytes, none of them a control character";
             self.unless(fits, key::join(&format!("{at}.roles"), role), message);
         }
