@@ -201,13 +201,7 @@ fn with_a_token() -> (Consumers, String) {
     let key = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
     std::fs::write(keys.path(), key).unwrap();
     let text = format!(
-        "[issuer.i]
-jwks = {:?}
-issuer = "i"
-audience = ["us"]
-[consumer.a]
-jwt = {{ issuer = "i" }}
-",
+        "[issuer.i]\njwks = {:?}\nissuer = \"i\"\naudience = [\"us\"]\n[consumer.a]\njwt = {{ issuer = \"i\" }}\n",
         keys.path()
     );
     let consumers = Consumers::build(&toml_edit::de::from_str::<Config>(&text).unwrap()).unwrap();
