@@ -336,6 +336,8 @@ async fn a_client_certificate_says_who_calls_and_a_foreign_one_nothing() {
         reasons_are(&gateway, &[reason]).await;
     }
     assert_eq!(curl(&gateway, &[], "/").await.0, 401, "none is asked for where none is required");
+    let revoked = showing(&gateway, &ours.shown("app"), &["-H", "Authorization: Bearer sg_revoked"], "/").await;
+    assert_eq!(revoked.0, 401, "the certificate does not stand in for a key that is none any more");
     let (status, told) = showing(&gateway, &foreign.shown("app"), &[], "/").await;
     assert_eq!(status, 0, "no handshake: {told}");
     assert_eq!(gateway.figure("/edge/handshake_certificate").await, 1);
@@ -356,6 +358,26 @@ async fn a_client_certificate_says_who_calls_and_a_foreign_one_nothing() {
     gateway.reconfigure(&mutual(&ours, true, consumers)).await;
     assert_eq!(curl(&gateway, &[], "/open").await.0, 0, "required: no handshake without");
     assert_eq!(showing(&gateway, &app, &[], "/").await.0, 200);
+}
+
+#[tokio::test]
+async fn an_authority_gives_names_for_its_own_listener_alone() {
+    let (mesh, partners) = (Authority::new("mesh"), Authority::new("partners"));
+    partners.leaf("ops", "DNS:ops.internal");
+    let vouching = |listener: &str| {
+        let consumer =
+            format!("[consumer.app]\ncertificate = [\"dns:ops.internal\"]\ncertificate_listener = \"{listener}\"\n");
+        let internal = format!(
+            "[listener.internal]\naddress = \"127.0.0.1:0\"\ntls = {{ self_signed = [\"localhost\"] }}\n\
+             client_certificates = {{ ca = {:?} }}\n{consumer}",
+            mesh.ca()
+        );
+        mutual(&partners, false, &internal)
+    };
+    let gateway = Gateway::start(&vouching("internal")).await;
+    assert_eq!(showing(&gateway, &partners.shown("ops"), &[], "/").await.0, 401, "the name is not theirs to give");
+    gateway.reconfigure(&vouching("public")).await;
+    assert_eq!(showing(&gateway, &partners.shown("ops"), &[], "/").await.0, 200);
 }
 
 /// One connection that stays: openssl's client, which shows a certificate.

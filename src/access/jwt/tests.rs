@@ -428,7 +428,7 @@ proptest! {
         let _ = KeySet::parse(&document);
         let one = json!({ "kty": kty, "n": n, "e": n, "x": n, "y": n, "crv": "P-256", "kid": n });
         let document = json!({ "keys": [one] }).to_string();
-        prop_assert!(KeySet::parse(document.as_bytes()).is_err());
+        prop_assert_eq!(KeySet::parse(document.as_bytes()).map(|keys| keys.len()), Ok(0));
     }
 }
 

@@ -598,6 +598,6 @@ fn the_digest_of_nothing_is_no_key() {
     let digest = "E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855";
     assert_eq!(
         report(&format!("consumer.a.key_sha256 = [\"{digest}\"]")),
-        "a.toml:2:25: consumer.a.key_sha256[0]: it is the digest of nothing: the key was empty when it was taken"
+        "a.toml:2:26: consumer.a.key_sha256[0]: it is the digest of nothing: the key was empty when it was taken"
     );
 }
