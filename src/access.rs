@@ -48,6 +48,6 @@ pub use grant::Grant;
 pub use handle::ConsumerHandle;
 pub use identity::{Ended, Identity, Shown};
 pub use jwt::{SourceStatus, TokenFault};
-pub use key::{NewKey, conceal, new_key};
+pub use key::{NewKey, conceal, kept_key, new_key};
 pub use scram::{Exchange, NotProved, Verifier};
 pub use seats::Full;

@@ -1,6 +1,12 @@
 //! API keys: made, found in a request, hashed.
 
-use std::{fmt, io};
+use std::{
+    fmt,
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -41,6 +47,27 @@ pub fn new_key() -> io::Result<NewKey> {
     let sha256 = Digest::of(text.as_bytes()).to_string();
     let scram = Verifier::new(text.as_bytes()).ok_or_else(|| io::Error::other("no randomness for a salt"))?;
     Ok(NewKey { text, sha256, scram: scram.to_string() })
+}
+
+/// The key in this file, which is made, for nobody else to read, if it is not there. Blocks on the file.
+///
+/// # Errors
+/// It can be neither read nor made, with its place.
+pub fn kept_key(path: &Path) -> Result<String, String> {
+    let told = |error: io::Error| format!("{}: {error}", path.display());
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(text.trim().to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let key = new_key().map_err(|error| format!("no random numbers: {error}"))?.text;
+            if let Some(dir) = path.parent() {
+                fs::create_dir_all(dir).map_err(told)?;
+            }
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(told)?;
+            writeln!(file, "{key}").map_err(told)?;
+            Ok(key)
+        }
+        Err(error) => Err(told(error)),
+    }
 }
 
 /// Takes the key out of a request that was let in by it: it is the gateway's secret, not the upstream's business. A token stays, as
