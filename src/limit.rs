@@ -126,20 +126,7 @@ impl<C: Clock> Limiter<C> {
 
     /// Takes a permit for `key`, if there is one.
     pub fn check(&self, key: Key) -> Outcome {
-        match self.buckets.check_key(&key) {
-            Ok(state) => Outcome {
-                allowed: true,
-                burst: self.burst,
-                remaining: state.remaining_burst_capacity(),
-                reset_seconds: seconds(self.interval),
-            },
-            Err(not_until) => Outcome {
-                allowed: false,
-                burst: self.burst,
-                remaining: 0,
-                reset_seconds: seconds(not_until.wait_time_from(self.buckets.clock().now())),
-            },
-        }
+        self.check_for(key, NonZeroU32::MIN)
     }
 
     /// Takes `permits` for `key`, all or none. More than there ever are is refused as what takes the longest.
@@ -164,7 +151,7 @@ impl<C: Clock> Limiter<C> {
 
     /// Takes a permit for the key that the configuration chose.
     pub fn check_caller(&self, caller: &Caller<'_>) -> Outcome {
-        self.check(key::of(&self.settings.key, caller))
+        self.check_caller_for(caller, NonZeroU32::MIN)
     }
 
     /// Forgets the keys whose bucket is full again, and gives memory back. Called once a second; each lock is held for a

@@ -1,22 +1,7 @@
 //! Queries over HTTP: a dialect's request becomes [`Work`], its steps become an answer.
 //!
-//! There are two dialects: `json`, of which this page tells, and `neon` (`neon.rs`), of the drivers for Neon's databases.
-//!
-//! The `json` dialect is our own. `POST` with `Content-Type: application/json` and
-//! `{"sql": "select …", "params": […], "read_only": true}`, or several statements in one transaction:
-//! `{"batch": [{"sql", "params"}, …], "isolation": "serializable", "read_only": true}`, where isolation is one of
-//! `read-uncommitted`, `read-committed`, `repeatable-read` and `serializable`. A route may make all its requests read only. The
-//! answer is
-//! `{"columns": [{"name", "type"}], "rows": [[…]], "command", "row_count"}`, for a batch `{"results": […]}`; or, to
-//! `Accept: application/x-ndjson`, a line for each row between one with the columns and one with the command; or, to
-//! `Accept: text/csv`, one result's names and rows as CSV. Its bytes are compressed for who asks (`compress.rs`).
-//!
-//! **When things go wrong.** Up to 256 KiB of an answer are held back, so that an error has its status: 400 for what the caller
-//! or the statement got wrong, 409 for a conflict that is worth another try, 413, 502 for a lost connection, 503 for no
-//! connection or a database that takes no writes, 504 for the deadline, 507 for an answer larger than the route allows.
-//! `"retryable": true` says that the same request may succeed, `"outcome": "unknown"` that nobody knows whether it was done.
-//! Behind the head, a JSON body breaks off, which is no JSON, and so does CSV; lines end with `{"error": …}`, and without a last line the answer
-//! is cut short too.
+//! There are two dialects: `json` (`json.rs`), our own, and `neon` (`neon.rs`), of the drivers for Neon's databases, who may also
+//! speak PostgreSQL's own protocol in a WebSocket ([`tunnel`]). Their bytes are compressed for who asks (`compress.rs`).
 //!
 //! A page of another origin needs the route's leave; over plain HTTP, so does one of the gateway's own name (`cors.rs`).
 //!
@@ -37,6 +22,7 @@ mod document;
 mod escape;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzzed;
+mod json;
 mod lines;
 pub mod named;
 mod neon;
@@ -56,26 +42,15 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use http_body_util::BodyExt;
-use tokio::time::{Instant, timeout_at};
+use http::{HeaderMap, Method, StatusCode};
+use tokio::time::Instant;
 
-use self::{
-    accept::{Codings, Shape, Shapes},
-    allow::AllowList,
-    csv::Csv,
-    document::Document,
-    lines::Lines,
-    named::{Place, Who},
-    problem::Problem,
-    stream::{Bounds, Steps, respond},
-};
+use self::{accept::Codings, allow::AllowList, named::Place, problem::Problem, stream::Bounds};
 use crate::{
     access::Identity,
     backend::{BackendError, Database, Limits, Work},
     config::model::{Cors, Dialect, Query},
-    edge::{Context, Request, RequestBody, Response},
+    edge::{Context, Request, Response},
     limit::Refused,
     observe::trace::Trace,
     pool::Holder,
@@ -149,13 +124,12 @@ pub async fn answer(
     };
     let response = match settings.dialect {
         Dialect::Json => {
-            let asking = Asking { allowed: &allowed, place, wanted: &wanted, charge };
-            let start = |work, deadline| start(work, &wanted, deadline);
-            json(request, asking, start).await.unwrap_or_else(Problem::into_response)
+            let asking = json::Asking { allowed: &allowed, place, wanted: &wanted, charge };
+            json::answer(request, asking, |work, deadline| start(work, &wanted, deadline)).await
         }
         Dialect::Neon => {
             let start = |work, wanted: &Wanted| start(work, wanted, deadline);
-            neon::answer(request, below, &allowed, identity, wanted, start).await
+            neon::answer(request, below, &allowed, wanted, start).await
         }
     };
     if settings.compress { compress::respond(response, codings).await } else { response }
@@ -181,7 +155,6 @@ fn check_origin(
 struct Allowed<'a> {
     settings: &'a Query,
     bounds: Bounds,
-    max_batch: usize,
     read_only: bool,
     /// The route's list of texts.
     list: Option<&'a AllowList>,
@@ -200,7 +173,7 @@ impl<'a> Allowed<'a> {
         };
         let read_only = settings.read_only || grant.is_some_and(|grant| grant.read_only);
         let list = place.allow.as_ref();
-        Self { settings, bounds, max_batch: settings.max_batch, read_only, list, identity }
+        Self { settings, bounds, read_only, list, identity }
     }
 
     /// The work, of which writes are refused if that is all that is allowed.
@@ -259,72 +232,5 @@ pub fn refused(dialect: Dialect, request: &Request, below: usize, refusal: Respo
     match dialect {
         Dialect::Json => refusal,
         Dialect::Neon => neon::refused(request, below, refusal),
-    }
-}
-
-/// What the `json` dialect must know.
-struct Asking<'a> {
-    allowed: &'a Allowed<'a>,
-    place: &'a Place,
-    wanted: &'a Wanted,
-    charge: &'a Charge<'a>,
-}
-
-async fn json<S: Steps, F: Future<Output = Result<S, BackendError>>>(
-    request: Request,
-    asking: Asking<'_>,
-    start: impl FnOnce(Work, Instant) -> F,
-) -> Result<Response, Problem> {
-    let Asking { allowed, place, wanted, charge } = asking;
-    let by_path = named::wish_of(&request, allowed.settings, place)?;
-    if by_path.is_none() {
-        request::check_head(request.method(), request.headers(), place.path.is_some())?;
-    }
-    let shapes = Shapes::of(request.headers());
-    if shapes.best(false).is_none() {
-        return Err(Problem::not_acceptable("an answer is application/json, application/x-ndjson or text/csv"));
-    }
-    let (head, body) = request.into_parts();
-    let get = by_path.is_some().then_some(&head.headers);
-    let wish = match by_path {
-        Some(wish) => wish,
-        None => request::parse(&read(body, allowed.bounds.deadline).await?, allowed.max_batch)?,
-    };
-    let single = !wish.batch;
-    let Some(shape) = shapes.best(!single) else {
-        return Err(Problem::not_acceptable("the answer to a batch is application/json or application/x-ndjson"));
-    };
-    let who = Who::of(allowed.identity, wanted);
-    // What is kept is given without asking for the pool.
-    if !allowed.identity.is_none_or(|identity| identity.grant.may_ask(&allowed.settings.pool)) {
-        return Err(BackendError::Forbidden.into());
-    }
-    let job = named::compose(wish, shape as u8, allowed, place, &who)?;
-    let deadline = job.ends(allowed.bounds.deadline, Instant::now());
-    let bounds = Bounds { deadline, ..allowed.bounds };
-    let headers = &head.headers;
-    let ask = |work: Work, more| async move {
-        if more > 0 {
-            charge(more, headers)?;
-        }
-        let steps = start(work, deadline).await?;
-        match shape {
-            Shape::Document if single => respond(steps, Document::single(), bounds).await,
-            Shape::Document => respond(steps, Document::batch(), bounds).await,
-            Shape::Lines => respond(steps, Lines::new(), bounds).await,
-            Shape::Csv => respond(steps, Csv::new(), bounds).await,
-        }
-        .map_err(Problem::from)
-    };
-    let mut response = named::run(job, place, get, deadline, ask).await?;
-    response.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));
-    Ok(response)
-}
-
-async fn read(body: RequestBody, deadline: Instant) -> Result<Bytes, Problem> {
-    match timeout_at(deadline, body.collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) => Err(Problem::new(error.status(), "Bad request body", error.public())),
-        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "Bad request body", "the body did not come in time")),
     }
 }

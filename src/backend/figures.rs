@@ -100,7 +100,7 @@ struct Entry {
     /// Microseconds, with those of its forerunners.
     weight: u64,
     totals: Totals,
-    times: [u32; BUCKETS],
+    times: [u64; BUCKETS],
 }
 
 #[derive(Clone, Copy, Default)]
@@ -252,11 +252,11 @@ impl Table {
 
 impl Entry {
     fn status(&self) -> StatementStatus {
-        let calls: u64 = self.times.iter().map(|count| u64::from(*count)).sum();
+        let calls: u64 = self.times.iter().sum();
         let mut left = calls.div_ceil(20);
         // From the slowest on, until one in twenty is counted.
         let slowest = (0..BUCKETS).rev().find(|index| {
-            left = left.saturating_sub(self.times[*index].into());
+            left = left.saturating_sub(self.times[*index]);
             left == 0
         });
         let p95 = slowest.map_or(0, |index| upper(index).min(self.totals.max_micros));

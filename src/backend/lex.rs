@@ -163,7 +163,8 @@ fn comment(bytes: &[u8]) -> usize {
 fn number(bytes: &[u8]) -> usize {
     let mut at = run(bytes, |b| b.is_ascii_alphanumeric() || b == b'.' || b == b'_');
     let exponent = matches!(bytes[at - 1], b'e' | b'E') && !bytes.starts_with(b"0x") && !bytes.starts_with(b"0X");
-    if exponent && matches!(bytes.get(at), Some(b'+' | b'-')) {
+    // A sign that no digit follows is none: behind it a comment may begin.
+    if exponent && matches!(bytes.get(at..at + 2), Some([b'+' | b'-', b'0'..=b'9'])) {
         at += 1 + run(&bytes[at + 1..], |b| b.is_ascii_digit());
     }
     at

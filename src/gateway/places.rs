@@ -35,7 +35,7 @@ impl Stock {
             let Some(allow) = route.query.as_ref().and_then(|query| query.allow.as_ref()) else { continue };
             let must_be = allow.mode == AllowMode::Enforce;
             let kept = allowed.get(&allow.file).or_else(|| before.allowed.get(&allow.file)).cloned();
-            let kept = kept.filter(|_| !must_be || allow.file.exists());
+            let kept = kept.filter(|file| file.must_be() == must_be && (!must_be || allow.file.exists()));
             match kept.map_or_else(|| AllowFile::open(&allow.file, must_be), Ok) {
                 Ok(file) => _ = allowed.insert(allow.file.clone(), file),
                 Err(error) => {
@@ -66,7 +66,7 @@ impl Stock {
             catalogue: self.catalogue.clone(),
             cache: cache.clone(),
             allow: list,
-            pool: format!("{} {identity:?}", query.pool).into(),
+            pool: format!("{} {}", query.pool, identity.map_or("", |identity| &identity.whole)).into(),
             postgres: pool.is_some_and(|pool| pool.backend == BackendKind::Postgres),
             per_caller: pool.is_some_and(|pool| pool.per == Some(Per::Role)),
             path: behind.filter(|_| !query.named.is_none()),

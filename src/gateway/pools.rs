@@ -48,7 +48,8 @@ pub struct PoolEntry {
 pub(super) struct Identity {
     backend: BackendKind,
     server: String,
-    whole: String,
+    /// All that makes it the same one, without secrets.
+    pub(super) whole: String,
     database: Option<String>,
 }
 

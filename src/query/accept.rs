@@ -1,7 +1,7 @@
 //! What a client accepts (RFC 9110 section 12.5): shapes of an answer, and codings of its bytes.
 //!
-//! The highest quality wins; among equals what is named goes before what only a wildcard covers, and then what comes first. A
-//! quality that cannot be read counts as none given. What is not listed is not acceptable, but for the bytes as they are.
+//! The highest quality wins; among equals what is named goes before what only a wildcard covers, and then what comes first; of
+//! codings, zstd. A quality that cannot be read counts as none given. What is not listed is not acceptable, but for the bytes as they are.
 
 use std::cmp::Reverse;
 

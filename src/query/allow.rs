@@ -5,7 +5,7 @@
 //! line: `{"sql": "…", "first_seen": "…", "consumer": "…"}`; `sql` is enough, and `sha256` of a normal form will do instead.
 //!
 //! **When things go wrong.** A file that cannot be read, or has a line that is none, is not taken: what was read before
-//! holds, and the log says so. When learning, what is beyond [`MOST`] texts or [`MOST_BYTES`] is counted, and not recorded.
+//! holds, the log says so, and nothing is written over it. When learning, what is beyond [`MOST`] texts or [`MOST_BYTES`] is counted, and not recorded.
 //!
 //! **Left out**: who may use which text: that is the route's `access`.
 
@@ -43,8 +43,13 @@ type Digest = [u8; 32];
 /// A file of texts. Kept over reloads as long as a route names it.
 pub struct AllowFile {
     path: PathBuf,
+    must_be: bool,
     known: ArcSwap<HashSet<Digest>>,
     records: Mutex<Records>,
+    /// Apart from the records: a look may read the whole file, and no request waits for that.
+    watch: Mutex<FileWatch>,
+    /// What is there now is no such file: it is somebody's, and is left alone.
+    broken: AtomicBool,
     writing: AtomicBool,
     figures: Figures,
 }
@@ -55,7 +60,6 @@ struct Records {
     /// Of them those that it does not hold yet.
     unwritten: BTreeSet<Digest>,
     bytes: usize,
-    watch: FileWatch,
 }
 
 /// A route's list: a file, and what it is for.
@@ -138,8 +142,11 @@ impl AllowFile {
         let bytes = lines.values().map(|line| line.len()).sum();
         Ok(Arc::new(Self {
             path: path.to_owned(),
+            must_be,
             known: ArcSwap::from_pointee(lines.keys().copied().collect()),
-            records: Mutex::new(Records { lines, unwritten: BTreeSet::new(), bytes, watch }),
+            records: Mutex::new(Records { lines, unwritten: BTreeSet::new(), bytes }),
+            watch: Mutex::new(watch),
+            broken: AtomicBool::new(false),
             writing: AtomicBool::new(false),
             figures: Figures::default(),
         }))
@@ -148,6 +155,11 @@ impl AllowFile {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether it serves a route that enforces it. One that was learnt is read anew for that, without what is not in the file.
+    pub fn must_be(&self) -> bool {
+        self.must_be
     }
 
     /// What it has done.
@@ -184,10 +196,10 @@ impl AllowFile {
         if self.writing.load(Ordering::Acquire) {
             return;
         }
-        if self.records.lock().watch.changed() {
+        if self.watch.lock().changed() {
             self.read_again();
         }
-        if !self.records.lock().unwritten.is_empty() {
+        if !self.broken.load(Ordering::Relaxed) && !self.records.lock().unwritten.is_empty() {
             self.publish();
             self.writing.store(true, Ordering::Release);
             let this = self.clone();
@@ -199,6 +211,7 @@ impl AllowFile {
     fn read_again(&self) {
         match file::read(&self.path) {
             Ok(mut lines) => {
+                self.broken.store(false, Ordering::Relaxed);
                 let mut records = self.records.lock();
                 let Records { lines: before, unwritten, bytes, .. } = &mut *records;
                 unwritten.retain(|digest| !lines.contains_key(digest));
@@ -210,6 +223,8 @@ impl AllowFile {
                 tracing::info!(file = %self.path.display(), texts = self.known.load().len(), "allow-list read");
             }
             Err(error) => {
+                let gone = matches!(&error, FileError::Io(error) if error.kind() == io::ErrorKind::NotFound);
+                self.broken.store(!gone, Ordering::Relaxed);
                 tracing::error!(file = %self.path.display(), %error, "allow-list not read, the last one holds");
             }
         }
@@ -223,11 +238,10 @@ impl AllowFile {
 
     fn write(&self) {
         let lines = self.records.lock().lines.clone();
-        match file::write(&self.path, lines.values(), || !self.records.lock().watch.changed()) {
+        match file::write(&self.path, lines.values(), || !self.watch.lock().changed()) {
             Ok(Some(content)) => {
-                let mut records = self.records.lock();
-                records.watch.wrote(&self.path, content);
-                records.unwritten.retain(|digest| !lines.contains_key(digest));
+                self.watch.lock().wrote(&self.path, content);
+                self.records.lock().unwritten.retain(|digest| !lines.contains_key(digest));
             }
             // Others changed it meanwhile: what they wrote is taken up first.
             Ok(None) => self.read_again(),
@@ -288,9 +302,12 @@ mod tests {
         fs::write(&path, "nonsense\n").unwrap();
         file.look(at_once);
         assert!(passes("select 3"), "the last good one holds");
+        learn.check("select 4", None).unwrap();
+        file.look(at_once);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "nonsense\n", "it is somebody's, who is not done yet");
         fs::write(&path, "").unwrap();
         file.look(at_once);
-        assert!(!passes("select 3"));
+        assert!(!passes("select 3") && passes("select 4"));
     }
 
     #[test]

@@ -26,11 +26,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use self::{body::Asked, failure::Failure, head::Head, writer::Results};
 use super::{
-    Allowed, Wanted, read,
+    Allowed, Wanted, request,
     stream::{Steps, respond},
 };
 use crate::{
-    access::Identity,
     backend::{BackendError, Batch, Work},
     edge::{Body, Request, Response, answer::Explained},
 };
@@ -55,12 +54,11 @@ pub(super) async fn answer<S: Steps, F: Future<Output = Result<S, BackendError>>
     request: Request,
     below: usize,
     allowed: &Allowed<'_>,
-    identity: Option<&Identity>,
     wanted: Wanted,
     start: impl FnOnce(Work, &Wanted) -> F,
 ) -> Response {
     let answered = if is_query(&request, below) {
-        run(request, allowed, identity, wanted, start).await
+        run(request, allowed, wanted, start).await
     } else {
         Err(Failure::not_supported())
     };
@@ -78,20 +76,19 @@ fn is_here(request: &Request, below: usize) -> bool {
 async fn run<S: Steps, F: Future<Output = Result<S, BackendError>>>(
     request: Request,
     allowed: &Allowed<'_>,
-    identity: Option<&Identity>,
     mut wanted: Wanted,
     start: impl FnOnce(Work, &Wanted) -> F,
 ) -> Result<Response, Failure> {
     let head = Head::read(request.headers())?;
     let connection = head::connection(request.headers())?;
-    if !identity.is_none_or(|identity| identity.answers_to(&connection.user)) {
+    if !allowed.identity.is_none_or(|identity| identity.answers_to(&connection.user)) {
         return Err(Failure::no_such_user(&connection.user));
     }
     wanted.endpoint = Some(connection.endpoint());
     wanted.database = Some(connection.database.into_owned());
     let bounds = allowed.bounds;
-    let body = read(request.into_body(), bounds.deadline).await?;
-    let asked = body::parse(&body, allowed.max_batch)?;
+    let body = request::read(request.into_body(), bounds.deadline).await?;
+    let asked = body::parse(&body, allowed.settings.max_batch)?;
     drop(body);
     let (work, results) = prepare(asked, head);
     for statement in work.statements() {

@@ -24,11 +24,31 @@ pub(super) struct Problem {
     members: Map<String, Value>,
     pub(super) retry_after: Option<Duration>,
     allow: Option<&'static str>,
+    blame: Blame,
+}
+
+/// Whose an error is, for others who ask the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blame {
+    /// The request's: whoever sends it gets the same.
+    Request,
+    /// There was no way to the database, or none any more: the statement is not to blame.
+    Outage,
+    /// The business of the one caller who got it.
+    Caller,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, title, detail: detail.into(), members: Map::new(), retry_after: None, allow: None }
+        Self {
+            status,
+            title,
+            detail: detail.into(),
+            members: Map::new(),
+            retry_after: None,
+            allow: None,
+            blame: Blame::Request,
+        }
     }
 
     /// A request that is not as it should be.
@@ -55,20 +75,16 @@ impl Problem {
 
     /// Whether there was no way to the database, or none any more: the statement is not to blame.
     pub(super) fn is_outage(&self) -> bool {
-        let sqlstate = self.members.get("sqlstate").and_then(Value::as_str);
-        match self.status {
-            StatusCode::SERVICE_UNAVAILABLE => {
-                self.members.contains_key("reason")
-                    || sqlstate.is_none_or(|state| state.starts_with("57P") || state == "53300")
-            }
-            StatusCode::BAD_GATEWAY => self.title == LOST,
-            _ => false,
-        }
+        self.blame == Blame::Outage
     }
 
     /// Whether it is the business of the one caller who got it, and not of others who asked the same.
     pub(super) fn is_personal(&self) -> bool {
-        matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::GATEWAY_TIMEOUT)
+        self.blame == Blame::Caller
+    }
+
+    fn outage(self) -> Self {
+        Self { blame: Blame::Outage, ..self }
     }
 
     /// What it tells the caller.
@@ -79,6 +95,13 @@ impl Problem {
     fn retry_in(mut self, pause: Duration) -> Self {
         self.retry_after = Some(pause);
         self.with("retryable", true)
+    }
+
+    /// An answer that no cache may keep, as some do with a 404.
+    pub(super) fn not_kept(self) -> Response {
+        let mut response = self.into_response();
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
     }
 
     pub(super) fn into_response(self) -> Response {
@@ -137,7 +160,7 @@ impl From<Refused> for Problem {
         let detail = format!("limit `{}` is used up", refused.policy);
         let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "Too many requests", detail);
         let pause = Duration::from_secs(refused.retry_after.into());
-        Self { members: refused.problem(), retry_after: Some(pause), ..problem }
+        Self { members: refused.problem(), retry_after: Some(pause), blame: Blame::Caller, ..problem }
     }
 }
 
@@ -145,8 +168,9 @@ impl From<BackendError> for Problem {
     fn from(error: BackendError) -> Self {
         match error {
             BackendError::Database(error) => {
-                let verdict = judge(error.sqlstate.as_deref().unwrap_or_default());
-                database(*error, verdict)
+                let sqlstate = error.sqlstate.as_deref().unwrap_or_default();
+                let (verdict, blame) = (judge(sqlstate), blame(sqlstate));
+                Self { blame, ..database(*error, verdict) }
             }
             BackendError::ReadOnly(error) => {
                 let verdict = (StatusCode::SERVICE_UNAVAILABLE, "Database takes no writes", Again::Later);
@@ -154,7 +178,7 @@ impl From<BackendError> for Problem {
             }
             BackendError::Checkout(error) => {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
-                let problem = Self::new(status, "No connection to the database", error.public());
+                let problem = Self::new(status, "No connection to the database", error.public()).outage();
                 let problem = match error.sqlstate() {
                     Some(sqlstate) => problem.with("sqlstate", sqlstate),
                     None => problem,
@@ -170,27 +194,27 @@ impl From<BackendError> for Problem {
             }
             BackendError::Unavailable(why) => {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
-                Self::new(status, "No connection to the database", why).retry_in(Duration::from_secs(1))
+                let problem = Self::new(status, "No connection to the database", why).outage();
+                problem.retry_in(Duration::from_secs(1))
             }
             BackendError::NoReplica(_) => {
                 tracing::warn!(%error, "a read was refused");
                 let detail = "no replica of the database can serve, and reads do not go to the primary";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "No replica", detail)
+                    .outage()
                     .with("reason", "no-replica")
                     .retry_in(Duration::from_secs(1))
             }
             BackendError::Timeout => timeout(error.to_string()).with("outcome", "unknown"),
-            BackendError::Held => Self::new(
-                StatusCode::GATEWAY_TIMEOUT,
-                "Held too long",
-                error.to_string() + ", longer than its pool allows",
-            )
-            .with("reason", "held-limit")
-            .with("outcome", "unknown"),
+            BackendError::Held => {
+                Self { title: "Held too long", ..timeout(error.to_string() + ", longer than its pool allows") }
+                    .with("reason", "held-limit")
+                    .with("outcome", "unknown")
+            }
             BackendError::Lost { outcome_unknown, ref reason, .. } => {
                 tracing::warn!(reason, outcome_unknown, "database connection lost");
                 let detail = "the connection to the database was lost";
-                let problem = Self::new(StatusCode::BAD_GATEWAY, LOST, detail);
+                let problem = Self::new(StatusCode::BAD_GATEWAY, LOST, detail).outage();
                 if outcome_unknown { problem.with("outcome", "unknown") } else { problem.with("retryable", true) }
             }
             BackendError::Unsupported(why) => Self::bad_request(why),
@@ -199,8 +223,9 @@ impl From<BackendError> for Problem {
     }
 }
 
+/// Others may have more time.
 fn timeout(detail: String) -> Problem {
-    Problem::new(StatusCode::GATEWAY_TIMEOUT, "Deadline passed", detail)
+    Problem { blame: Blame::Caller, ..Problem::new(StatusCode::GATEWAY_TIMEOUT, "Deadline passed", detail) }
 }
 
 fn too_large(detail: String) -> Problem {
@@ -269,6 +294,18 @@ fn judge(sqlstate: &str) -> Verdict {
             "58" | "F0" | "XX" => (StatusCode::BAD_GATEWAY, "Database failed", Again::No),
             _ => (StatusCode::BAD_REQUEST, "Statement refused", Again::No),
         },
+    }
+}
+
+/// Whose an error of the database's own is.
+fn blame(sqlstate: &str) -> Blame {
+    match sqlstate {
+        // A cancel, and the server's own timeouts.
+        "57014" | "25P03" | "25P04" => Blame::Caller,
+        "53300" => Blame::Outage,
+        "08P01" => Blame::Request,
+        _ if sqlstate.starts_with("57P") || sqlstate.starts_with("08") => Blame::Outage,
+        _ => Blame::Request,
     }
 }
 

@@ -2,12 +2,19 @@
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
-use super::{named, problem::Problem};
-use crate::backend::{Isolation, Param, Statement};
+use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
+use http_body_util::BodyExt;
 use serde::{
     Deserialize, Deserializer,
     de::{Error, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
+};
+use tokio::time::{Instant, timeout_at};
+
+use super::{named, problem::Problem};
+use crate::{
+    backend::{Isolation, Param, Statement},
+    edge::RequestBody,
 };
 
 /// Most parameters of a request, of all its statements together. It is as many as one statement of PostgreSQL can have; and
@@ -16,6 +23,18 @@ pub(super) const MOST_PARAMS: usize = u16::MAX as usize;
 
 fn too_many() -> String {
     format!("a request may have {MOST_PARAMS} parameters at most")
+}
+
+/// Reads a body whole.
+///
+/// # Errors
+/// It is too long, breaks off (the edge's answer to that), or has not come by `deadline` (408).
+pub(super) async fn read(body: RequestBody, deadline: Instant) -> Result<Bytes, Problem> {
+    match timeout_at(deadline, body.collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) => Err(Problem::new(error.status(), "Bad request body", error.public())),
+        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "Bad request body", "the body did not come in time")),
+    }
 }
 
 /// Checks method and content type. `named`: queries may be asked for by GET, too.

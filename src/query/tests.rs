@@ -347,9 +347,8 @@ impl Gateway {
         let charge = |_: u32, _: &HeaderMap| Ok(());
         let wanted = Wanted::default();
         let allowed = Allowed::of(&self.settings, None, &place, deadline);
-        let asking = super::Asking { allowed: &allowed, place: &place, wanted: &wanted, charge: &charge };
-        let answered = super::json(request, asking, start).await;
-        answered.unwrap_or_else(Problem::into_response)
+        let asking = super::json::Asking { allowed: &allowed, place: &place, wanted: &wanted, charge: &charge };
+        super::json::answer(request, asking, start).await
     }
 
     async fn ask(&self, body: Value) -> (StatusCode, Value) {

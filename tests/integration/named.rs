@@ -157,6 +157,7 @@ async fn what_a_route_does_not_serve_is_refused_and_not_told() {
     ] {
         let answer = get(&mut client, path).await;
         assert_eq!(answer.status, status, "{path}: {}", answer.text());
+        assert_eq!(answer.header("cache-control"), "no-store", "{path}");
     }
     let near = get(&mut client, "/query/get_user?di=1").await.json();
     assert_eq!(near["detail"], "`get_user` has no parameter `di`; did you mean `id`?");

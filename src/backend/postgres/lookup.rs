@@ -29,11 +29,14 @@ use crate::backend::{
 pub(super) const HOLD: usize = 1 << 20;
 
 /// A row for each type asked for: its OID and modifier, its name, and if it is an array its elements' type (under a
-/// domain, the domain's base) and delimiter.
+/// domain, the domain's base) and delimiter. It runs in the caller's session, under the `search_path` that stands there, and its
+/// answer is everybody's: nothing in it may be looked up along that path, operators as little as names.
 const QUERY: &str = "SELECT r.o, r.m, pg_catalog.format_type(r.o, r.m), \
-    CASE t.typcategory WHEN 'A' THEN coalesce(nullif(e.typbasetype, 0), e.oid) END, e.typdelim \
+    CASE WHEN t.typcategory OPERATOR(pg_catalog.=) 'A'::pg_catalog.\"char\" THEN \
+    CASE WHEN e.typbasetype OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN e.oid ELSE e.typbasetype END END, e.typdelim \
     FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.oid[]), pg_catalog.unnest($2::pg_catalog.int4[])) AS r(o, m) \
-    JOIN pg_catalog.pg_type t ON t.oid = r.o LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem";
+    JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) r.o \
+    LEFT JOIN pg_catalog.pg_type e ON e.oid OPERATOR(pg_catalog.=) t.typelem";
 
 /// Asks for `ids` on a connection whose replies are all received, whether read or not, and keeps the answers for the
 /// pool. An error of the server is no failure: the types stay unknown. Not cancel safe; the connection is broken then.

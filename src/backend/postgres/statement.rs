@@ -63,7 +63,9 @@ pub(in crate::backend) fn traits(sql: &str) -> Traits {
         traits.dirty |= TEMPORARY;
         traits.session |= first == "create";
     }
-    if contains(sql, "set_config") {
+    // The last three are ways to say it so that it does not stand there: the view that sets when it is updated, a name in
+    // escapes, and text that is run.
+    if ["set_config", "pg_settings", "u&\"", "_to_xml"].iter().any(|way| contains(sql, way)) {
         traits.dirty |= SETTINGS | ROLE;
     }
     if contains(sql, "advisory") {
@@ -117,6 +119,9 @@ mod tests {
             ("SET SESSION AUTHORIZATION bob", SETTINGS | ROLE),
             ("reset role", SETTINGS | ROLE),
             ("select set_config('a.b', 'c', false)", SETTINGS | ROLE),
+            ("update pg_settings set setting = '1' where name = 'work_mem'", SETTINGS | ROLE),
+            (r#"select U&"set\005fconfig"('a.b', 'c', false)"#, SETTINGS | ROLE),
+            ("select query_to_xml('select set_' || 'config(''a.b'', ''c'', false)', true, true, '')", SETTINGS | ROLE),
             ("select Pg_Advisory_Lock(1)", LOCKS),
             ("create temp table t()", TEMPORARY),
             ("select 1 into temporary t", TEMPORARY),

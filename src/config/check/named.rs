@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Check, LONGEST_ROLE};
 use crate::config::{
     key,
-    model::{BackendKind, Claims, Dialect, Named, NamedParam, OnExhausted, ParamType, Query, Route, Serves},
+    model::{Access, BackendKind, Claims, Dialect, Named, NamedParam, OnExhausted, ParamType, Query, Route, Serves},
 };
 
 impl Check<'_> {
@@ -88,21 +88,30 @@ impl Check<'_> {
             let key = format!("{at}.query.allow");
             self.unless(query.raw, &key, "`raw = false` refuses all that it would let through");
             self.unless(!allow.file.as_os_str().is_empty(), format!("{key}.file"), "must not be empty");
+            let others = config.route.iter().filter_map(|route| route.query.as_ref()?.allow.as_ref());
+            let alone = others.filter(|other| other.file == allow.file).all(|other| other.mode == allow.mode);
+            let message = "another route has this file in the other mode: what it learns would pass here at once";
+            self.unless(alone, format!("{key}.mode"), message);
         }
         let sqlite = config.pool.get(&query.pool).is_some_and(|pool| pool.backend == BackendKind::Sqlite);
+        let callers: &[String] = match &route.access {
+            Some(Access::Consumers(names)) => names.as_slice(),
+            _ => &[],
+        };
         for (name, named) in served {
             if sqlite && (named.role.is_some() || named.claims.are_set()) {
                 let message = format!("`{name}` sets a role or claims, which SQLite has not");
                 self.wrong(&key, message);
             }
-            for limit in &route.limits {
-                let Some(settings) = config.limit.get(limit) else { continue };
-                let burst = settings.burst.unwrap_or(settings.rate.count);
-                if named.cost > burst {
-                    let message =
-                        format!("`{name}` costs {}, more than limit `{limit}` ever has ({burst})", named.cost);
-                    self.wrong(&key, message);
-                }
+            let limits = route.limits.iter().filter_map(|name| Some((name, config.limit.get(name)?)));
+            let limits = limits.map(|(name, limit)| ("limit", name, limit.burst.unwrap_or(limit.rate.count)));
+            let consumers = callers.iter().filter_map(|name| Some((name, config.consumer.get(name)?)));
+            let consumers = consumers.filter_map(|(name, consumer)| {
+                Some(("consumer", name, consumer.burst.unwrap_or(consumer.rate.as_ref()?.count)))
+            });
+            for (what, of, burst) in limits.chain(consumers).filter(|(_, _, burst)| named.cost > *burst) {
+                let message = format!("`{name}` costs {}, more than {what} `{of}` ever has ({burst})", named.cost);
+                self.wrong(&key, message);
             }
         }
     }

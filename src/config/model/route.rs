@@ -158,10 +158,9 @@ pub struct Query {
 }
 
 impl Query {
-    /// The names of the pools that it may lead to.
+    /// The names of the pools that it may lead to; with endpoints its own, too, as tunnels do.
     pub fn pools(&self) -> impl Iterator<Item = &String> {
-        let main = self.endpoints.is_empty().then_some(&self.pool);
-        main.into_iter().chain(self.endpoints.values())
+        std::iter::once(&self.pool).chain(self.endpoints.values())
     }
 }
 

@@ -37,7 +37,7 @@ params = [{ name = "a b", type = "int4" }, { name = "c", type = "" }, { name = "
 [[route]]
 path = "/a"
 query = { dialect = "json", pool = "main", named = ["good", "god", "good", "dear"], raw = false }
-access = "open"
+access = ["slow", "fast"]
 limits = ["few"]
 [[route]]
 path = "/b"
@@ -51,6 +51,17 @@ access = "open"
 path = "/d"
 query = { dialect = "neon", pool = "main", named = "*", tunnel = "session", allow = { mode = "enforce", file = "a" } }
 access = "open"
+[[route]]
+path = "/f"
+query = { dialect = "json", pool = "main", allow = { mode = "learn", file = "a" } }
+access = "open"
+[consumer.slow]
+key_sha256 = ["0000000000000000000000000000000000000000000000000000000000000000"]
+rate = "4/m"
+[consumer.fast]
+key_sha256 = ["1111111111111111111111111111111111111111111111111111111111111111"]
+rate = "1/m"
+burst = 6
 [[route]]
 path = "/e"
 query = { dialect = "json", pool = "main", named = "good" }
@@ -72,15 +83,19 @@ access = "open"
         "route[0].query.named[1]: there is no named `god`; did you mean `good`?",
         "route[0].query.named[2]: `good` is there already",
         "route[0].query.named: `dear` costs 6, more than limit `few` ever has (5)",
+        "route[0].query.named: `dear` costs 6, more than consumer `slow` ever has (4)",
+        "route[0].query.named: `good` costs 5, more than consumer `slow` ever has (4)",
         "route[1].query.named: `good` sets a role or claims, which SQLite has not",
         "route[1].query.allow.file: must not be empty",
         "route[2].query.raw: without SQL of callers' own, and without `named`, nothing could be asked",
         "route[2].query.allow: `raw = false` refuses all that it would let through",
         "route[3].query.named: named queries are of the dialect `json`",
         "route[3].query.tunnel: not all SQL of callers' own passes, to which a tunnel cannot be held",
-        "route[4].query.named: `good` is no list; write \"*\" for all, or [\"good\"]",
+        "route[3].query.allow.mode: another route has this file in the other mode: what it learns would pass here at once",
+        "route[4].query.allow.mode: another route has this file in the other mode",
+        "route[5].query.named: `good` is no list; write \"*\" for all, or [\"good\"]",
     ] {
         assert!(told.contains(expected), "{expected}\n{told}");
     }
-    assert!(!told.contains("named.good"), "{told}");
+    assert!(!told.contains("named.good") && !told.contains("`fast`"), "{told}");
 }

@@ -12,7 +12,8 @@ use crate::{
 /// The key of those who share a pool whatever their role is.
 pub(in crate::gateway) const EVERYBODY: &str = "";
 
-/// Consumers, by the role that they have where a pool is one for each; those that no key names are one.
+/// Consumers, by the role that they have where a pool is one for each; those that no key names are one. A consumer whose callers
+/// show tokens is as many as there are persons.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::gateway) struct Served(BTreeMap<String, BTreeSet<String>>);
 
@@ -30,7 +31,11 @@ impl Served {
         let mut served = Self::default();
         for name in names {
             let role = if by_role { config.role_of(&name) } else { EVERYBODY };
-            served.0.entry(role.to_owned()).or_default().insert(name);
+            let of_role = served.0.entry(role.to_owned()).or_default();
+            if config.consumer.get(&name).is_some_and(|consumer| consumer.jwt.is_some()) {
+                of_role.insert(format!("{name} (by token)"));
+            }
+            of_role.insert(name);
         }
         served
     }

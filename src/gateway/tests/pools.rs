@@ -11,6 +11,10 @@ use crate::{
     pool::{Budget, Holder},
 };
 
+/// A JWK Set.
+const PUBLIC_KEYS: &str =
+    r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+
 /// A pool called `name` at `address`.
 fn pool(name: &str, address: &str) -> String {
     let query =
@@ -78,6 +82,36 @@ fn a_budget_goes_to_the_pool_of_its_name_before_any_other() {
         bench.reconfigure(&pools(stranger, "two")).await.unwrap();
         assert!(Arc::ptr_eq(&first, &budget(&bench, "main")), "another role, the same pool to its operator");
         assert!(!Arc::ptr_eq(&first, &budget(&bench, "early")));
+    });
+}
+
+#[test]
+fn a_pool_of_many_persons_resets_and_so_does_one_that_tunnels_alone_lead_to() {
+    on_background(async {
+        let keys = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(keys.path(), PUBLIC_KEYS).unwrap();
+        let consumer = |name: &str, shows: &str| format!("[consumer.{name}]\n{shows}\n");
+        let key = |digit: &str| format!("key_sha256 = [\"{}\"]", digit.repeat(64));
+        let issuer = format!(
+            "[issuer.id]\nissuer = \"https://id.example.com\"\naudience = [\"a\"]\njwks = \"{}\"\n",
+            keys.path().display()
+        );
+        let resets = |bench: &Bench, name: &str| match bench.shared.generation().pools[name].database.kind() {
+            Kind::Postgres(pool) => pool.backend().always_resets(),
+            Kind::Sqlite(_) => false,
+        };
+        let one = pool("a", "127.0.0.1:1").replace("access = \"open\"", "access = [\"one\"]");
+        let bench = Bench::serving(&(one.clone() + &consumer("one", &key("0")))).await;
+        assert!(!resets(&bench, "a"));
+        let bench = Bench::serving(&(one.clone() + &consumer("one", "jwt = { issuer = \"id\" }") + &issuer)).await;
+        assert!(resets(&bench, "a"), "each token may be somebody else");
+
+        let tunnels = "[[route]]\npath = \"/neon\"\naccess = [\"two\"]\n\
+                       query = { dialect = \"neon\", pool = \"a\", endpoints = { b = \"b\" } }\n";
+        let other = "[pool.b]\nbackend = \"postgres\"\nurl = \"postgres://r@127.0.0.1:1/d\"\nsize = { min = 0 }\n";
+        let both = one + &consumer("one", &key("0")) + &consumer("two", &key("1")) + other + tunnels;
+        let bench = Bench::serving(&both).await;
+        assert!(resets(&bench, "a") && !resets(&bench, "b"));
     });
 }
 

@@ -1,7 +1,7 @@
 //! A statement's normal form, and its digest.
 //!
-//! What two texts may differ in and have one form must be nothing to any database: so only what is a comment or white space
-//! under every reading is dropped. A text that one database could read otherwise than this (a backslash in a plain string, a
+//! What two texts may differ in and have one form must be nothing to any database, but that one of them is an error (two literals
+//! in a row are one only with a line's end between them): so only what is a comment or white space under every reading is dropped. A text that one database could read otherwise than this (a backslash in a plain string, a
 //! comment in a comment, a backtick, a lone carriage return, something that is not closed) is its own normal form, to the
 //! byte.
 

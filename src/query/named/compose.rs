@@ -87,11 +87,11 @@ pub(in crate::query) fn compose(
     let local = |timeout| local(&guise, timeout, place.postgres);
     let all_read = !looked_up.is_empty() && looked_up.iter().all(|(entry, _)| is_read(entry.as_ref()));
     let cost: u32 = entries().fold(0, |cost, entry| cost.saturating_add(entry.settings.cost));
-    let timeouts: Option<Vec<Duration>> =
-        looked_up.iter().map(|(entry, _)| Some(entry.as_ref()?.settings.timeout?.0)).collect();
-    let timeouts = timeouts.filter(|timeouts| !timeouts.is_empty());
-    let longest = timeouts.iter().flatten().max().copied();
-    let timeout = timeouts.map(|timeouts| timeouts.iter().sum::<Duration>() + LATER);
+    // The longest holds for each: none sheds its own among others that have none.
+    let timeouts = || entries().filter_map(|entry| Some(entry.settings.timeout?.0));
+    let longest = timeouts().max();
+    let bounded = !looked_up.is_empty() && timeouts().count() == looked_up.len();
+    let timeout = bounded.then(|| timeouts().sum::<Duration>() + LATER);
     let settings = local(longest);
     let statements: Vec<Statement> = looked_up.into_iter().map(|(_, statement)| statement).collect();
     let work = if wish.batch {
@@ -118,8 +118,8 @@ fn look_up(ask: Ask, allowed: &Allowed<'_>, place: &Place) -> Result<(Option<Arc
         Ask::Name(name, params) => {
             let served = allowed.settings.named.has(&name);
             let entry = place.catalogue.get(&name).filter(|_| served);
-            let shown: String = name.chars().take(64).collect();
             let entry = entry.ok_or_else(|| {
+                let shown: String = name.chars().take(64).collect();
                 Problem::new(StatusCode::NOT_FOUND, "No such query", format!("there is no query `{shown}` here"))
             })?;
             let params = params.bind(entry)?;
@@ -275,6 +275,7 @@ mod tests {
             "other": {"sql": "select $1", "params": [{"name": "a", "type": "text"}], "cache": "1s", "read_only": true},
             "mine": {"sql": "select 1", "claims": ["sub"], "role": "anon", "cache": "1s", "read_only": true, "timeout": "2s"},
             "all": {"sql": "select 2", "claims": true, "cost": 3, "timeout": "1s"},
+            "timed": {"sql": "select 3", "timeout": "3s"},
             "write": {"sql": "update t set a = 1", "role": "anon"},
         });
         let queries = serde_json::from_value(queries).unwrap();
@@ -350,6 +351,9 @@ mod tests {
         assert_eq!(batch.settings[0].1, "1000ms");
         let mixed = job(json!({"batch": [{"sql": "select 1"}, {"name": "plain"}]}), None).unwrap();
         assert!(matches!(mixed.work, Work::Batch(batch) if batch.settings.is_empty() && !batch.read_only));
+        let some = job(json!({"batch": [{"sql": "select 1"}, {"name": "timed"}, {"name": "plain"}]}), None).unwrap();
+        assert_eq!(some.timeout, None);
+        assert!(matches!(some.work, Work::Batch(batch) if batch.settings[0].1 == "3000ms"), "it does not shed its own");
         assert_eq!(job(json!({"batch": []}), None).unwrap().more, 0);
     }
 

@@ -15,7 +15,7 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// Where an answer comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum From {
+pub(super) enum Origin {
     /// It was kept.
     Hit,
     /// The database was asked; `kept`: the answer is kept now.
@@ -44,7 +44,7 @@ pub(super) fn etag(body: &[u8]) -> HeaderValue {
 }
 
 /// An answer that is whole.
-pub(super) fn whole(kept: &Kept, from: From, get: Option<Get<'_>>, now: Instant) -> Response {
+pub(super) fn whole(kept: &Kept, from: Origin, get: Option<Get<'_>>, now: Instant) -> Response {
     let same = get.is_some_and(|get| matches(get.headers, &kept.etag));
     let mut response = Response::new(if same { Body::empty() } else { Body::full(kept.body.clone()) });
     if same {
@@ -55,14 +55,14 @@ pub(super) fn whole(kept: &Kept, from: From, get: Option<Get<'_>>, now: Instant)
         headers.insert(header::CONTENT_TYPE, kept.content_type.clone());
     }
     let age = kept.age(now);
-    if matches!(from, From::Hit | From::Stale(_)) {
+    if matches!(from, Origin::Hit | Origin::Stale(_)) {
         headers.insert(header::AGE, age.as_secs().into());
     }
     let left = seconds(kept.fresh) - seconds(age);
     headers.insert(CACHE_STATUS, status(from, left));
     if let Some(get) = get {
         headers.insert(header::ETAG, kept.etag.clone());
-        let fresh = if matches!(from, From::Stale(_) | From::Bypass) { Duration::ZERO } else { kept.fresh };
+        let fresh = if matches!(from, Origin::Stale(_) | Origin::Bypass) { Duration::ZERO } else { kept.fresh };
         headers.insert(header::CACHE_CONTROL, control(get.private, fresh));
         vary(headers, get.private);
     }
@@ -70,7 +70,7 @@ pub(super) fn whole(kept: &Kept, from: From, get: Option<Get<'_>>, now: Instant)
 }
 
 /// What an answer says that is not whole, or that is none.
-pub(super) fn passing(response: &mut Response, from: From, get: Option<Get<'_>>) {
+pub(super) fn passing(response: &mut Response, from: Origin, get: Option<Get<'_>>) {
     let headers = response.headers_mut();
     headers.insert(CACHE_STATUS, status(from, 0));
     if let Some(get) = get {
@@ -83,14 +83,14 @@ fn seconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
 
-fn status(from: From, left: i64) -> HeaderValue {
+fn status(from: Origin, left: i64) -> HeaderValue {
     let text = match from {
-        From::Hit => format!("sluicegate; hit; ttl={left}"),
-        From::Miss { kept: true } => format!("sluicegate; fwd=miss; stored; ttl={left}"),
-        From::Miss { kept: false } => "sluicegate; fwd=miss".to_owned(),
-        From::Collapsed => format!("sluicegate; fwd=miss; collapsed; ttl={left}"),
-        From::Stale(status) => format!("sluicegate; fwd=stale; fwd-status={}; ttl={left}", status.as_u16()),
-        From::Bypass => "sluicegate; fwd=bypass".to_owned(),
+        Origin::Hit => format!("sluicegate; hit; ttl={left}"),
+        Origin::Miss { kept: true } => format!("sluicegate; fwd=miss; stored; ttl={left}"),
+        Origin::Miss { kept: false } => "sluicegate; fwd=miss".to_owned(),
+        Origin::Collapsed => format!("sluicegate; fwd=miss; collapsed; ttl={left}"),
+        Origin::Stale(status) => format!("sluicegate; fwd=stale; fwd-status={}; ttl={left}", status.as_u16()),
+        Origin::Bypass => "sluicegate; fwd=bypass".to_owned(),
     };
     HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("sluicegate"))
 }
@@ -113,7 +113,9 @@ fn vary(headers: &mut HeaderMap, private: bool) {
 
 /// Whether the caller has it already: weak comparison, in which `W/` does not count (RFC 9110, section 13.1.2).
 fn matches(headers: &HeaderMap, etag: &HeaderValue) -> bool {
-    let plain = |tag: &[u8]| tag.strip_prefix(b"W/").unwrap_or(tag).to_vec();
+    fn plain(tag: &[u8]) -> &[u8] {
+        tag.strip_prefix(b"W/").unwrap_or(tag)
+    }
     headers.get_all(header::IF_NONE_MATCH).iter().any(|list| {
         let tags = list.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii);
         tags.into_iter().any(|tag| tag == b"*" || plain(tag) == etag.as_bytes())
@@ -135,7 +137,7 @@ mod tests {
         }
     }
 
-    fn head(from: From, private: bool, age: u64, tags: &[&str]) -> (u16, HeaderMap) {
+    fn head(from: Origin, private: bool, age: u64, tags: &[&str]) -> (u16, HeaderMap) {
         let now = Instant::now();
         let headers: HeaderMap =
             tags.iter().map(|tag| (header::IF_NONE_MATCH, HeaderValue::from_str(tag).unwrap())).collect();
@@ -147,18 +149,18 @@ mod tests {
     #[test]
     fn an_answer_says_where_it_comes_from_and_how_long_it_is_good() {
         for (from, private, age, status, control, told_age) in [
-            (From::Hit, true, 3, "sluicegate; hit; ttl=7", "private, max-age=10", Some("3")),
-            (From::Miss { kept: true }, false, 0, "sluicegate; fwd=miss; stored; ttl=10", "public, max-age=10", None),
-            (From::Collapsed, false, 0, "sluicegate; fwd=miss; collapsed; ttl=10", "public, max-age=10", None),
+            (Origin::Hit, true, 3, "sluicegate; hit; ttl=7", "private, max-age=10", Some("3")),
+            (Origin::Miss { kept: true }, false, 0, "sluicegate; fwd=miss; stored; ttl=10", "public, max-age=10", None),
+            (Origin::Collapsed, false, 0, "sluicegate; fwd=miss; collapsed; ttl=10", "public, max-age=10", None),
             (
-                From::Stale(StatusCode::SERVICE_UNAVAILABLE),
+                Origin::Stale(StatusCode::SERVICE_UNAVAILABLE),
                 true,
                 42,
                 "sluicegate; fwd=stale; fwd-status=503; ttl=-32",
                 "private, no-cache",
                 Some("42"),
             ),
-            (From::Bypass, true, 0, "sluicegate; fwd=bypass", "private, no-cache", None),
+            (Origin::Bypass, true, 0, "sluicegate; fwd=bypass", "private, no-cache", None),
         ] {
             let (code, headers) = head(from, private, age, &[]);
             assert_eq!(code, 200);
@@ -182,7 +184,7 @@ mod tests {
             (vec!["\"other\"", &*format!("\"x\" , {tag}")], 304),
             (vec![tag.trim_matches('"')], 200),
         ] {
-            let (code, headers) = head(From::Hit, false, 1, &tags);
+            let (code, headers) = head(Origin::Hit, false, 1, &tags);
             assert_eq!(code, status, "{tags:?}");
             assert!(headers.contains_key(header::ETAG) && headers.contains_key(header::CACHE_CONTROL));
             assert_eq!(headers.contains_key(header::CONTENT_TYPE), status == 200);

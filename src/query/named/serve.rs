@@ -11,7 +11,7 @@ use super::{
     Place,
     cache::{Ended, Filling, Kept, Look},
     compose::{Job, Single},
-    conditional::{From, Get, etag, passing, whole},
+    conditional::{Get, Origin, etag, passing, whole},
     params,
 };
 use crate::{
@@ -74,14 +74,7 @@ pub(in crate::query) async fn run<F: Future<Output = Result<Response, Problem>>>
     if answered.is_err() {
         figures.failed.fetch_add(1, Ordering::Relaxed);
     }
-    match (answered, get) {
-        (Err(problem), Some(_)) => {
-            let mut response = problem.into_response();
-            response.headers_mut().insert(header::CACHE_CONTROL, http::HeaderValue::from_static("no-store"));
-            Ok(response)
-        }
-        (answered, _) => answered,
-    }
+    answered
 }
 
 async fn kept_or_asked<F: Future<Output = Result<Response, Problem>>>(
@@ -100,7 +93,7 @@ async fn kept_or_asked<F: Future<Output = Result<Response, Problem>>>(
         let filling = match place.cache.look(key, Instant::now()) {
             Look::Fresh(kept) => {
                 figures.hits.fetch_add(1, Ordering::Relaxed);
-                return Ok(whole(&kept, From::Hit, get, Instant::now()));
+                return Ok(whole(&kept, Origin::Hit, get, Instant::now()));
             }
             Look::Wait(mut flight) => {
                 let ended = timeout_at(deadline, flight.wait_for(Option::is_some)).await;
@@ -108,7 +101,7 @@ async fn kept_or_asked<F: Future<Output = Result<Response, Problem>>>(
                 match ended {
                     Ok(Some(Ended::Kept(kept))) => {
                         figures.hits.fetch_add(1, Ordering::Relaxed);
-                        return Ok(whole(&kept, From::Collapsed, get, Instant::now()));
+                        return Ok(whole(&kept, Origin::Collapsed, get, Instant::now()));
                     }
                     Ok(Some(Ended::Failed(problem))) => return Err(*problem),
                     Ok(Some(Ended::Passed)) => None,
@@ -149,7 +142,11 @@ async fn asked(
             filling.pass(now, fresh.max(PASS));
         }
         if get.is_some() || single.key.is_some() {
-            passing(&mut response, if single.key.is_some() { From::Miss { kept: false } } else { From::Bypass }, get);
+            passing(
+                &mut response,
+                if single.key.is_some() { Origin::Miss { kept: false } } else { Origin::Bypass },
+                get,
+            );
         }
         return Ok(response);
     }
@@ -165,10 +162,10 @@ async fn asked(
     let from = match filling {
         Some(filling) => {
             let stays = filling.keep(kept.clone());
-            From::Miss { kept: stays }
+            Origin::Miss { kept: stays }
         }
-        None if single.key.is_some() => From::Miss { kept: false },
-        None => From::Bypass,
+        None if single.key.is_some() => Origin::Miss { kept: false },
+        None => Origin::Bypass,
     };
     Ok(whole(&kept, from, get, now))
 }
@@ -180,7 +177,7 @@ fn stand_in(single: &Single, place: &Place, get: Option<Get<'_>>, problem: Probl
     match single.key.filter(|_| may).and_then(|key| place.cache.last(key, now)) {
         Some(kept) => {
             single.entry.figures.stale.fetch_add(1, Ordering::Relaxed);
-            Ok(whole(&kept, From::Stale(problem.status), get, now))
+            Ok(whole(&kept, Origin::Stale(problem.status), get, now))
         }
         None => Err(problem),
     }

@@ -165,6 +165,23 @@ async fn a_types_of_the_database_are_named_at_first_sight() {
 }
 
 #[tokio::test]
+async fn a_callers_own_operators_do_not_say_what_a_type_is() {
+    let cluster = Cluster::start();
+    let mut conn = cluster.connect().await;
+    let made = "create type mood as enum ('sad'); create schema evil;
+         create function evil.never(oid, oid) returns bool language sql immutable as 'select false';
+         create operator evil.= (function = evil.never, leftarg = oid, rightarg = oid);
+         create function evil.always(\"char\", \"char\") returns bool language sql immutable as 'select true';
+         create operator evil.= (function = evil.always, leftarg = \"char\", rightarg = \"char\");
+         grant usage on schema evil to public";
+    cluster.admin().await.batch_execute(made).await.unwrap();
+    let caller = batch(&["set search_path = evil, pg_catalog, public", "select 'sad'::mood"]);
+    run(&mut conn, Work::Batch(caller)).await.unwrap();
+    let next = query(&mut conn, "select 'sad'::mood").await.unwrap();
+    assert_eq!((next.columns[0].type_name.as_deref(), &next.columns[0].shape), (Some("mood"), &Shape::Text));
+}
+
+#[tokio::test]
 async fn an_element_type_without_a_delimiter_is_no_trouble() {
     let cluster = Cluster::start();
     let mut conn = cluster.connect().await;
