@@ -51,8 +51,8 @@ impl Admission {
     }
 
     /// Who calls, if the caller may. On an open route a key that is not ours, or a token that does not hold, lets its caller
-    /// in as nobody: it may be meant for the upstream. One of ours beside another is refused there, too: it is not the upstream's business. So is a consumer
-    /// who may not do this: who shows a key of ours is held to its bounds.
+    /// in as nobody: it may be meant for the upstream. One of ours beside another is refused there, too: it is not the upstream's
+    /// business. So are more than two, and a consumer who may not do this: who shows a key of ours is held to its bounds.
     ///
     /// # Errors
     /// The caller may not.
@@ -61,7 +61,7 @@ impl Admission {
         match self {
             Self::Open if consumers.is_empty() => Ok(None),
             Self::Open => match consumers.authenticate(shown, now) {
-                Err(Denied::TwoKeys) if consumers.know_one_of(shown, now) => Err(Denied::TwoKeys),
+                Err(Denied::TwoKeys) if !consumers.know_none_of(shown, now) => Err(Denied::TwoKeys),
                 Err(denied) if denied.leaves_nobody() => Ok(None),
                 who => who,
             },

@@ -23,7 +23,8 @@ pub struct Consumers {
     keys: Vec<(Digest, Arc<ConsumerHandle>)>,
     issuers: BTreeMap<String, Arc<Issuer>>,
     tokens: Vec<Rule>,
-    certificates: BTreeMap<Box<str>, Arc<ConsumerHandle>>,
+    /// By the names of certificates.
+    certificates: BTreeMap<Box<str>, Held>,
     /// By the consumers' names.
     verifiers: BTreeMap<Box<str>, (Verifier, Arc<ConsumerHandle>)>,
     verified: Verified,
@@ -34,6 +35,14 @@ pub struct Consumers {
 struct Rule {
     issuer: Arc<Issuer>,
     tokens: Tokens,
+    handle: Arc<ConsumerHandle>,
+}
+
+/// Whose a certificate of some name is.
+#[derive(Debug)]
+struct Held {
+    /// Only if it came by this listener; none: by any that asks for one.
+    listener: Option<Box<str>>,
     handle: Arc<ConsumerHandle>,
 }
 
@@ -162,8 +171,10 @@ impl Consumers {
 
     fn add_certificates(&mut self, name: &str, consumer: &Consumer, before: &Self) {
         for certificate in consumer.certificate.iter().flatten() {
-            let handle = self.handle(name, before.certificates.get(certificate.as_str()), before);
-            self.certificates.insert(certificate.as_str().into(), handle);
+            let listener = consumer.certificate_listener.as_deref().map(Box::from);
+            let known = before.certificates.get(certificate.as_str()).filter(|known| known.listener == listener);
+            let handle = self.handle(name, known.map(|known| &known.handle), before);
+            self.certificates.insert(certificate.as_str().into(), Held { listener, handle });
         }
     }
 
@@ -208,7 +219,8 @@ impl Consumers {
     pub(super) fn handles(&self) -> impl Iterator<Item = &Arc<ConsumerHandle>> {
         let keys = self.keys.iter().map(|(_, handle)| handle);
         let proved = self.verifiers.values().map(|(_, handle)| handle);
-        keys.chain(self.tokens.iter().map(|rule| &rule.handle)).chain(self.certificates.values()).chain(proved)
+        let certified = self.certificates.values().map(|held| &held.handle);
+        keys.chain(self.tokens.iter().map(|rule| &rule.handle)).chain(certified).chain(proved)
     }
 
     /// Tells the handles that are not in `after` that their credential is gone. Called when `after` has taken over.
@@ -221,16 +233,17 @@ impl Consumers {
     }
 
     /// Who calls, within the consumer's own bounds; none for a caller who shows nothing. An `Authorization` of another scheme than
-    /// `Bearer` is not ours. What the request itself says goes before what its connection says; what it says and is nothing of
-    /// ours (it may be meant for the upstream) leaves the word to the connection's certificate.
+    /// `Bearer` is not ours. What the request itself says goes before what its connection says: a key that is no key any more, or a
+    /// wrong password, is refused whatever the connection's certificate. Only an `Authorization` that is nothing of ours, and may be
+    /// meant for the upstream, leaves the word to the certificate.
     ///
     /// # Errors
     /// What was shown is not known, not good, or contradictory, or the consumer may not do this.
     pub fn authenticate(&self, shown: &Shown<'_>, now: SystemTime) -> Result<Option<Identity>, Denied> {
-        let said = key::shown(shown)?.map(|credential| self.identify(credential, now));
+        let said = key::shown(shown)?.map(|credential| self.identify(credential, shown, now));
         let identity = match said {
             Some(Ok(identity)) => Some(identity),
-            Some(Err(denied)) if !denied.is_strange() => return Err(denied),
+            Some(Err(denied)) if !(denied.is_strange() && key::may_be_foreign(shown)) => return Err(denied),
             said => match (self.certified(shown.certificate, now)?, said) {
                 (None, Some(Err(denied))) => return Err(denied),
                 (identity, _) => identity,
@@ -243,7 +256,7 @@ impl Consumers {
     }
 
     /// Whose key or token it is.
-    fn identify(&self, credential: &[u8], now: SystemTime) -> Result<Identity, Denied> {
+    fn identify(&self, credential: &[u8], shown: &Shown<'_>, now: SystemTime) -> Result<Identity, Denied> {
         let digest = Digest::of(credential);
         if let Some(handle) = self.holder(&digest) {
             return Ok(self.identity(handle)?.by_key());
@@ -253,15 +266,16 @@ impl Consumers {
         }
         let known = match self.verified.get(&digest.bytes(), now) {
             Some(known) => known,
-            None => self.verify(credential, &digest, now)?,
+            None => self.verify(credential, &digest, shown, now)?,
         };
         Ok(self.identity(&known.handle)?.claiming(known.claims).until(known.ends))
     }
 
     /// Verifies a token, finds whose it is, and remembers both.
-    fn verify(&self, token: &[u8], digest: &Digest, now: SystemTime) -> Result<Known, Denied> {
+    fn verify(&self, token: &[u8], digest: &Digest, shown: &Shown<'_>, now: SystemTime) -> Result<Known, Denied> {
+        let may_try = || shown.failed.is_none_or(|failed| !failed.is_over(shown.client));
         let Sound { issuer, keys, claims, ends } =
-            jwt::verify(token, self.issuers.values(), now).map_err(Denied::Token)?;
+            jwt::verify(token, self.issuers.values(), may_try, now).map_err(Denied::Token)?;
         let mut rules = self
             .tokens
             .iter()
@@ -276,12 +290,18 @@ impl Consumers {
         Ok(known)
     }
 
-    /// Whose certificate it is; none if it is no consumer's.
-    fn certified(&self, certificate: Option<&ClientCertificate>, now: SystemTime) -> Result<Option<Identity>, Denied> {
+    /// Whose certificate it is; none if it is no consumer's, or is one's only where it comes by another listener: an authority's
+    /// word counts where its listener asks for it.
+    fn certified(
+        &self,
+        certificate: Option<&Arc<ClientCertificate>>,
+        now: SystemTime,
+    ) -> Result<Option<Identity>, Denied> {
         let Some(certificate) = certificate.filter(|_| !self.certificates.is_empty()) else { return Ok(None) };
         let whole = certificate.fingerprint();
         let names = certificate.names.iter().map(|name| &**name).chain([whole.as_str()]);
-        let mut holders = names.filter_map(|name| self.certificates.get(name));
+        let vouched = |held: &&Held| held.listener.as_deref().is_none_or(|listener| *listener == *certificate.listener);
+        let mut holders = names.filter_map(|name| self.certificates.get(name)).filter(vouched).map(|held| &held.handle);
         let Some(handle) = holders.next() else { return Ok(None) };
         if holders.any(|other| other.name() != handle.name()) {
             return Err(Denied::Ambiguous);
@@ -289,7 +309,7 @@ impl Consumers {
         if certificate.not_after <= now {
             return Err(Denied::CertificateExpired);
         }
-        Ok(Some(self.identity(handle)?.until(certificate.not_after)))
+        Ok(Some(self.identity(handle)?.certified_by(certificate)))
     }
 
     fn identity(&self, handle: &Arc<ConsumerHandle>) -> Result<Identity, Denied> {
@@ -297,9 +317,13 @@ impl Consumers {
         Ok(Identity::new(handle.clone(), grant.clone()))
     }
 
-    /// Whether anything is ours, of what a request shows.
-    pub(super) fn know_one_of(&self, shown: &Shown<'_>, now: SystemTime) -> bool {
-        key::all_shown(shown).any(|credential| self.identify(credential, now).is_ok())
+    /// Whether all that a request shows may be the upstream's business: no more than two keys, none of which is ours.
+    pub(super) fn know_none_of(&self, shown: &Shown<'_>, now: SystemTime) -> bool {
+        let is_foreign = |credential| match self.identify(credential, shown, now) {
+            Ok(_) => false,
+            Err(denied) => denied.leaves_nobody(),
+        };
+        key::all_shown(shown).is_ok_and(|all| all.into_iter().flatten().all(is_foreign))
     }
 
     /// Takes as long whoever it is, and if it is nobody.

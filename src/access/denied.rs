@@ -43,10 +43,11 @@ pub enum Denied {
 }
 
 impl Denied {
-    /// 401 or 403; 503 while a token cannot be verified.
+    /// 401 or 403; 503 while a token cannot be verified, 429 where it is not to be.
     pub fn status(self) -> StatusCode {
         match self {
             Self::Token(TokenFault::NoKeys) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Token(TokenFault::Untried) => StatusCode::TOO_MANY_REQUESTS,
             Self::NotNamed | Self::Network | Self::Method | Self::NoConsumer | Self::Ambiguous => StatusCode::FORBIDDEN,
             _ => StatusCode::UNAUTHORIZED,
         }
@@ -77,6 +78,7 @@ impl Denied {
             Self::Token(TokenFault::Early) => "the token is not valid yet",
             Self::Token(TokenFault::Audience) => "the token is for somebody else",
             Self::Token(TokenFault::Oversized) => "the token is larger than 8 KiB",
+            Self::Token(TokenFault::Untried) => "too many failed authentications from this address",
             Self::Token(TokenFault::NoKeys) => "tokens of this issuer cannot be verified at the moment",
             Self::Token(_) => "the token is not valid",
             Self::NoConsumer => "the token or certificate is good, and stands for no consumer",
@@ -114,14 +116,21 @@ impl Denied {
 
     /// Whether a caller may pass where anybody may: nobody in particular has been recognised.
     pub(super) fn leaves_nobody(self) -> bool {
-        matches!(self, Self::TwoKeys | Self::UnknownKey | Self::Token(_) | Self::NoConsumer)
+        match self {
+            Self::TwoKeys | Self::UnknownKey | Self::NoConsumer => true,
+            // One of an issuer of ours, of which nothing is known.
+            Self::Token(fault) => fault != TokenFault::Untried,
+            _ => false,
+        }
     }
 
     /// Whether it counts against the caller's address: something was shown that no honest caller has.
     pub fn is_suspicious(self) -> bool {
         match self {
             Self::UnknownKey | Self::TwoKeys => true,
-            Self::Token(fault) => !matches!(fault, TokenFault::NoKeys | TokenFault::Expired | TokenFault::Early),
+            Self::Token(fault) => {
+                !matches!(fault, TokenFault::NoKeys | TokenFault::Expired | TokenFault::Early | TokenFault::Untried)
+            }
             _ => false,
         }
     }

@@ -35,7 +35,7 @@ impl ConsumerHandle {
     }
 
     /// Whether the credential was taken out of the configuration.
-    pub fn is_revoked(&self) -> bool {
+    pub(super) fn is_revoked(&self) -> bool {
         self.revoked.load(Ordering::Acquire)
     }
 

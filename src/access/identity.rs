@@ -9,7 +9,7 @@ use std::{
 use http::{HeaderMap, Method};
 use serde_json::{Map, Value};
 
-use super::{ConsumerHandle, Full, Grant, Seat};
+use super::{ConsumerHandle, FailedAuth, Full, Grant, seats::Seat};
 use crate::net::ClientCertificate;
 
 /// An authenticated caller. Whatever lasts beyond its request's answer (a tunnel) keeps it: it is what the consumer's count of
@@ -26,13 +26,15 @@ pub struct Identity {
     pub expires: Option<SystemTime>,
     /// Whether it was an API key that said so.
     pub(super) by_key: bool,
+    /// What said so, if it was a certificate.
+    certificate: Option<Arc<ClientCertificate>>,
     seat: Option<Arc<Seat>>,
 }
 
 /// Why an identity does not hold any longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// The credential was taken out of the configuration, or its rights were changed.
+    /// The credential was taken out of the configuration, its listener has other authorities now, or its rights were changed.
     Revoked,
     /// Its time is over.
     Expired,
@@ -50,9 +52,13 @@ pub struct Shown<'a> {
     /// in `Authorization: Bearer` would be.
     pub secret: Option<&'a [u8]>,
     /// Of its connection, verified.
-    pub certificate: Option<&'a ClientCertificate>,
+    pub certificate: Option<&'a Arc<ClientCertificate>>,
+    /// Whether it goes on to an upstream, which may have credentials of its own.
+    pub upstream: bool,
     /// The client's address, behind trusted proxies.
     pub client: IpAddr,
+    /// Failed authentications so far: an address that has too many has no signature verified. None: all are.
+    pub failed: Option<&'a FailedAuth>,
     /// Its method.
     pub method: &'a Method,
 }
@@ -60,12 +66,17 @@ pub struct Shown<'a> {
 impl Identity {
     pub(super) fn new(consumer: Arc<ConsumerHandle>, grant: Arc<Grant>) -> Self {
         let expires = grant.expires;
-        Self { consumer, grant, claims: None, expires, by_key: false, seat: None }
+        Self { consumer, grant, claims: None, expires, by_key: false, certificate: None, seat: None }
     }
 
     /// The same, by an API key.
     pub(super) fn by_key(self) -> Self {
         Self { by_key: true, ..self }
+    }
+
+    /// The same, by a certificate.
+    pub(super) fn certified_by(self, certificate: &Arc<ClientCertificate>) -> Self {
+        Self { certificate: Some(certificate.clone()), ..self }.until(certificate.not_after)
     }
 
     /// The same by something that ends.
@@ -79,6 +90,7 @@ impl Identity {
     }
 
     /// An identity for tests of those who are told of one.
+    #[cfg(test)]
     pub fn of(name: &str, grant: Grant) -> Self {
         Self::new(Arc::new(ConsumerHandle::new(name)), Arc::new(grant))
     }
@@ -98,7 +110,15 @@ impl Identity {
         tokio::select! {
             biased;
             () = self.consumer.revoked() => Ended::Revoked,
+            () = self.disowned() => Ended::Revoked,
             () = self.expires() => Ended::Expired,
+        }
+    }
+
+    async fn disowned(&self) {
+        match &self.certificate {
+            Some(certificate) => certificate.disowned().await,
+            None => std::future::pending().await,
         }
     }
 

@@ -1,6 +1,12 @@
 //! API keys: made, found in a request, hashed.
 
-use std::{fmt, io};
+use std::{
+    fmt,
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -9,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
 use super::{Denied, Identity, Shown, Verifier};
+use crate::config::value::sha256;
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
@@ -42,6 +49,27 @@ pub fn new_key() -> io::Result<NewKey> {
     Ok(NewKey { text, sha256, scram: scram.to_string() })
 }
 
+/// The key in this file, which is made, for nobody else to read, if it is not there. Blocks on the file.
+///
+/// # Errors
+/// It can be neither read nor made, with its place.
+pub fn kept_key(path: &Path) -> Result<String, String> {
+    let told = |error: io::Error| format!("{}: {error}", path.display());
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(text.trim().to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let key = new_key().map_err(|error| format!("no random numbers: {error}"))?.text;
+            if let Some(dir) = path.parent() {
+                fs::create_dir_all(dir).map_err(told)?;
+            }
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(told)?;
+            writeln!(file, "{key}").map_err(told)?;
+            Ok(key)
+        }
+        Err(error) => Err(told(error)),
+    }
+}
+
 /// Takes the key out of a request that was let in by it: it is the gateway's secret, not the upstream's business. A token stays, as
 /// it is the caller's word, which a service may want to verify for itself; so does what is nobody's, where a certificate said
 /// who calls.
@@ -55,24 +83,40 @@ pub fn conceal(headers: &mut HeaderMap, identity: &Identity) {
     }
 }
 
-/// Whatever a request shows as a key.
-pub(super) fn all_shown<'a>(shown: &Shown<'a>) -> impl Iterator<Item = &'a [u8]> {
+/// What a request shows as a key, and what else it shows as one; what is empty is nothing. Two are looked at, where somebody sends one to us and one to the
+/// upstream; nobody has more, and each may cost a signature.
+///
+/// # Errors
+/// There are more than two.
+pub(super) fn all_shown<'a>(shown: &Shown<'a>) -> Result<[Option<&'a [u8]>; 2], Denied> {
     let headers = shown.headers;
     let in_api_key = headers.get_all(API_KEY).iter().map(|value| value.as_bytes().trim_ascii());
-    headers.get_all(header::AUTHORIZATION).iter().filter_map(bearer).chain(in_api_key).chain(shown.secret)
+    let all = headers.get_all(header::AUTHORIZATION).iter().filter_map(bearer).chain(in_api_key).chain(shown.secret);
+    let mut found = [None; 2];
+    for key in all.filter(|key| !key.is_empty()) {
+        match &mut found {
+            [Some(one), _] | [_, Some(one)] if *one == key => {}
+            [free @ None, _] | [_, free @ None] => *free = Some(key),
+            _ => return Err(Denied::TwoKeys),
+        }
+    }
+    Ok(found)
 }
 
 /// The key that a request shows.
 pub(super) fn shown<'a>(shown: &Shown<'a>) -> Result<Option<&'a [u8]>, Denied> {
-    let mut found = None;
-    for key in all_shown(shown) {
-        match found {
-            None => found = Some(key),
-            Some(other) if other == key => {}
-            Some(_) => return Err(Denied::TwoKeys),
-        }
+    match all_shown(shown)? {
+        [one, None] => Ok(one),
+        _ => Err(Denied::TwoKeys),
     }
-    Ok(found)
+}
+
+/// Whether what a request shows may be meant for its upstream alone: it goes on to one, and shows nothing where only keys of ours
+/// are shown, nor anything that looks like one.
+pub(super) fn may_be_foreign(shown: &Shown<'_>) -> bool {
+    let ours = |value: &HeaderValue| bearer(value).is_some_and(|text| text.starts_with(PREFIX.as_bytes()));
+    let elsewhere = shown.secret.is_some() || shown.headers.contains_key(API_KEY);
+    shown.upstream && !elsewhere && !shown.headers.get_all(header::AUTHORIZATION).iter().any(ours)
 }
 
 /// The token of a `Bearer` credential (RFC 6750, section 2.1); the scheme's case does not matter (RFC 9110, section 11.1).
@@ -93,15 +137,7 @@ impl Digest {
     }
 
     pub(super) fn from_hex(text: &str) -> Option<Self> {
-        let mut bytes = [0_u8; 32];
-        if text.len() != 64 {
-            return None;
-        }
-        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            let digit = |character: u8| char::from(character).to_digit(16);
-            *byte = u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).ok()?;
-        }
-        Some(Self(bytes))
+        sha256(text).map(Self)
     }
 }
 

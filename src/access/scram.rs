@@ -92,8 +92,8 @@ impl fmt::Debug for Verifier {
 // === impl Exchange ===
 
 impl Exchange {
-    /// Hears a client's first word, and gives ours. `verifier`: of the name it gave, if anybody has it; `secret` is this process's
-    /// own.
+    /// Hears a client's first word, and gives ours. `verifier`: of the name it gave, if anybody has it; `secret` is the
+    /// gateway's own, the same over restarts.
     ///
     /// # Errors
     /// It is no first word, or wants channel binding.

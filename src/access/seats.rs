@@ -13,7 +13,7 @@ pub(super) struct Seats {
 
 /// A request under way. It is counted until this is dropped.
 #[derive(Debug)]
-pub struct Seat {
+pub(super) struct Seat {
     seats: Arc<Seats>,
 }
 

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, Method, StatusCode};
 
 use super::{key::Digest, *};
@@ -24,7 +25,15 @@ fn config(consumer: BTreeMap<String, Consumer>) -> Config {
 }
 
 fn shown(headers: &HeaderMap) -> Shown<'_> {
-    Shown { headers, secret: None, certificate: None, client: CLIENT.into(), method: &Method::GET }
+    Shown {
+        headers,
+        secret: None,
+        certificate: None,
+        upstream: false,
+        client: CLIENT.into(),
+        failed: None,
+        method: &Method::GET,
+    }
 }
 
 fn consumers(entries: &[(&str, &[&str])]) -> BTreeMap<String, Consumer> {
@@ -56,9 +65,21 @@ fn a_key_is_found_in_either_field() {
     assert_eq!(who(&consumers, &[("x-api-key", "ka"), ("authorization", "Bearer kc")]), Err(Denied::TwoKeys));
     assert_eq!(who(&consumers, &[("x-api-key", "ka"), ("x-api-key", "kb")]), Err(Denied::TwoKeys));
     assert_eq!(who(&consumers, &[("authorization", "Basic a2E6")]), Ok(None), "another scheme is not ours");
-    for wrong in ["", "k", "kaa", "KA", "\u{fc}"] {
+    assert_eq!(who(&consumers, &[("x-api-key", ""), ("authorization", "Bearer  ")]), Ok(None), "nothing was shown");
+    for wrong in ["k", "kaa", "KA", "\u{fc}"] {
         assert_eq!(who(&consumers, &[("x-api-key", wrong)]), Err(Denied::UnknownKey), "{wrong}");
     }
+}
+
+#[test]
+fn nothing_is_no_key_even_where_its_digest_is_one() {
+    let consumers = Consumers::build(&config(consumers(&[("a", &[""])]))).unwrap();
+    for fields in [("x-api-key", ""), ("x-api-key", " "), ("authorization", "Bearer ")] {
+        assert_eq!(who(&consumers, &[fields]), Ok(None), "{fields:?}");
+    }
+    let fields = HeaderMap::new();
+    let shown = Shown { secret: Some(b""), ..shown(&fields) };
+    assert!(consumers.authenticate(&shown, SystemTime::now()).unwrap().is_none());
 }
 
 #[test]
@@ -89,6 +110,8 @@ fn open_to_some_closed_to_others() {
     };
     assert_eq!(two("kx", "ky"), Ok(false), "both for the upstream");
     assert_eq!(two("kx", "ka"), Err(Denied::TwoKeys), "ours is not for the upstream");
+    let three = headers(&[("x-api-key", "kx"), ("x-api-key", "ky"), ("x-api-key", "kz"), ("x-api-key", "kx")]);
+    assert_eq!(open.admit(&consumers, &shown(&three)).unwrap_err(), Denied::TwoKeys, "nobody has so many");
     let nobody = Admission::build(Some(&Access::Consumers(vec![])), &configured).unwrap();
     assert_eq!(ask(&nobody, Some("ka")), Err(Denied::NotNamed), "an empty list is closed, not open");
     let unknown = Admission::build(Some(&Access::Consumers(vec!["z".to_owned()])), &configured);
@@ -170,6 +193,52 @@ fn failures_are_limited_by_address() {
     assert!(failures.failed(address(2)).allowed);
     assert!(Denied::UnknownKey.is_suspicious() && !Denied::NoKey.is_suspicious());
     failures.sweep();
+}
+
+/// A consumer `a` of tokens, and one of them: RFC 8037, appendix A, has the key.
+fn with_a_token() -> (Consumers, String) {
+    let keys = tempfile::NamedTempFile::new().unwrap();
+    let key = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    std::fs::write(keys.path(), key).unwrap();
+    let text = format!(
+        "[issuer.i]\njwks = {:?}\nissuer = \"i\"\naudience = [\"us\"]\n[consumer.a]\njwt = {{ issuer = \"i\" }}\n",
+        keys.path()
+    );
+    let consumers = Consumers::build(&toml_edit::de::from_str::<Config>(&text).unwrap()).unwrap();
+    // PKCS#8 around the 32 bytes of the private key.
+    let seed = URL_SAFE_NO_PAD.decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A").unwrap();
+    let der = [&[0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20][..], &seed].concat();
+    let claims = r#"{"iss":"i","aud":"us","exp":4102444800}"#;
+    let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA"}"#), URL_SAFE_NO_PAD.encode(claims));
+    let key = jsonwebtoken::EncodingKey::from_ed_der(&der);
+    let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, jsonwebtoken::Algorithm::EdDSA).unwrap();
+    (consumers, format!("{message}.{signature}"))
+}
+
+#[test]
+fn tokens_of_an_address_that_failed_too_often_are_not_verified_unless_one_was_a_moment_ago() {
+    let (consumers, token) = with_a_token();
+    let failures = FailedAuth::default();
+    let far = Ipv4Addr::new(192, 0, 2, 8).into();
+    let ask = |admission: &Admission, token: &str, client| {
+        let fields = headers(&[("authorization", &format!("Bearer {token}"))]);
+        let shown = Shown { failed: Some(&failures), client, ..shown(&fields) };
+        admission.admit(&consumers, &shown).map(|who| who.map(|who| who.consumer.name().to_string()))
+    };
+    let only = Admission::AnyOf(["a".into()].into());
+    let forged = format!("{}AAAA", &token[..token.len() - 4]);
+    assert_eq!(ask(&only, &forged, CLIENT.into()), Err(Denied::Token(TokenFault::Signature)));
+    while failures.failed(CLIENT.into()).allowed {}
+    let untried = Err(Denied::Token(TokenFault::Untried));
+    assert_eq!(ask(&only, &forged, CLIENT.into()), untried);
+    assert_eq!(ask(&only, &token, CLIENT.into()), untried, "it cannot be told from a forged one");
+    assert_eq!(ask(&Admission::Open, &token, CLIENT.into()), untried, "nor is it nobody's");
+    assert_eq!(ask(&Admission::Open, "not.of.ours", CLIENT.into()), Ok(None), "which can be told without");
+    assert_eq!(ask(&only, &token, far), Ok(Some("a".to_owned())), "another address");
+    assert_eq!(ask(&only, &token, CLIENT.into()), Ok(Some("a".to_owned())), "it is known now");
+    let denied = Denied::Token(TokenFault::Untried);
+    assert_eq!((denied.status(), denied.challenge()), (StatusCode::TOO_MANY_REQUESTS, None));
+    assert!(!denied.is_suspicious(), "who waits gets another chance");
 }
 
 #[test]
@@ -317,7 +386,7 @@ fn a_certificate_says_who_calls_where_the_request_says_nothing_of_ours() {
     let consumers = Consumers::build(&configured).unwrap();
     let end = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
     let ask = |names: &[&str], fields: &[(&'static str, &str)], now| {
-        let (fields, certificate) = (headers(fields), ClientCertificate::named(names, end));
+        let (fields, certificate) = (headers(fields), Arc::new(ClientCertificate::named("public", names, end)));
         let shown = Shown { certificate: Some(&certificate), ..shown(&fields) };
         let who = consumers.authenticate(&shown, now)?;
         Ok(who.map(|who| (who.consumer.name().to_string(), who.expires)))
@@ -334,9 +403,59 @@ fn a_certificate_says_who_calls_where_the_request_says_nothing_of_ours() {
         Ok(Some(("k".to_owned(), None))),
         "the request goes first"
     );
-    assert_eq!(ask(&["dns:a"], &[("authorization", "Bearer theirs")], before), a, "it may be meant for the upstream");
-    assert_eq!(ask(&["dns:x"], &[("authorization", "Bearer theirs")], before), Err(Denied::UnknownKey));
     assert_eq!(ask(&["dns:a"], &[("authorization", "Bearer x"), ("x-api-key", "y")], before), Err(Denied::TwoKeys));
+}
+
+#[test]
+fn a_certificate_stands_in_for_no_key_token_or_password_but_what_may_be_the_upstreams() {
+    let mut configured = with_certificates(&[("mesh", &["dns:mesh"])]);
+    configured.consumer.extend(consumers(&[("user", &["sg_user"])]));
+    let consumers = Consumers::build(&configured).unwrap();
+    let end = SystemTime::now() + Duration::from_mins(1);
+    let certificate = |name| Arc::new(ClientCertificate::named("public", &[name], end));
+    let (mesh, nobody) = (certificate("dns:mesh"), certificate("dns:nobody"));
+    let ask =
+        |certificate: &Arc<ClientCertificate>, upstream, fields: &[(&'static str, &str)], secret: Option<&str>| {
+            let fields = headers(fields);
+            let secret = secret.map(str::as_bytes);
+            let shown = Shown { certificate: Some(certificate), upstream, secret, ..shown(&fields) };
+            let who = consumers.authenticate(&shown, SystemTime::now())?;
+            Ok(who.map(|who| who.consumer.name().to_string()))
+        };
+    let is = |name: &str| Ok(Some(name.to_owned()));
+    let authorization = |credential| ("authorization", credential);
+    for upstream in [false, true] {
+        assert_eq!(ask(&mesh, upstream, &[authorization("Bearer sg_user")], None), is("user"));
+        let revoked = ask(&mesh, upstream, &[authorization("Bearer sg_revoked")], None);
+        assert_eq!(revoked, Err(Denied::UnknownKey), "a key of ours that is none any more");
+        assert_eq!(ask(&mesh, upstream, &[("x-api-key", "theirs")], None), Err(Denied::UnknownKey));
+        assert_eq!(ask(&mesh, upstream, &[], Some("wrong")), Err(Denied::UnknownKey), "a password is for us");
+        let both = ask(&mesh, upstream, &[authorization("Bearer theirs"), ("x-api-key", "theirs")], None);
+        assert_eq!(both, Err(Denied::UnknownKey));
+        assert_eq!(ask(&mesh, upstream, &[authorization("Basic a2E6")], None), is("mesh"), "a scheme that is not ours");
+        assert_eq!(ask(&nobody, upstream, &[authorization("Bearer theirs")], None), Err(Denied::UnknownKey));
+    }
+    assert_eq!(ask(&mesh, true, &[authorization("Bearer theirs")], None), is("mesh"), "it may be the upstream's");
+    assert_eq!(ask(&mesh, false, &[authorization("Bearer theirs")], None), Err(Denied::UnknownKey), "there is none");
+}
+
+#[test]
+fn a_certificate_is_its_consumers_only_by_the_listener_that_the_consumer_names() {
+    let at = |listener: Option<&str>| {
+        let mut configured = with_certificates(&[("ops", &["dns:ops.internal"])]);
+        configured.consumer.get_mut("ops").unwrap().certificate_listener = listener.map(ToOwned::to_owned);
+        Consumers::build(&configured).unwrap()
+    };
+    let end = SystemTime::now() + Duration::from_mins(1);
+    let fields = HeaderMap::new();
+    let ask = |consumers: &Consumers, listener: &str| {
+        let certificate = Arc::new(ClientCertificate::named(listener, &["dns:ops.internal"], end));
+        let shown = Shown { certificate: Some(&certificate), ..shown(&fields) };
+        consumers.authenticate(&shown, SystemTime::now()).unwrap().map(|who| who.consumer.name().to_string())
+    };
+    assert_eq!(ask(&at(Some("internal")), "internal").as_deref(), Some("ops"));
+    assert_eq!(ask(&at(Some("internal")), "public"), None, "another authority has given itself the name");
+    assert_eq!(ask(&at(None), "public").as_deref(), Some("ops"));
 }
 
 #[test]
@@ -362,5 +481,7 @@ fn a_certificates_or_tokens_handle_goes_with_what_says_that_it_is_good() {
     assert_eq!(revoked(&text.replace("[\"us\"]", "[\"us\"]\nalgorithms = [\"ES256\"]")), [true, false]);
     assert_eq!(revoked(&text.replace("\"pro\"", "\"free\"")), [true, false]);
     assert_eq!(revoked(&text.replace("dns:a", "dns:b")), [false, true]);
+    let by_another = text.replace("[\"dns:a\"]", "[\"dns:a\"]\ncertificate_listener = \"internal\"");
+    assert_eq!(revoked(&by_another), [false, true]);
     assert_eq!(revoked(&text.replace("consumer.a", "consumer.b")), [true, true]);
 }

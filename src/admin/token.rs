@@ -1,9 +1,7 @@
 //! The admin token: given in the configuration, or made at first start and kept in the state directory.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::Write,
-    os::unix::fs::OpenOptionsExt,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -24,7 +22,7 @@ impl Token {
     pub(super) fn open(settings: &model::Admin, state: &Path) -> Result<Self, String> {
         let text = match &settings.token {
             Some(secret) => secret.reveal()?,
-            None => kept(&place(state))?,
+            None => access::kept_key(&place(state))?,
         };
         if text.len() < SHORTEST {
             return Err(format!("the token is shorter than {SHORTEST} characters: too easily guessed"));
@@ -58,21 +56,4 @@ pub fn token(settings: &model::Admin, state: &Path) -> Result<String, String> {
 
 fn place(state: &Path) -> PathBuf {
     state.join("admin.token")
-}
-
-fn kept(path: &Path) -> Result<String, String> {
-    let told = |error: std::io::Error| format!("{}: {error}", path.display());
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(text.trim().to_owned()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let token = access::new_key().map_err(|error| format!("no random numbers: {error}"))?.text;
-            if let Some(dir) = path.parent() {
-                fs::create_dir_all(dir).map_err(told)?;
-            }
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(told)?;
-            writeln!(file, "{token}").map_err(told)?;
-            Ok(token)
-        }
-        Err(error) => Err(told(error)),
-    }
 }

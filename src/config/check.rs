@@ -61,6 +61,9 @@ struct Check<'a> {
     findings: Vec<Finding>,
 }
 
+/// What PostgreSQL keeps of an identifier, in bytes (`NAMEDATALEN`): it cuts longer ones off, and would take one for another.
+const LONGEST_ROLE: usize = 63;
+
 impl Check<'_> {
     fn wrong(&mut self, key: impl Into<String>, message: impl Into<String>) {
         self.findings.push(Finding::new(key, message));

@@ -8,7 +8,7 @@ use super::{
     env::Environment,
     key,
     model::Config,
-    secrets::{Fingerprints, Revealed},
+    secrets::{Fingerprints, Revealed, is_kept_of_a_key},
 };
 
 /// Characters of a value that a change shows.
@@ -34,7 +34,7 @@ pub struct Change {
     pub key: String,
     /// What it takes.
     pub class: Class,
-    /// The value before, as JSON, cut if it is long; none if there was none. Secrets are `"***"`.
+    /// The value before, as JSON, cut if it is long; none if there was none. Secrets are `"***"`, and so is what is kept of keys.
     pub old: Option<String>,
     /// The value after, in the same form.
     pub new: Option<String>,
@@ -114,7 +114,7 @@ impl Walk {
         let set = |value: Option<&Value>| value.filter(|value| !value.is_null()).cloned();
         let (old, new) = (set(old), set(new));
         let class = if is_listener_tls(at) && old.is_some() != new.is_some() { Class::Rebind } else { class_of(at) };
-        let shown = |value: Option<Value>| value.as_ref().map(show);
+        let shown = |value: Option<Value>| value.map(|value| show(&masked(at, value)));
         self.changes.push(Change { key: at.into(), class, old: shown(old), new: shown(new) });
     }
 
@@ -143,6 +143,23 @@ fn is_listener_tls(key: &str) -> bool {
 fn is_table(key: &str) -> bool {
     let keys: Vec<_> = key.split('.').collect();
     !matches!(keys.as_slice(), ["pool", _, "sizing" | "eviction" | "validation"]) && !is_listener_tls(key)
+}
+
+/// The value at `key` without what is kept of keys; how many there are may be seen.
+fn masked(key: &str, value: Value) -> Value {
+    let hidden = is_kept_of_a_key(key);
+    match value {
+        Value::Object(table) => {
+            let mask = |(name, value): (String, Value)| {
+                let value = masked(&key::join(key, &name), value);
+                (name, value)
+            };
+            table.into_iter().map(mask).collect()
+        }
+        Value::Array(list) if hidden => list.into_iter().map(|one| masked(key, one)).collect(),
+        Value::String(_) if hidden => "***".into(),
+        other => other,
+    }
 }
 
 fn show(value: &Value) -> String {

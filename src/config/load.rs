@@ -31,9 +31,9 @@ const BUILT_IN_DIRECTORY: &str = "config";
 /// Largest file that is read: a configuration of a thousand routes is a tenth of it.
 const MAX_BYTES: u64 = 4 << 20;
 /// The model's top level.
-const TABLES: [&str; 12] = [
-    "alert", "overload", "server", "log", "admin", "listener", "plugin", "pool", "upstream", "limit", "consumer",
-    "route",
+pub(super) const TABLES: [&str; 14] = [
+    "alert", "overload", "server", "log", "admin", "listener", "plugin", "pool", "upstream", "limit", "issuer",
+    "consumer", "named", "route",
 ];
 
 /// Where a configuration comes from.

@@ -27,13 +27,19 @@ pub(super) struct Fingerprints {
     pub identities: BTreeMap<String, PoolIdentity>,
 }
 
-/// Whether what stands at `key`, or in its place by mistake, must not be shown: [`Config::secrets`], and the digests of API
-/// keys, where somebody may put a key itself.
+/// Whether what stands at `key`, or in its place by mistake, must not be shown: [`Config::secrets`], and what is kept of API keys,
+/// where somebody may put a key itself.
 pub(super) fn is_secret(key: &str) -> bool {
     std::iter::successors(Some(key), |key| key::parent(key)).any(|key| {
         let is = |table: &str, name: &str| key.starts_with(table) && key.ends_with(name);
-        is("admin.token", "") || is("pool.", ".url") || is("pool.", ".password") || is("consumer.", ".key_sha256")
+        is("admin.token", "") || is("pool.", ".url") || is("pool.", ".password") || is_kept_of_a_key(key)
     })
+}
+
+/// Whether `key` is where the digests of a consumer's API keys are, or its verifier: neither lets anybody in, but a key that a
+/// person has chosen can be guessed by them.
+pub(super) fn is_kept_of_a_key(key: &str) -> bool {
+    key.starts_with("consumer.") && (key.ends_with(".key_sha256") || key.ends_with(".scram"))
 }
 
 impl Config {

@@ -14,6 +14,19 @@ use serde::{
     de::{self, IntoDeserializer, value::MapAccessDeserializer},
 };
 
+/// A SHA-256 in 64 hexadecimal digits, of either case; none if it is anything else.
+pub fn sha256(text: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    if text.len() != 64 {
+        return None;
+    }
+    for (byte, pair) in digest.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        let digit = |character: u8| char::from(character).to_digit(16);
+        *byte = u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).ok()?;
+    }
+    Some(digest)
+}
+
 /// A length of time, written `250ms`, `10s`, `5m`, `1h` or `7d`; `0s` is allowed where a key says so.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span(pub Duration);
@@ -358,6 +371,16 @@ mod tests {
         assert_eq!("2027-01-31T00:00:00Z".parse::<Moment>().unwrap().to_string(), "2027-01-31T00:00:00Z");
         for text in ["100/s", "600/m", "5000/h"] {
             assert_eq!(text.parse::<Rate>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_digest_has_64_hexadecimal_digits_and_nothing_else() {
+        assert_eq!(sha256(&"0f".repeat(32)), Some([15; 32]));
+        assert_eq!(sha256(&"0F".repeat(32)), Some([15; 32]));
+        for wrong in ["", "0f", &"+f".repeat(32), &"0g".repeat(32), &" f".repeat(32), &"0f".repeat(33), &"é".repeat(32)]
+        {
+            assert_eq!(sha256(wrong), None, "{wrong}");
         }
     }
 

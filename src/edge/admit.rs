@@ -312,7 +312,7 @@ mod tests {
         let end = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
         let mut peer = (*admission.peer).clone();
         let mut tls = (**peer.tls.as_ref().unwrap()).clone();
-        tls.client = Some(Arc::new(ClientCertificate::named(&["dns:app"], end)));
+        tls.client = Some(Arc::new(ClientCertificate::named("test", &["dns:app"], end)));
         peer.tls = Some(Arc::new(tls));
         admission.peer = Arc::new(peer);
         let before = end - std::time::Duration::from_millis(1);

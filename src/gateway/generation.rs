@@ -27,7 +27,7 @@ use crate::{
     access::{Admission, Consumers, SourceStatus},
     config::{
         Finding, Loaded,
-        model::{Config, Cors, Dialect, Priority, Query, Redirect, Respond, Route},
+        model::{Config, Cors, Dialect, Priority, Query, Redirect, Respond, Route, TunnelAuth},
     },
     limit::{Limiter, RouteLimits},
     observe::figures::RouteFigures,
@@ -246,6 +246,10 @@ impl Prepared {
             if let Some(settings) = generation.config().upstream.get(name) {
                 upstream.reconfigure(settings);
             }
+        }
+        let proves = |query: &Query| query.tunnel_auth == TunnelAuth::Scram;
+        if generation.config().route.iter().any(|route| route.query.as_ref().is_some_and(proves)) {
+            shared.scram_secret();
         }
         self.pools.commit(shared);
         shared.query_cache.resize(generation.config().server.query_cache.as_usize());

@@ -13,7 +13,7 @@ use super::{
     tunnel::{self, Door},
 };
 use crate::{
-    access::{Denied, Full, Identity, Shown},
+    access::{Denied, FailedAuth, Full, Identity, Shown},
     config::model::Query,
     edge::{self, Body, Context, Handler, Refusal, Request, RequestBody, Response, answer},
     limit::{Caller, Refused, RouteLimits, Tally},
@@ -94,12 +94,20 @@ impl<'a> Asked<'a> {
 
 impl Asked<'_> {
     /// What the request shows of who calls.
-    fn shown<'r>(&'r self, request: &'r Request, secret: Option<&'r [u8]>) -> Shown<'r> {
+    fn shown<'r>(
+        &'r self,
+        request: &'r Request,
+        route: &RouteEntry,
+        secret: Option<&'r [u8]>,
+        failed: &'r FailedAuth,
+    ) -> Shown<'r> {
         Shown {
             headers: request.headers(),
             secret,
-            certificate: self.context.peer.tls.as_ref().and_then(|tls| tls.client.as_deref()),
+            certificate: self.context.peer.tls.as_ref().and_then(|tls| tls.client.as_ref()),
+            upstream: matches!(route.target, Target::Proxy { .. }),
             client: self.client,
+            failed: Some(failed),
             method: request.method(),
         }
     }
@@ -227,7 +235,8 @@ impl Walk {
         let before = route.limits.check_before_access(&caller, &mut standing.of_route);
         before.map_err(|refused| limited(entry, refused))?;
         let secret = route.dialect().and_then(|dialect| query::secret(dialect, request.headers()));
-        let identity = route.admission.admit(&generation.consumers, &asked.shown(request, secret.as_deref()));
+        let shown = asked.shown(request, route, secret.as_deref(), &self.shared.failed_auth);
+        let identity = route.admission.admit(&generation.consumers, &shown);
         let mut identity = identity.map_err(|denied| self.denied(denied, asked.client, entry))?;
         caller.consumer = identity.as_ref().map(|identity| identity.consumer.id());
         if let Some(identity) = &mut identity {
@@ -298,7 +307,7 @@ impl Walk {
             }
         }
         let mut response = answer::problem(denied.status(), "", denied.public());
-        if denied.status() == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(denied.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             response.headers_mut().insert(header::RETRY_AFTER, 1.into());
         }
         if let Some(challenge) = denied.challenge() {

@@ -113,7 +113,7 @@ impl Listening {
         let (tls, watch) = match certified {
             Some(Certified { certificates, clients, watch }) => {
                 let store = Arc::new(CertStore::new(&certificates, settings.unknown_sni));
-                let server = ServerTls::new(store, settings.tls_min_version, clients);
+                let server = ServerTls::new(name, store, settings.tls_min_version, clients);
                 let server = server.map_err(|error| error.to_string())?;
                 (Some(Arc::new(server)), Some(watch))
             }
@@ -295,10 +295,18 @@ impl Listeners {
         self.draining.lock().push(listening);
     }
 
-    /// Drops drained listeners, and swaps certificates whose files have changed. Called a few times a second.
+    /// Drops drained listeners, tells the others who has taken their place, and swaps certificates whose files have changed. Called
+    /// a few times a second.
     pub(super) fn tick(&self, state: &Path) {
-        self.draining.lock().retain(|listening| listening.drain.held() > 0);
-        for listening in self.serving() {
+        let serving = self.serving();
+        let mut draining = self.draining.lock();
+        draining.retain(|listening| listening.drain.held() > 0);
+        for (left, tls) in draining.iter().filter_map(|left| Some((left, left.tls.as_ref()?))) {
+            let successor = serving.iter().find(|listening| listening.name == left.name);
+            tls.succeeded_by(successor.and_then(|listening| listening.tls.as_deref()));
+        }
+        drop(draining);
+        for listening in serving {
             renew(&listening, state);
         }
     }

@@ -3,7 +3,7 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::SystemTime,
@@ -18,7 +18,8 @@ use tokio::{
 };
 
 use super::{
-    alerts::Alerts, generation::Generation, listeners::Listeners, overload::Overload, pools::Retiring, servers::Servers,
+    alerts::Alerts, generation::Generation, listeners::Listeners, overload::Overload, pools::Retiring,
+    servers::Servers, tunnel,
 };
 use crate::{
     access::FailedAuth,
@@ -53,6 +54,7 @@ pub struct Shared {
     pub connections: Arc<ConnectionLimits>,
     /// Failed authentications, by address.
     pub failed_auth: FailedAuth,
+    scram_secret: OnceLock<Box<[u8]>>,
     /// The access log.
     pub access_log: Arc<AccessLog>,
     /// Sockets that accept.
@@ -169,6 +171,7 @@ impl Shared {
             edge: of.edge,
             connections: of.connections,
             failed_auth: FailedAuth::default(),
+            scram_secret: OnceLock::new(),
             access_log: of.access_log,
             listeners: Listeners::default(),
             tunnels: Arc::default(),
@@ -190,6 +193,12 @@ impl Shared {
     /// The generation that serves.
     pub fn generation(&self) -> Arc<Generation> {
         self.current.load_full().expect("the first generation is there before the first listener")
+    }
+
+    /// What the salts of names that nobody has are made of. Read when a configuration first wants it
+    /// ([`Prepared::commit`](super::generation::Prepared::commit)), so that no request waits for the file.
+    pub(super) fn scram_secret(&self) -> &[u8] {
+        self.scram_secret.get_or_init(|| tunnel::scram_secret(&self.state))
     }
 
     /// A number for a request, unique in this process.

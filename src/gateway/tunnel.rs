@@ -1,9 +1,6 @@
 //! The gateway's part in a tunnel: who may open one, and who may come in by it.
 
-use std::{
-    net::IpAddr,
-    sync::{Arc, LazyLock},
-};
+use std::{net::IpAddr, path::Path, sync::Arc};
 
 use http::{HeaderMap, Method};
 
@@ -12,7 +9,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    access::{Denied, Exchange, Identity, NotProved, Shown},
+    access::{self, Denied, Exchange, Identity, NotProved, Shown},
     backend::{BackendError, Database},
     config::model::{Query, TunnelAuth, TunnelMode},
     edge::{Peer, Request},
@@ -33,6 +30,22 @@ pub(super) fn asked<'r>(generation: &Generation, route: &'r RouteEntry, request:
 fn mode(generation: &Generation, settings: &Query) -> TunnelMode {
     let pool = generation.config().pool.get(&settings.pool);
     pool.map_or(TunnelMode::Off, |pool| settings.tunnel_to(pool))
+}
+
+/// What the salts of names that nobody has are made of: were they others after a restart, they could be told from those of consumers.
+/// Kept in the state directory; where that cannot be, it lasts as long as the process. Blocks on the file.
+pub(super) fn scram_secret(state: &Path) -> Box<[u8]> {
+    let kept = access::kept_key(&state.join("scram.secret"));
+    match kept.and_then(|text| if text.is_empty() { Err("scram.secret: it is empty".to_owned()) } else { Ok(text) }) {
+        Ok(text) => text.into_bytes().into(),
+        Err(error) => {
+            tracing::warn!(
+                error,
+                "no secret for SCRAM is kept: after a restart it can be told which names are consumers'"
+            );
+            Box::new(rand::random::<[u8; 32]>())
+        }
+    }
 }
 
 /// Lets clients in by the generation that their request began with. It is dropped when the client is in, or not.
@@ -58,8 +71,10 @@ impl Door {
         let shown = Shown {
             headers: &self.headers,
             secret: Some(secret).filter(|secret| !secret.is_empty()),
-            certificate: self.peer.tls.as_ref().and_then(|tls| tls.client.as_deref()),
+            certificate: self.peer.tls.as_ref().and_then(|tls| tls.client.as_ref()),
+            upstream: false,
             client: self.client,
+            failed: Some(&self.shared.failed_auth),
             method: &Method::GET,
         };
         let (admission, consumers) = (&self.route().admission, &self.generation.consumers);
@@ -123,9 +138,7 @@ impl Gate for Door {
     }
 
     fn challenge(&self, user: &str, first: &str) -> Result<(Exchange, String), NotProved> {
-        /// So that who is nobody has the same salt each time.
-        static SECRET: LazyLock<[u8; 32]> = LazyLock::new(rand::random);
-        Exchange::begin(self.generation.consumers.verifier(user), user, &*SECRET, first)
+        Exchange::begin(self.generation.consumers.verifier(user), user, self.shared.scram_secret(), first)
     }
 
     fn admit(&self, wish: &Wish<'_>, proof: Proof<'_>) -> Result<Admitted, TurnedAway> {
@@ -157,4 +170,24 @@ fn may_tunnel(identity: Option<&Identity>, route: TunnelMode) -> Result<TunnelMo
         }
     };
     Err(TurnedAway::new("42501", why))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use super::*;
+
+    #[test]
+    fn the_secret_of_nobodys_salts_outlives_the_process_and_is_read_by_nobody_else() {
+        let (state, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let secret = scram_secret(&state.path().join("var"));
+        assert_eq!(scram_secret(&state.path().join("var")), secret);
+        assert_ne!(scram_secret(other.path()), secret);
+        let file = state.path().join("var/scram.secret");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::write(&file, "").unwrap();
+        let made_up = scram_secret(&state.path().join("var"));
+        assert!(made_up.len() >= 32 && made_up != secret, "nothing is no secret");
+    }
 }

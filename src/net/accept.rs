@@ -11,12 +11,13 @@ use rustls::{CipherSuite, Error, HandshakeKind, ProtocolVersion, ServerConnectio
 use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    sync::watch,
     time::{Instant, timeout_at},
 };
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use super::ServerTls;
+use super::{ClientAuth, ServerTls};
 
 /// An accepted connection under TLS.
 pub type ServerStream<S> = tokio_rustls::server::TlsStream<S>;
@@ -43,6 +44,8 @@ pub struct TlsInfo {
 /// A client's certificate that one of the listener's authorities has signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
+    /// The listener whose authorities have signed it: what it says is said there, and nowhere else.
+    pub listener: Arc<str>,
     /// Its alternative names, as the configuration writes them: `dns:app.internal`, `uri:spiffe://…`, `email:…`. The subject is
     /// not among them.
     pub names: Box<[Box<str>]>,
@@ -52,11 +55,24 @@ pub struct ClientCertificate {
     pub not_after: SystemTime,
     /// As it came, with its intermediates: other authorities may want to verify it.
     pub(super) chain: Box<[CertificateDer<'static>]>,
+    voucher: Voucher,
 }
 
+/// What a listener says of clients' certificates, as it changes.
+#[derive(Clone, Debug)]
+pub(super) struct Voucher(pub(super) watch::Receiver<Option<Arc<ClientAuth>>>);
+
+impl PartialEq for Voucher {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.same_channel(&other.0)
+    }
+}
+
+impl Eq for Voucher {}
+
 impl ClientCertificate {
-    /// A chain that was verified; none if it cannot be read.
-    fn of(chain: &[CertificateDer<'static>]) -> Option<Self> {
+    /// A chain that a listener has verified; none if it cannot be read.
+    fn of(chain: &[CertificateDer<'static>], listener: &Arc<str>, voucher: Voucher) -> Option<Self> {
         let leaf = chain.first()?;
         let (_, parsed) = X509Certificate::from_der(leaf).ok()?;
         let alternatives = parsed.subject_alternative_name().ok()?;
@@ -70,13 +86,35 @@ impl ClientCertificate {
         let end = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
         // Up to the end of its last second (RFC 5280, section 4.1.2.5).
         let not_after = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(end.saturating_add(1)))?;
-        Some(Self { names: names.collect(), sha256: Sha256::digest(leaf).into(), not_after, chain: chain.into() })
+        Some(Self {
+            listener: listener.clone(),
+            names: names.collect(),
+            sha256: Sha256::digest(leaf).into(),
+            not_after,
+            chain: chain.into(),
+            voucher,
+        })
     }
 
     /// A certificate for tests of those who are told of one.
-    pub fn named(names: &[&str], not_after: SystemTime) -> Self {
+    pub fn named(listener: &str, names: &[&str], not_after: SystemTime) -> Self {
         let names = names.iter().map(|name| (*name).into()).collect();
-        Self { names, sha256: [0; 32], not_after, chain: Box::default() }
+        let voucher = Voucher(watch::channel(None).1);
+        Self { listener: listener.into(), names, sha256: [0; 32], not_after, chain: Box::default(), voucher }
+    }
+
+    /// Completes when its listener would not accept it any more: the authorities are others, or nobody asks for certificates
+    /// there. Cancel safe.
+    pub async fn disowned(&self) {
+        let mut clients = self.voucher.0.clone();
+        while clients.changed().await.is_ok() {
+            let now = clients.borrow_and_update().clone();
+            if !now.is_some_and(|clients| clients.accepts(Some(self))) {
+                return;
+            }
+        }
+        // A listener's TLS goes when nothing that came by it is left, or with the process.
+        std::future::pending().await
     }
 
     /// `sha256:` and the digest in hexadecimal digits, as the configuration writes it.
@@ -130,10 +168,12 @@ pub async fn accept_tls<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    // Before what the handshake goes by: a change in between is seen.
+    let voucher = tls.voucher();
     let current = tls.current();
     match timeout_at(deadline, TlsAcceptor::from(current.config.clone()).accept(socket)).await {
         Ok(Ok(stream)) => {
-            let info = describe(stream.get_ref().1, current.rules);
+            let info = describe(stream.get_ref().1, tls.listener(), voucher, current.rules);
             Ok((stream, info))
         }
         Ok(Err(source)) => Err(HandshakeError { kind: classify(&source), source }),
@@ -141,7 +181,7 @@ where
     }
 }
 
-fn describe(session: &ServerConnection, rules: u64) -> TlsInfo {
+fn describe(session: &ServerConnection, listener: &Arc<str>, voucher: Voucher, rules: u64) -> TlsInfo {
     let suite = session.negotiated_cipher_suite().map(|suite| suite.suite());
     TlsInfo {
         sni: session.server_name().map(|name| name.to_ascii_lowercase().into()),
@@ -156,7 +196,10 @@ fn describe(session: &ServerConnection, rules: u64) -> TlsInfo {
             _ => None,
         },
         resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
-        client: session.peer_certificates().and_then(ClientCertificate::of).map(Arc::new),
+        client: session
+            .peer_certificates()
+            .and_then(|chain| ClientCertificate::of(chain, listener, voucher))
+            .map(Arc::new),
         rules,
     }
 }

@@ -11,7 +11,9 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use super::{CertStore, ClientAuth, ClientCertificate};
+use tokio::sync::watch;
+
+use super::{CertStore, ClientAuth, ClientCertificate, accept::Voucher};
 use crate::config::model::TlsVersion;
 
 /// Sessions kept for clients that resume by session id, which only TLS 1.2 clients without tickets do. rustls defaults to
@@ -27,9 +29,12 @@ const SESSIONS: usize = 16_384;
 /// reason they are not shared between listeners.
 #[derive(Debug)]
 pub struct ServerTls {
+    listener: Arc<str>,
     store: Arc<CertStore>,
     current: ArcSwap<Current>,
     changing: Mutex<()>,
+    /// Whose certificates are accepted, for what lasts: `current`'s, or a successor's.
+    clients: watch::Sender<Option<Arc<ClientAuth>>>,
 }
 
 /// What handshakes use now.
@@ -43,19 +48,30 @@ pub(super) struct Current {
 }
 
 impl ServerTls {
-    /// TLS with the certificates of `store`, for HTTP/2 and HTTP/1.1 by ALPN.
+    /// TLS of the listener of this name with the certificates of `store`, for HTTP/2 and HTTP/1.1 by ALPN.
     ///
     /// # Errors
     /// The cryptography cannot give random keys.
-    pub fn new(store: Arc<CertStore>, oldest: TlsVersion, clients: Option<Arc<ClientAuth>>) -> Result<Self, Error> {
+    pub fn new(
+        listener: &str,
+        store: Arc<CertStore>,
+        oldest: TlsVersion,
+        clients: Option<Arc<ClientAuth>>,
+    ) -> Result<Self, Error> {
         let config = Arc::new(build(store.clone(), oldest, clients.as_deref())?);
+        let told = watch::Sender::new(clients.clone());
         let current = ArcSwap::from_pointee(Current { config, rules: 0, oldest, clients });
-        Ok(Self { store, current, changing: Mutex::new(()) })
+        Ok(Self { listener: listener.into(), store, current, changing: Mutex::new(()), clients: told })
     }
 
     /// The certificates, which may be replaced at any time.
     pub fn store(&self) -> &Arc<CertStore> {
         &self.store
+    }
+
+    /// The listener's name.
+    pub(super) fn listener(&self) -> &Arc<str> {
+        &self.listener
     }
 
     /// What the next handshake uses.
@@ -70,18 +86,33 @@ impl ServerTls {
     pub fn set_rules(&self, oldest: TlsVersion, clients: Option<Arc<ClientAuth>>) -> Result<(), Error> {
         let _changing = self.changing.lock();
         let before = self.current();
-        let same_clients = match (&before.clients, &clients) {
-            (Some(before), Some(clients)) => before.is_same_as(clients),
-            (None, None) => true,
-            _ => false,
-        };
+        let same_clients = are_same(before.clients.as_ref(), clients.as_ref());
         if before.oldest == oldest && same_clients {
             return Ok(());
         }
         let config = Arc::new(build(self.store.clone(), oldest, clients.as_deref())?);
         let rules = if same_clients { before.rules } else { before.rules + 1 };
-        self.current.store(Arc::new(Current { config, rules, oldest, clients }));
+        self.current.store(Arc::new(Current { config, rules, oldest, clients: clients.clone() }));
+        self.tell(clients);
         Ok(())
+    }
+
+    /// What came by this listener, which serves no more, goes by the authorities of the one that has taken its place. Without one,
+    /// nobody vouches for it any more.
+    pub fn succeeded_by(&self, successor: Option<&Self>) {
+        self.tell(successor.and_then(|successor| successor.current().clients.clone()));
+    }
+
+    fn tell(&self, clients: Option<Arc<ClientAuth>>) {
+        self.clients.send_if_modified(|known| {
+            let changes = !are_same(known.as_ref(), clients.as_ref());
+            *known = clients;
+            changes
+        });
+    }
+
+    pub(super) fn voucher(&self) -> Voucher {
+        Voucher(self.clients.subscribe())
     }
 
     /// The authorities of client certificates are others than they were with `rules`.
@@ -101,6 +132,14 @@ impl ServerTls {
             Some(clients) => clients.accepts(certificate),
             None => certificate.is_none(),
         }
+    }
+}
+
+fn are_same(one: Option<&Arc<ClientAuth>>, other: Option<&Arc<ClientAuth>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one.is_same_as(other),
+        (None, None) => true,
+        _ => false,
     }
 }
 

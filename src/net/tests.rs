@@ -33,7 +33,7 @@ impl Server {
         let certificate = authority.leaf(&[name.to_owned()], SystemTime::now()).unwrap();
         let leaf = certificate.key.cert[0].to_vec();
         let store = Arc::new(CertStore::new(&[certificate], UnknownSni::Default));
-        let tls = ServerTls::new(store, TlsVersion::V12, None).unwrap();
+        let tls = ServerTls::new("public", store, TlsVersion::V12, None).unwrap();
         let ca = UpstreamTls { ca: Some(authority.path()), server_name: None };
         Self { listener: TcpListener::bind("127.0.0.1:0").await.unwrap(), tls, ca, leaf, state }
     }
@@ -288,20 +288,38 @@ async fn a_session_holds_who_its_client_was_and_ends_with_the_authorities() {
     let certificate = first.client.clone().unwrap();
     let names: Vec<&str> = certificate.names.iter().map(|name| &**name).collect();
     assert_eq!(names, ["dns:app.internal", "uri:spiffe://a/b", "email:a@b.test"], "and not the subject");
+    assert_eq!(&*certificate.listener, "public", "whose authorities vouch for it");
     assert_eq!(certificate.sha256, <[u8; 32]>::from(Sha256::digest(&clients.chain[0])));
     assert!(certificate.fingerprint().starts_with("sha256:") && certificate.fingerprint().len() == 71);
     let again = visit().await.unwrap();
     assert!(again.resumed && again.client == first.client, "a resumed session is the same client's");
 
+    let is_disowned = || futures_util::FutureExt::now_or_never(certificate.disowned()).is_some();
     server.tls.set_rules(TlsVersion::V12, Some(clients.auth(false))).unwrap();
     assert_eq!(server.tls.has_other_rules(first.rules), None);
+    assert!(!is_disowned());
+    let waiting = tokio::spawn({
+        let certificate = certificate.clone();
+        async move { certificate.disowned().await }
+    });
     assert!(visit().await.unwrap().resumed, "the same authorities again change nothing");
     server.tls.set_rules(TlsVersion::V12, Some(others.auth(false))).unwrap();
     assert!(visit().await.is_none(), "not resumed, and its certificate is not of these");
     assert!(server.tls.has_other_rules(first.rules).is_some());
+    assert!(is_disowned());
+    tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("who waits is told").unwrap();
     assert!(!server.tls.accepts(Some(&certificate)) && server.tls.accepts(None), "nor may what is open go on");
     server.tls.set_rules(TlsVersion::V12, Some(clients.auth(true))).unwrap();
     assert!(server.tls.accepts(Some(&certificate)) && !server.tls.accepts(None));
+    assert!(!is_disowned());
+    let elsewhere = Server::new("localhost").await;
+    server.tls.succeeded_by(Some(&elsewhere.tls));
+    assert!(is_disowned(), "who has taken its place asks for none");
+    elsewhere.tls.set_rules(TlsVersion::V12, Some(clients.auth(false))).unwrap();
+    server.tls.succeeded_by(Some(&elsewhere.tls));
+    assert!(!is_disowned(), "its authorities are the same");
+    server.tls.succeeded_by(None);
+    assert!(is_disowned(), "nobody has taken its place");
     let back = visit().await.unwrap();
     assert!(!back.resumed && back.client.is_some(), "shown anew");
     server.tls.set_rules(TlsVersion::V12, None).unwrap();

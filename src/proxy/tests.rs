@@ -85,6 +85,14 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
 
 /// Who shows these fields.
 fn known(consumers: &Consumers, headers: &HeaderMap) -> Option<Identity> {
-    let shown = Shown { headers, secret: None, certificate: None, client: LOOPBACK, method: &Method::GET };
+    let shown = Shown {
+        headers,
+        secret: None,
+        certificate: None,
+        upstream: true,
+        client: LOOPBACK,
+        failed: None,
+        method: &Method::GET,
+    };
     consumers.authenticate(&shown, std::time::SystemTime::now()).unwrap()
 }

@@ -341,6 +341,8 @@ async fn a_client_certificate_says_who_calls_and_a_foreign_one_nothing() {
         reasons_are(&gateway, &[reason]).await;
     }
     assert_eq!(curl(&gateway, &[], "/").await.0, 401, "none is asked for where none is required");
+    let revoked = showing(&gateway, &ours.shown("app"), &["-H", "Authorization: Bearer sg_revoked"], "/").await;
+    assert_eq!(revoked.0, 401, "the certificate does not stand in for a key that is none any more");
     let (status, told) = showing(&gateway, &foreign.shown("app"), &[], "/").await;
     assert_eq!(status, 0, "no handshake: {told}");
     assert_eq!(gateway.figure("/edge/handshake_certificate").await, 1);
@@ -363,6 +365,26 @@ async fn a_client_certificate_says_who_calls_and_a_foreign_one_nothing() {
     assert_eq!(showing(&gateway, &app, &[], "/").await.0, 200);
 }
 
+#[tokio::test]
+async fn an_authority_gives_names_for_its_own_listener_alone() {
+    let (mesh, partners) = (Authority::new("mesh"), Authority::new("partners"));
+    partners.leaf("ops", "DNS:ops.internal");
+    let vouching = |listener: &str| {
+        let consumer =
+            format!("[consumer.app]\ncertificate = [\"dns:ops.internal\"]\ncertificate_listener = \"{listener}\"\n");
+        let internal = format!(
+            "[listener.internal]\naddress = \"127.0.0.1:0\"\ntls = {{ self_signed = [\"localhost\"] }}\n\
+             client_certificates = {{ ca = {:?} }}\n{consumer}",
+            mesh.ca()
+        );
+        mutual(&partners, false, &internal)
+    };
+    let gateway = Gateway::start(&vouching("internal")).await;
+    assert_eq!(showing(&gateway, &partners.shown("ops"), &[], "/").await.0, 401, "the name is not theirs to give");
+    gateway.reconfigure(&vouching("public")).await;
+    assert_eq!(showing(&gateway, &partners.shown("ops"), &[], "/").await.0, 200);
+}
+
 /// One connection that stays: openssl's client, which shows a certificate.
 struct Lasting {
     client: tokio::process::Child,
@@ -379,22 +401,45 @@ impl Lasting {
         Self { client }
     }
 
+    /// Makes a WebSocket of it.
+    async fn upgrade(&mut self, path: &str) {
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        self.client.stdin.as_mut().unwrap().write_all(request.as_bytes()).await.unwrap();
+        let answer = self.read_until(|answer| answer.ends_with(b"\r\n\r\n")).await;
+        assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
+    }
+
+    /// Sends a message, masked with nothing, and waits for its echo.
+    async fn echo(&mut self) {
+        self.client.stdin.as_mut().unwrap().write_all(b"\x81\x82\0\0\0\0hi").await.unwrap();
+        let answer = self.read_until(|answer| answer.len() >= 4).await;
+        assert_eq!(answer, b"\x81\x02hi");
+    }
+
+    /// What comes, until it is whole or there is no more.
+    async fn read_until(&mut self, whole: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+        let (stdout, mut answer) = (self.client.stdout.as_mut().unwrap(), Vec::new());
+        let read = async { while !whole(&answer) && stdout.read_buf(&mut answer).await.unwrap() > 0 {} };
+        tokio::time::timeout(PATIENCE, read).await.expect("an answer, or the end");
+        answer
+    }
+
     /// The status of one more request; none if the connection has ended.
     async fn ask(&mut self) -> Option<u16> {
         let request = "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
         self.client.stdin.as_mut().unwrap().write_all(request.as_bytes()).await.ok()?;
-        let mut answer = Vec::new();
-        let whole = async {
-            let stdout = self.client.stdout.as_mut().unwrap();
-            while !is_whole(&answer) {
-                if stdout.read_buf(&mut answer).await.unwrap() == 0 {
-                    return;
-                }
-            }
-        };
-        tokio::time::timeout(PATIENCE, whole).await.expect("an answer");
+        let answer = self.read_until(is_whole).await;
         String::from_utf8_lossy(&answer).split(' ').nth(1)?.parse().ok()
     }
+}
+
+/// Waits until changed files of certificates have been noticed so often.
+async fn swapped(gateway: &Gateway, count: usize) {
+    let lines = || async { gateway.log_lines().iter().filter(|line| line.contains("certificates swapped")).count() };
+    eventually("the file is seen", lines, |seen| *seen >= count).await;
 }
 
 /// Whether an answer with a `Content-Length` is there to its end.
@@ -422,19 +467,44 @@ async fn a_certificate_or_authority_that_is_taken_out_is_refused_on_the_next_req
     // The file itself, without a reload: first with another authority beside ours, then without ours.
     let own = fs::read_to_string(ours.file("ca.pem")).unwrap();
     let other = fs::read_to_string(others.file("ca.pem")).unwrap();
-    let swapped = async |count: usize| {
-        let lines =
-            || async { gateway.log_lines().iter().filter(|line| line.contains("certificates swapped")).count() };
-        eventually("the file is seen", lines, |seen| *seen >= count).await
-    };
     fs::write(ours.file("ca.pem"), own + &other).unwrap();
-    swapped(1).await;
+    swapped(&gateway, 1).await;
     assert_eq!(connection.ask().await, Some(200), "verified anew, and still good");
     fs::write(ours.file("ca.pem"), other).unwrap();
-    swapped(2).await;
+    swapped(&gateway, 2).await;
     assert_eq!(connection.ask().await, Some(421), "opened under an authority that is none any more");
     reasons_are(&gateway, &["certificate"]).await;
     assert_eq!(connection.ask().await, None, "closed");
+}
+
+#[tokio::test]
+async fn a_websocket_ends_when_its_listener_would_not_accept_its_certificate_any_more() {
+    let (ours, others, echo) = (Authority::new("ours"), Authority::new("others"), Origin::websocket().await);
+    ours.leaf("app", "DNS:app.internal");
+    let text = format!(
+        "{}[upstream.echo]\nendpoints = [\"http://{}\"]\n\
+         [[route]]\npath = \"/ws\"\naccess = [\"app\"]\nproxy = {{ upstream = \"echo\" }}\n",
+        mutual(&ours, false, "[consumer.app]\ncertificate = [\"dns:app.internal\"]\n"),
+        echo.address
+    );
+    let gateway = Gateway::start(&text).await;
+    let mut socket = Lasting::open(&gateway, &ours, "app");
+    socket.upgrade("/ws").await;
+    socket.echo().await;
+    let (own, other) =
+        (fs::read_to_string(ours.file("ca.pem")).unwrap(), fs::read_to_string(others.file("ca.pem")).unwrap());
+    fs::write(ours.file("ca.pem"), own + &other).unwrap();
+    swapped(&gateway, 1).await;
+    socket.echo().await;
+
+    // The listener is bound anew; what came by it before goes by what that one says.
+    let public = "[listener.public]\naddress = \"127.0.0.1:";
+    let moved = text.replace(&format!("{public}0"), &format!("{public}{}", free_port()));
+    gateway.reconfigure(&moved).await;
+    socket.echo().await;
+    fs::write(ours.file("ca.pem"), other).unwrap();
+    swapped(&gateway, 2).await;
+    assert_eq!(socket.read_until(|_| false).await, b"", "it ends");
 }
 
 // === bounds ===

@@ -23,6 +23,8 @@ const RSA: &[Algorithm] = {
 #[derive(Debug, Default)]
 pub(crate) struct KeySet {
     keys: Vec<PublicKey>,
+    /// Whether a document said so; else none has come yet.
+    read: bool,
 }
 
 /// One of them.
@@ -41,8 +43,6 @@ pub(super) enum KeysError {
     Form(String),
     #[error("holds {0} keys, more than {MOST_KEYS}")]
     TooMany(usize),
-    #[error("holds no key that can verify a signature")]
-    None,
 }
 
 #[derive(Deserialize)]
@@ -66,7 +66,8 @@ struct Jwk {
 }
 
 impl KeySet {
-    /// Reads a document. Keys of kinds that are not known are passed over (RFC 7517, section 5), shared secrets among them.
+    /// Reads a document. Keys of kinds that are not known are passed over (RFC 7517, section 5), shared secrets among them. A set
+    /// that is left with none is one: so an issuer takes back what it has signed.
     pub(super) fn parse(document: &[u8]) -> Result<Self, KeysError> {
         let document: Document =
             serde_json::from_slice(document).map_err(|error| KeysError::Form(error.to_string()))?;
@@ -74,8 +75,8 @@ impl KeySet {
             return Err(KeysError::TooMany(document.keys.len()));
         }
         let jwks = document.keys.into_iter().filter_map(|key| serde_json::from_value(key).ok());
-        let keys: Vec<PublicKey> = jwks.filter_map(|jwk: Jwk| PublicKey::of(&jwk)).collect();
-        if keys.is_empty() { Err(KeysError::None) } else { Ok(Self { keys }) }
+        let keys = jwks.filter_map(|jwk: Jwk| PublicKey::of(&jwk)).collect();
+        Ok(Self { keys, read: true })
     }
 
     /// How many there are.
@@ -84,8 +85,8 @@ impl KeySet {
     }
 
     /// Whether there is none, as none has come yet.
-    pub(super) fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.read
     }
 
     /// The keys that a token of this algorithm and key id is to be tried with: those of that id, else those that have none.

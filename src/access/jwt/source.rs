@@ -30,7 +30,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(30);
 /// Behind a failure, pauses grow from the first to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
-/// The keys of one issuer. Kept over reloads as long as its place is the same, with the last keys that were good.
+/// The keys of one issuer. Kept over reloads as long as its place and whom we trust there are the same, with the last keys that
+/// were good.
 #[derive(Debug)]
 pub(crate) struct KeySource {
     issuer: Arc<str>,
@@ -104,12 +105,13 @@ impl Drop for Fetching {
 }
 
 impl KeySource {
-    /// The source of an issuer. A file is read now; from elsewhere, the keys come later ([`KeySource::look`]), and until then those
-    /// of `before` serve, if it was the same place.
+    /// The source of an issuer: `before`, if nothing about it has changed. A file is read now; from elsewhere, the keys come later
+    /// ([`KeySource::look`]). Until then there are none: those of before came from elsewhere, or by the word of another authority.
     pub(crate) fn open(name: &str, settings: &Issuer, before: Option<&Arc<Self>>) -> Result<Arc<Self>, String> {
         let ca = settings.tls.ca_digest();
-        let same_place = before.filter(|before| before.place == settings.jwks);
-        if let Some(same) = same_place.filter(|same| same.tls == settings.tls && same.ca == ca) {
+        let is_same =
+            |before: &&Arc<Self>| before.place == settings.jwks && before.tls == settings.tls && before.ca == ca;
+        if let Some(same) = before.filter(is_same) {
             return Ok(same.clone());
         }
         let remote = if settings.is_remote() {
@@ -124,7 +126,7 @@ impl KeySource {
             tls: settings.tls.clone(),
             ca,
             remote,
-            keys: ArcSwap::new(same_place.map(|same| same.keys()).unwrap_or_default()),
+            keys: ArcSwap::default(),
             content: Mutex::default(),
             schedule: Mutex::default(),
             watch: Mutex::new(watch),
@@ -179,7 +181,12 @@ impl KeySource {
         let keys = KeySet::parse(document).map_err(|error| format!("{}: {error}", self.place))?;
         let digest: Digest = Sha256::digest(document).into();
         if self.content.lock().replace(digest) != Some(digest) {
-            tracing::info!(issuer = %self.issuer, keys = keys.len(), "keys of an issuer");
+            match keys.len() {
+                0 => {
+                    tracing::warn!(issuer = %self.issuer, "an issuer has no key that can verify a signature: its tokens are refused")
+                }
+                keys => tracing::info!(issuer = %self.issuer, keys, "keys of an issuer"),
+            }
             self.figures.changed.fetch_add(1, Ordering::Relaxed);
             self.keys.store(Arc::new(keys));
         }
@@ -254,6 +261,27 @@ mod tests {
 
     fn second(n: u64) -> Duration {
         Duration::from_secs(n)
+    }
+
+    #[test]
+    fn keys_that_came_by_the_word_of_one_authority_are_not_kept_under_another() {
+        let settings = |more: &str| {
+            let text = format!("jwks = \"https://a.test/jwks\"\nissuer = \"a\"\naudience = [\"us\"]\n{more}");
+            toml_edit::de::from_str::<Issuer>(&text).unwrap()
+        };
+        let open = |more: &str, before| KeySource::open("a", &settings(more), before).unwrap();
+        let before = open("", None);
+        assert!(before.keys().is_awaited());
+        let key = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+        before.take(key.as_bytes()).unwrap();
+        assert_eq!(open("refresh = \"1m\"", Some(&before)).keys().len(), 1);
+        let changed = open("tls.server_name = \"b.test\"", Some(&before));
+        assert!(changed.keys().is_awaited(), "nobody has vouched for these under the new name");
+        let authority = tempfile::tempdir().unwrap();
+        let signed = rcgen::generate_simple_self_signed(["ca.test".to_owned()]).unwrap();
+        let file = authority.path().join("ca.pem");
+        std::fs::write(&file, signed.cert.pem()).unwrap();
+        assert!(open(&format!("tls.ca = {file:?}"), Some(&before)).keys().is_awaited());
     }
 
     #[test]

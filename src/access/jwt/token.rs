@@ -6,7 +6,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::{Map, Value};
 
 use super::{
@@ -62,6 +62,9 @@ pub enum TokenFault {
     /// It has not begun.
     #[error("not valid yet")]
     Early,
+    /// Its signature was not looked at: whoever shows it has failed too often.
+    #[error("not verified, after too many failures")]
+    Untried,
 }
 
 impl TokenFault {
@@ -78,6 +81,7 @@ impl TokenFault {
             Self::Audience => "token-audience",
             Self::Expired => "token-expired",
             Self::Early => "token-early",
+            Self::Untried => "token-untried",
         }
     }
 
@@ -111,7 +115,13 @@ struct Header {
     alg: String,
     kid: Option<String>,
     typ: Option<String>,
-    crit: Option<Value>,
+    /// Whether it is there, whatever it says.
+    #[serde(default, deserialize_with = "is_there")]
+    crit: bool,
+}
+
+fn is_there<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(from).map(|_| true)
 }
 
 /// Whether a credential is meant to be a token: three parts in base64url (RFC 7515, section 3.1).
@@ -120,10 +130,11 @@ pub(crate) fn looks_like_one(credential: &[u8]) -> bool {
     credential.split(|byte| *byte == b'.').count() == 3 && credential.iter().all(in_alphabet)
 }
 
-/// Verifies a token of one of these issuers.
+/// Verifies a token of one of these issuers, if its signature may be tried: that is what costs.
 pub(crate) fn verify<'i>(
     token: &[u8],
     issuers: impl IntoIterator<Item = &'i Arc<Issuer>>,
+    may_try: impl FnOnce() -> bool,
     now: SystemTime,
 ) -> Result<Sound, TokenFault> {
     if token.len() > LARGEST {
@@ -132,7 +143,7 @@ pub(crate) fn verify<'i>(
     let parts = Parts::of(token).ok_or(TokenFault::Malformed)?;
     let said = parts.claims.get("iss").and_then(Value::as_str);
     let issuer = issuers.into_iter().find(|issuer| said == Some(&*issuer.settings.issuer)).ok_or(TokenFault::Issuer)?;
-    issuer.verify(parts, now)
+    issuer.verify(parts, may_try, now)
 }
 
 impl<'a> Parts<'a> {
@@ -146,7 +157,7 @@ impl<'a> Parts<'a> {
             let bare = r#type.strip_prefix("application/").unwrap_or(r#type);
             TYPES.iter().any(|known| known.eq_ignore_ascii_case(bare))
         });
-        let plain = typed && header.crit.is_none();
+        let plain = typed && !header.crit;
         plain.then_some(Self { header, claims, signed: message.as_bytes(), signature })
     }
 }
@@ -161,14 +172,22 @@ impl Issuer {
         Arc::ptr_eq(&self.source, &other.source) && rules(self) == rules(other)
     }
 
-    fn verify(self: &Arc<Self>, parts: Parts<'_>, now: SystemTime) -> Result<Sound, TokenFault> {
+    fn verify(
+        self: &Arc<Self>,
+        parts: Parts<'_>,
+        may_try: impl FnOnce() -> bool,
+        now: SystemTime,
+    ) -> Result<Sound, TokenFault> {
         let keys = self.source.keys();
         let allowed = self.settings.algorithms.iter().find(|algorithm| keys::name(**algorithm) == parts.header.alg);
         let algorithm = *allowed.ok_or(TokenFault::Algorithm)?;
         let mut tried = keys.find(parts.header.kid.as_deref(), algorithm).peekable();
         if tried.peek().is_none() {
             self.source.want();
-            return Err(if keys.is_empty() { TokenFault::NoKeys } else { TokenFault::UnknownKey });
+            return Err(if keys.is_awaited() { TokenFault::NoKeys } else { TokenFault::UnknownKey });
+        }
+        if !may_try() {
+            return Err(TokenFault::Untried);
         }
         if !tried.any(|key| signed_by(&parts, key, algorithm)) {
             return Err(TokenFault::Signature);

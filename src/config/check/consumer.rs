@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::{Check, route::method_form, syntax};
+use super::{Check, LONGEST_ROLE, route::method_form, syntax};
 use crate::config::{
     key,
-    model::{Claim, Consumer, Tokens},
+    model::{Claim, ClientCertificates, Consumer, Tokens},
+    value::sha256,
+    words,
 };
 
-/// What PostgreSQL keeps of an identifier, in bytes (`NAMEDATALEN`).
-const LONGEST_ROLE: usize = 63;
+/// SHA-256 of nothing: of a variable that was not set, as `printf '%s' "$KEY" | sha256sum` has it.
+const OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 impl Check<'_> {
     pub(super) fn consumers(&mut self) {
@@ -21,8 +23,10 @@ impl Check<'_> {
             let at = key::join("consumer", name);
             for (index, digest) in consumer.key_sha256.iter().flatten().enumerate() {
                 let key = format!("{at}.key_sha256[{index}]");
-                if !syntax::sha256(digest) {
+                if sha256(digest).is_none() {
                     self.wrong(key, "must be 64 hex digits, as `sluicegate key new` prints them");
+                } else if digest.eq_ignore_ascii_case(OF_NOTHING) {
+                    self.wrong(key, "it is the digest of nothing: the key was empty when it was taken");
                 } else if let Some(owner) = owners.insert(digest.to_ascii_lowercase(), name) {
                     self.wrong(key, format!("the key is one of `{owner}` already: it can name one consumer"));
                 }
@@ -57,12 +61,15 @@ impl Check<'_> {
 
     fn client_certificates(&mut self) {
         let config = self.config;
-        let asked = config.listener.values().any(|listener| listener.client_certificates.is_some());
+        let asking =
+            config.listener.iter().filter_map(|(name, listener)| Some((name, listener.client_certificates.as_ref()?)));
+        let asking: BTreeMap<&String, &ClientCertificates> = asking.collect();
         let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
         for (consumer, settings) in &config.consumer {
+            self.certificate_listener(&key::join("consumer", consumer), settings, &asking);
             for (index, name) in settings.certificate.iter().flatten().enumerate() {
                 let key = format!("{}.certificate[{index}]", key::join("consumer", consumer));
-                self.unless(asked, &key, "no listener asks for it: set `client_certificates` of one");
+                self.unless(!asking.is_empty(), &key, "no listener asks for it: set `client_certificates` of one");
                 if let Err(message) = certificate_form(name) {
                     self.wrong(key, message);
                 } else if let Some(owner) = owners.insert(name, consumer) {
@@ -70,6 +77,27 @@ impl Check<'_> {
                 }
             }
         }
+    }
+
+    /// A name must not be any authority's to give away: where listeners ask by several, it is said whose word counts.
+    fn certificate_listener(&mut self, at: &str, consumer: &Consumer, asking: &BTreeMap<&String, &ClientCertificates>) {
+        let Some(listener) = &consumer.certificate_listener else {
+            let mut authorities = asking.values().map(|asked| &asked.ca);
+            let first = authorities.next();
+            let one = authorities.all(|ca| Some(ca) == first);
+            let names: Vec<&str> = asking.keys().map(|name| name.as_str()).collect();
+            let message = format!(
+                "listeners ask for certificates of different CAs, each of which could issue one of this name: \
+                 set `certificate_listener` to {}",
+                words::list(&names, "or")
+            );
+            return self.unless(one || consumer.certificate.is_none(), format!("{at}.certificate"), message);
+        };
+        let key = format!("{at}.certificate_listener");
+        self.unless(consumer.certificate.is_some(), &key, "there is no `certificate` that could come by it");
+        self.refer(key.clone(), "listener", listener, self.config.listener.keys());
+        let silent = self.config.listener.contains_key(listener) && !asking.contains_key(listener);
+        self.unless(!silent, key, format!("`{listener}` asks for no certificates: set its `client_certificates`"));
     }
 
     /// Where, how and as whom.
@@ -152,7 +180,7 @@ fn certificate_form(name: &str) -> Result<(), String> {
         Some(("dns", name)) => syntax::host_pattern(name).is_ok() && !name.bytes().any(|b| b.is_ascii_uppercase()),
         Some(("uri", uri)) => uri.contains(':') && uri.bytes().all(|b| b.is_ascii_graphic()),
         Some(("email", address)) => address.contains('@') && address.bytes().all(|b| b.is_ascii_graphic()),
-        Some(("sha256", digits)) => syntax::sha256(digits) && !digits.bytes().any(|b| b.is_ascii_uppercase()),
+        Some(("sha256", digits)) => sha256(digits).is_some() && !digits.bytes().any(|b| b.is_ascii_uppercase()),
         _ => false,
     };
     let message = "expected `dns:` and a name in lower case, `uri:` and a URI, `email:` and an address, or `sha256:` and 64 hex digits in lower case";

@@ -2,14 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::Check;
+use super::{Check, LONGEST_ROLE};
 use crate::config::{
     key,
     model::{Access, BackendKind, Claims, Dialect, Named, NamedParam, OnExhausted, ParamType, Query, Route, Serves},
 };
-
-/// PostgreSQL cuts longer names off, and would take one for another.
-const LONGEST_ROLE: usize = 63;
 
 impl Check<'_> {
     pub(super) fn named(&mut self) {

@@ -1,10 +1,10 @@
 //! `[plugin.NAME]` and `[pool.NAME]`.
 
-use super::{Check, syntax};
+use super::{Check, LONGEST_ROLE, syntax};
 use crate::config::{
     key,
     model::{BackendKind, Per, PolicyRef, Pool},
-    value::{Size, Span},
+    value::{Size, Span, sha256},
     words,
 };
 
@@ -24,7 +24,7 @@ impl Check<'_> {
         for (name, plugin) in &config.plugin {
             let at = key::join("plugin", name);
             self.unless(!plugin.path.as_os_str().is_empty(), format!("{at}.path"), "must not be empty");
-            let pinned_well = plugin.sha256.as_ref().is_none_or(|digest| syntax::sha256(digest));
+            let pinned_well = plugin.sha256.as_ref().is_none_or(|digest| sha256(digest).is_some());
             self.unless(pinned_well, format!("{at}.sha256"), "must be 64 hex digits: see `sha256sum`");
             self.size(format!("{at}.memory"), plugin.memory, Size::kib(64), Size(1 << 32));
             self.size(format!("{at}.max_size"), plugin.max_size, Size(1), Size(1 << 30));
@@ -112,7 +112,7 @@ impl Check<'_> {
         self.unless(pool.password.is_none(), format!("{at}.password"), own);
         for role in pool.roles.keys() {
             // PostgreSQL cuts longer names off, and would take one for another.
-            let fits = (1..=63).contains(&role.len()) && !role.contains(char::is_control);
+            let fits = (1..=LONGEST_ROLE).contains(&role.len()) && !role.contains(char::is_control);
             let message = "a role's name has 1 to 63 bytes, none of them a control character";
             self.unless(fits, key::join(&format!("{at}.roles"), role), message);
         }

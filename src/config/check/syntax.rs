@@ -151,11 +151,6 @@ pub(super) fn sqlite_url(url: &str) -> Result<(), String> {
     }
 }
 
-/// A SHA-256 in hex.
-pub(super) fn sha256(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

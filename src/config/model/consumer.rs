@@ -24,6 +24,9 @@ pub struct Consumer {
     /// Names of client certificates that stand for this consumer, any of them: `dns:NAME`, `uri:URI` or `email:ADDRESS` among the
     /// alternative names, or `sha256:DIGITS` of the whole certificate.
     pub certificate: Option<Vec<String>>,
+    /// The listener that these come by; one by another listener is not this consumer's. Default: any that asks for certificates, as
+    /// long as all of them ask by the same file of CAs.
+    pub certificate_listener: Option<String>,
     /// What is kept of a key for tunnels with `tunnel_auth = "scram"`, as printed by `sluicegate key new --scram`. The consumer's name is then
     /// the user's.
     pub scram: Option<String>,

@@ -159,13 +159,6 @@ impl Named {
     }
 }
 
-impl NamedParam {
-    /// Whether a caller may leave it out.
-    pub fn is_optional(&self) -> bool {
-        self.nullable || self.default.is_some()
-    }
-}
-
 impl Claims {
     /// Whether there is anything to set.
     pub fn are_set(&self) -> bool {

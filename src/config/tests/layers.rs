@@ -3,7 +3,12 @@
 use std::{fs, path::PathBuf};
 
 use super::{environment, text};
-use crate::config::{Environment, Loaded, Report, Source, load, load::load_content, model::LogFormat, value::Span};
+use crate::config::{
+    Environment, Loaded, Report, Source, load,
+    load::{TABLES, load_content},
+    model::{Config, LogFormat},
+    value::Span,
+};
 
 const BASE: &str = r#"
 [server]
@@ -213,4 +218,17 @@ fn the_process_environment_is_read() {
     // Without unsafe code a test cannot set one; that none of ours is set is enough to load.
     assert!(text(BASE).is_ok());
     assert!(load_content(BASE.as_bytes(), &Environment::Process).is_ok());
+}
+
+#[test]
+fn a_variable_may_name_any_table_of_the_model() {
+    let every: Config = toml_edit::de::from_str(include_str!("../every_key.toml")).unwrap();
+    let serde_json::Value::Object(tables) = serde_json::to_value(every).unwrap() else { panic!("a table") };
+    let (mut known, mut there) = (TABLES.to_vec(), tables.keys().map(String::as_str).collect::<Vec<_>>());
+    known.sort_unstable();
+    there.sort_unstable();
+    assert_eq!(known, there);
+    let named = "{ orders = { sql = \"select 1\" } }";
+    let loaded = load_content(BASE.as_bytes(), &environment(&[("SLUICEGATE_NAMED", named)])).unwrap();
+    assert!(loaded.config.named.contains_key("orders"));
 }

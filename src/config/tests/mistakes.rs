@@ -559,3 +559,45 @@ certificate = ["uri:spiffe://a", "sha256:00"]
          a.toml:28:34: consumer.third.certificate[1]: expected `dns:` and a name in lower case, `uri:` and a URI, `email:` and an address, or `sha256:` and 64 hex digits in lower case",
     );
 }
+
+#[test]
+fn whose_word_counts_for_a_certificates_name_is_said_where_several_could_give_it() {
+    let listeners = |public: &str, more: &str| {
+        format!(
+            "[listener.internal]\naddress = \"127.0.0.1:1\"\ntls = {{ self_signed = [\"a\"] }}\nclient_certificates.ca = \"mesh.pem\"\n\
+             [listener.plain]\naddress = \"127.0.0.1:2\"\n\
+             [listener.public]\naddress = \"127.0.0.1:3\"\ntls = {{ self_signed = [\"a\"] }}\nclient_certificates.ca = \"{public}.pem\"\n\
+             [consumer.key]\nkey_sha256 = []\n{more}"
+        )
+    };
+    let ops = "[consumer.ops]\ncertificate = [\"dns:ops.internal\"]\n";
+    let ops_by = |listener: &str| format!("{ops}certificate_listener = \"{listener}\"\n");
+    assert_eq!(report(&listeners("mesh", ops)), "", "one file of CAs, whichever the listener");
+    assert_eq!(report(&listeners("partners", &ops_by("internal"))), "");
+    assert_eq!(
+        report(&listeners("partners", ops)),
+        "a.toml:15:1: consumer.ops.certificate: listeners ask for certificates of different CAs, each of which could issue one of this \
+         name: set `certificate_listener` to `internal` or `public`"
+    );
+    for (text, wrong) in [
+        (ops_by("plain"), "`plain` asks for no certificates: set its `client_certificates`"),
+        (ops_by("publik"), "there is no listener `publik`; did you mean `public`?"),
+        (
+            "[consumer.ops]\nkey_sha256 = []\ncertificate_listener = \"public\"\n".to_owned(),
+            "there is no `certificate` that could come by it",
+        ),
+    ] {
+        let said = report(&listeners("partners", &text));
+        assert_eq!(said, format!("a.toml:16:1: consumer.ops.certificate_listener: {wrong}"));
+    }
+}
+
+#[test]
+fn the_digest_of_nothing_is_no_key() {
+    // As `printf '' | sha256sum` has it.
+    let digest = "E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855";
+    assert_eq!(
+        report(&format!("consumer.a.key_sha256 = [\"{digest}\"]")),
+        "a.toml:2:26: consumer.a.key_sha256[0]: it is the digest of nothing: the key was empty when it was taken"
+    );
+}

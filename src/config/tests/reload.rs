@@ -175,3 +175,24 @@ fn nothing_that_is_printed_holds_a_secret() {
     assert!(!format!("{:?}", loaded.config).contains("one@"));
     assert!(!serde_json::to_string(&loaded.config).unwrap().contains("one@"));
 }
+
+#[test]
+fn what_is_kept_of_keys_changes_unseen() {
+    let scram = |digit: &str| {
+        let sum = format!("{}=", digit.repeat(43));
+        format!("SCRAM-SHA-256$4096:{}==${sum}:{sum}", digit.repeat(22))
+    };
+    let kept = |digits: &[&str], verifier: &str| {
+        let digests: Vec<String> = digits.iter().map(|digit| digit.repeat(64)).collect();
+        format!("{BASE}[consumer.app]\nkey_sha256 = {digests:?}\nscram = \"{}\"\n", scram(verifier))
+    };
+    let (one, other) = (kept(&["a"], "A"), kept(&["a", "b"], "B"));
+    assert_eq!(
+        changes(&one, &other),
+        [r#"consumer.app.key_sha256: ["***"] -> ["***","***"] (live)"#, r#"consumer.app.scram: "***" -> "***" (live)"#,]
+    );
+    for (from, to) in [(BASE, &*other), (&*other, BASE)] {
+        let told = changes(from, to).join("\n");
+        assert!(told.contains(r#""key_sha256":["**"#), "as far as it is shown: {told}");
+    }
+}

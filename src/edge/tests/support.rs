@@ -89,7 +89,8 @@ impl Edge {
         let authority = Authority::open(state.path(), SystemTime::now()).unwrap();
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let certificate = authority.leaf(&names, SystemTime::now()).unwrap();
-        let tls = ServerTls::new(Arc::new(CertStore::new(&[certificate], unknown)), TlsVersion::V12, None).unwrap();
+        let store = Arc::new(CertStore::new(&[certificate], unknown));
+        let tls = ServerTls::new("test", store, TlsVersion::V12, None).unwrap();
         let trust = Trust { ca: UpstreamTls { ca: Some(authority.path()), server_name: None }, _state: state };
         Self::start(listener, handler, Some((Arc::new(tls), trust)))
     }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{Digest, MOST_BYTES, text};
+use crate::config::value::sha256;
 
 /// Longest file that is read: the texts, and what stands around them.
 const LONGEST: u64 = 4 * MOST_BYTES as u64;
@@ -65,7 +66,8 @@ impl Line {
     }
 
     fn digest(&self) -> Result<Digest, String> {
-        let told = self.sha256.as_deref().map(digest_of).transpose()?;
+        let wrong = || "`sha256` is not 64 hex digits".to_owned();
+        let told = self.sha256.as_deref().map(|hex| sha256(hex).ok_or_else(wrong)).transpose()?;
         let read = self.sql.as_deref().map(text::digest);
         match (read, told) {
             (Some(read), Some(told)) if read != told => Err("`sha256` is not that of `sql`".to_owned()),
@@ -73,19 +75,6 @@ impl Line {
             (None, None) => Err("has neither `sql` nor `sha256`".to_owned()),
         }
     }
-}
-
-fn digest_of(hex: &str) -> Result<Digest, String> {
-    let wrong = || "`sha256` is not 64 hex digits".to_owned();
-    if hex.len() != 64 || !hex.is_ascii() {
-        return Err(wrong());
-    }
-    let mut digest = [0; 32];
-    for (byte, pair) in digest.iter_mut().zip(hex.as_bytes().chunks(2)) {
-        let pair = std::str::from_utf8(pair).map_err(|_| wrong())?;
-        *byte = u8::from_str_radix(pair, 16).map_err(|_| wrong())?;
-    }
-    Ok(digest)
 }
 
 /// Reads a file. Empty lines, and those that begin with `#`, are left out.
@@ -164,6 +153,7 @@ mod tests {
             ("{}", 1, "neither"),
             ("{\"sql\":\"a\",\"sqls\":1}", 1, "unknown field"),
             ("{\"sha256\":\"zz\"}", 1, "64 hex digits"),
+            (&format!("{{\"sha256\":\"{}\"}}", "+f".repeat(32)), 1, "64 hex digits"),
             (&format!("{{\"sql\":\"a\",\"sha256\":\"{}\"}}", "0".repeat(64)), 1, "is not that of"),
         ] {
             let error = parse(content).unwrap_err();
