@@ -149,8 +149,8 @@ async fn a_new_user_has_a_database_over_https_by_following_the_page() {
     for Block { language, text } in blocks(typed) {
         match language.as_str() {
             "sh" if text.starts_with("sluicegate serve") => {
-                // It does not end: typed, and not waited for.
-                write!(other.keyboard, "{text}").unwrap();
+                // It does not end: typed, and not waited for. In the shell's place, so that it ends with it.
+                write!(other.keyboard, "exec {text}").unwrap();
                 seen(&other, "ready").await;
             }
             "sh" => {
