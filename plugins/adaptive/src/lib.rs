@@ -18,8 +18,9 @@
 //! may cost, one caller for each that was used within it. Its default, ten seconds, is as far as the host's counts look back:
 //! what is trusted for longer is trusted on no evidence.
 //!
-//! The decision is a pure function, [`check`], on scalars, without allocation. The component around it is in
-//! `component.rs` and only built for WebAssembly.
+//! The decision is a pure function, [`check`], on scalars, without allocation.
+//!
+//! [`check`]: policy_validation::Policy::check
 
 #[cfg(target_arch = "wasm32")]
 mod component;
@@ -27,6 +28,9 @@ mod configuration;
 mod validation;
 mod window;
 
-pub use configuration::{SCHEMA, Settings};
-pub use validation::{Action, Signals, Verdict, check, self_check};
+pub use configuration::Settings;
 pub use window::window_ms;
+
+/// A window of trust for each connection, that learns.
+#[derive(Debug)]
+pub struct Adaptive;

@@ -1,6 +1,8 @@
 //! How long a connection is trusted.
 
-use crate::{Settings, Signals};
+use policy_validation::Signals;
+
+use crate::Settings;
 
 /// The window that a verdict gives, from `least_ms` to `most_ms`. `pinged`: it counts once the connection has answered.
 pub fn window_ms(settings: &Settings, signals: &Signals, pinged: bool) -> u32 {
@@ -36,25 +38,19 @@ fn trusted(window: u32, good: u32, bad: u32, caution: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use policy_validation::Signals;
+
     use super::window_ms;
-    use crate::{Settings, Signals};
+    use crate::Settings;
 
     const WELL: Signals = Signals {
-        trigger: 0,
         age_ms: 60_000,
         idle_ms: 2000,
         uses: 10_000,
-        errors: 0,
         since_validated_ms: 5000,
         last_valid_for_ms: 2000,
-        recent_bad: 0,
-        recent_good: 0,
-        transaction: 0,
-        peek: 0,
-        last_error: 0,
         deadline_left_ms: 5000,
-        failed_probes: 0,
-        epochs_behind: 0,
+        ..Signals::EMPTY
     };
 
     fn window(signals: &Signals) -> u32 {

@@ -6,7 +6,8 @@
 //! policy's word) close the idle ones. A caller that is handed a dead connection is not counted by the pool: the policy learns from
 //! pings alone. Time and chance are simulated, the same in each run.
 
-use adaptive::{Action, Settings, Signals, check};
+use adaptive::{Adaptive, Settings};
+use policy_validation::{Action, Policy as _, Signals};
 
 /// Callers a second, at any time.
 const CALLERS: f64 = 40.0;
@@ -191,9 +192,9 @@ impl Pool {
             recent_bad: self.bad.len() as u32,
             recent_good: self.good.len() as u32,
             deadline_left_ms: 5000,
-            ..Signals::default()
+            ..Signals::EMPTY
         };
-        let verdict = check(&Settings::DEFAULT, &signals);
+        let verdict = Adaptive::check(&Settings::DEFAULT, &signals);
         Judgement { ping: verdict.action == Action::Ping, purge: verdict.purge, window_ms: verdict.valid_for_ms }
     }
 }

@@ -21,38 +21,17 @@
 //!   on from there.
 //!
 //! The decision is a pure function, [`decide`]; it remembers the limit, what was too much and when, and a window of round trips.
+//!
+//! [`decide`]: policy_sizing::Policy::decide
 
 #[cfg(target_arch = "wasm32")]
 mod component;
 mod configuration;
 mod sizing;
 
-pub use configuration::{SCHEMA, Settings};
-pub use sizing::{Reason, decide, self_check};
-
-use policy_sizing::{Decision, Policy, Signals};
+pub use configuration::Settings;
+pub use sizing::Reason;
 
 /// Additive increase, multiplicative decrease.
 #[derive(Debug)]
 pub struct Aimd;
-
-impl Policy for Aimd {
-    type Settings = Settings;
-    type Reason = Reason;
-
-    const DEFAULT: Settings = Settings::DEFAULT;
-    const SCHEMA: &'static str = SCHEMA;
-    const CARRY_VERSION: u32 = 1;
-
-    fn parse(json: &str) -> Result<Settings, String> {
-        Settings::parse(json)
-    }
-
-    fn decide(settings: &Settings, signals: &Signals, carry: &[f64]) -> Decision<Reason> {
-        decide(settings, signals, carry)
-    }
-
-    fn self_check() -> Result<(), String> {
-        self_check()
-    }
-}

@@ -1,8 +1,8 @@
 //! The decision.
 
-use policy_sizing::{Decision, Limit, Reading, Signals, Window, recall};
+use policy_sizing::{Decision, Limit, Policy, Reading, Signals, Window, prove, recall};
 
-use crate::Settings;
+use crate::{Aimd, Settings};
 
 /// Milliseconds that one decision grows for at most, however long ago the last one was.
 const MOST_GROWTH_MS: u32 = 1000;
@@ -29,11 +29,7 @@ pub enum Reason {
     Bound = 6,
 }
 
-impl From<Reason> for u32 {
-    fn from(reason: Reason) -> Self {
-        reason as Self
-    }
-}
+policy_sizing::numbered!(Reason);
 
 /// The last step back.
 #[derive(Clone, Copy, Debug)]
@@ -44,27 +40,49 @@ struct Retreat {
     ms: f64,
 }
 
-/// Decides on the pool's target. The same input gives the same answer; any input gives one within the bounds.
-pub fn decide(settings: &Settings, signals: &Signals, carry: &[f64]) -> Decision<Reason> {
-    let mut limit = Limit::recall(carry, 0, settings.start, 0.0, signals);
-    let mut retreat = Retreat::recall(carry, signals);
-    let mut window = Window::recall(carry, 3);
-    window.add(signals);
-    let reading = window.read(settings.min_samples);
-    let reason = match enough(settings, signals, reading) {
-        Some(reason) if retreat.is_over(settings.cooldown_ms) => {
-            step_back(settings, signals, &mut limit, &mut retreat, reason);
-            reason
-        }
-        // Round trips that began before the step back come in after it: nothing is learnt from them but to wait.
-        Some(Reason::Slow) => Reason::Wary,
-        Some(_) => Reason::Failing,
-        None if signals.failing() => Reason::Failing,
-        None => grow(settings, signals, &mut limit, &retreat),
-    };
-    let mut carry = vec![limit.keep(), retreat.from, retreat.ms];
-    carry.extend_from_slice(&window.keep());
-    Decision::new(limit.target(signals), settings.min_idle, reason, carry)
+impl Policy for Aimd {
+    type Settings = Settings;
+    type Reason = Reason;
+
+    const CARRY_VERSION: u32 = 1;
+
+    fn decide(settings: &Settings, signals: &Signals, carry: &[f64]) -> Decision<Reason> {
+        let mut limit = Limit::recall(carry, 0, settings.start, 0.0, signals);
+        let mut retreat = Retreat::recall(carry, signals);
+        let mut window = Window::recall(carry, 3);
+        window.add(signals);
+        let reading = window.read(settings.min_samples);
+        let reason = match enough(settings, signals, reading) {
+            Some(reason) if retreat.is_over(settings.cooldown_ms) => {
+                step_back(settings, signals, &mut limit, &mut retreat, reason);
+                reason
+            }
+            // Round trips that began before the step back come in after it: nothing is learnt from them but to wait.
+            Some(Reason::Slow) => Reason::Wary,
+            Some(_) => Reason::Failing,
+            None if signals.failing() => Reason::Failing,
+            None => grow(settings, signals, &mut limit, &retreat),
+        };
+        let mut carry = vec![limit.keep(), retreat.from, retreat.ms];
+        carry.extend_from_slice(&window.keep());
+        Decision::new(limit.target(signals), settings.min_idle, reason, carry)
+    }
+
+    fn self_check() -> Result<(), String> {
+        let settings = Settings { rtt_above_ms: 50, ..Settings::DEFAULT };
+        let used = Signals { in_use: 18, in_use_peak: 18, ..Signals::BUSY };
+        let full = Signals { size: 12, create_failures: 1, server_full: 1, ..used };
+        let carry = &[20.0, 0.0, 0.0][..];
+        prove::<Self>(
+            &settings,
+            &[
+                ("used", used, carry, 21, Reason::Used),
+                ("slow", Signals { rtt_mean_us: 60_000, ..used }, carry, 15, Reason::Slow),
+                ("full", full, carry, 9, Reason::Refused),
+                ("open", Signals { breaker: 2, ..used }, carry, 20, Reason::Failing),
+            ],
+        )
+    }
 }
 
 /// The sign that the database has had enough, if there is one.
@@ -129,68 +147,24 @@ impl Retreat {
     }
 }
 
-/// Decisions whose answers are known: a component that was damaged on its way is not installed.
-///
-/// # Errors
-///
-/// Names the decision that came out wrong.
-pub fn self_check() -> Result<(), String> {
-    let settings = Settings { rtt_above_ms: 50, ..Settings::DEFAULT };
-    let used = Signals {
-        interval_ms: 1000,
-        max_size: 50,
-        target: 20,
-        size: 20,
-        in_use: 18,
-        in_use_peak: 18,
-        rtt_samples: 100,
-        rtt_mean_us: 10_000,
-        ..Signals::EMPTY
-    };
-    let cases = [
-        ("used", used, 21, Reason::Used),
-        ("slow", Signals { rtt_mean_us: 60_000, ..used }, 15, Reason::Slow),
-        ("full", Signals { size: 12, create_failures: 1, server_full: 1, ..used }, 9, Reason::Refused),
-        ("open", Signals { breaker: 2, ..used }, 20, Reason::Failing),
-    ];
-    for (name, signals, target, reason) in cases {
-        let decision = decide(&settings, &signals, &[20.0, 0.0, 0.0]);
-        if decision.target != target || decision.reason != reason {
-            return Err(String::from(name));
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    use policy_sizing::Signals;
+    use policy_sizing::{Policy as _, Signals};
 
-    use super::{Reason, decide, self_check};
-    use crate::Settings;
+    use super::Reason;
+    use crate::{Aimd, Settings};
 
     const SETTINGS: Settings = Settings { rtt_above_ms: 50, ..Settings::DEFAULT };
-    const POOL: Signals = Signals {
-        interval_ms: 1000,
-        min_size: 2,
-        max_size: 50,
-        target: 20,
-        size: 20,
-        in_use: 18,
-        in_use_peak: 18,
-        rtt_samples: 100,
-        rtt_mean_us: 10_000,
-        ..Signals::EMPTY
-    };
+    const POOL: Signals = Signals { min_size: 2, in_use: 18, in_use_peak: 18, ..Signals::BUSY };
 
     fn decided(signals: &Signals, carry: &[f64]) -> (u32, Reason) {
-        let decision = decide(&SETTINGS, signals, carry);
+        let decision = Aimd::decide(&SETTINGS, signals, carry);
         (decision.target, decision.reason)
     }
 
     #[test]
     fn it_proves_itself() {
-        assert_eq!(self_check(), Ok(()));
+        assert_eq!(Aimd::self_check(), Ok(()));
     }
 
     #[test]
@@ -203,7 +177,7 @@ mod tests {
     #[test]
     fn it_grows_by_time_however_often_it_is_asked() {
         let early = Signals { interval_ms: 100, trigger: 1, ..POOL };
-        let decision = decide(&SETTINGS, &early, &[20.0]);
+        let decision = Aimd::decide(&SETTINGS, &early, &[20.0]);
         assert_eq!((decision.target, decision.carry[0]), (20, 20.1));
         assert_eq!(decided(&Signals { interval_ms: 3_600_000, ..POOL }, &[20.0]).0, 21, "nor how seldom");
     }
@@ -213,7 +187,7 @@ mod tests {
         let slow = Signals { rtt_mean_us: 50_001, ..POOL };
         assert_eq!(decided(&slow, &[20.0]), (15, Reason::Slow));
         assert_eq!(decided(&Signals { rtt_mean_us: 50_000, ..POOL }, &[20.0]).1, Reason::Used);
-        assert_eq!(decide(&Settings::DEFAULT, &slow, &[20.0]).reason, Reason::Used, "no bound, no sign");
+        assert_eq!(Aimd::decide(&Settings::DEFAULT, &slow, &[20.0]).reason, Reason::Used, "no bound, no sign");
         assert_eq!(decided(&Signals { rtt_samples: 0, ..slow }, &[20.0]).1, Reason::Used, "no round trip");
         assert_eq!(decided(&Signals { rtt_samples: 9, ..slow }, &[20.0]).1, Reason::Used, "too few yet");
     }
@@ -221,7 +195,7 @@ mod tests {
     #[test]
     fn few_round_trips_are_gathered() {
         let few = Signals { rtt_samples: 5, rtt_mean_us: 60_000, in_use: 3, in_use_peak: 3, ..POOL };
-        let first = decide(&SETTINGS, &few, &[20.0]);
+        let first = Aimd::decide(&SETTINGS, &few, &[20.0]);
         assert_eq!(first.reason, Reason::Steady);
         assert_eq!(decided(&few, &first.carry), (15, Reason::Slow));
     }

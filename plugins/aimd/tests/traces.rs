@@ -1,7 +1,7 @@
 //! Recorded days, decided as they were.
 
 use aimd::Aimd;
-use sizing_rig::replay;
+use policy_rig::sizing::replay;
 
 #[test]
 fn recorded_days_are_decided_as_they_were() {

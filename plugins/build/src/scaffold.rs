@@ -13,13 +13,19 @@ use crate::wit;
 /// This workspace's manifest, of which a scaffold's is made: versions and profile are written down once.
 const MANIFEST: &str = include_str!("../../Cargo.toml");
 
-const SETTINGS: &str = include_str!("../../settings/src/lib.rs");
+const SETTINGS: &str = include_str!("../../settings/src/reader.rs");
+
+/// The component's face, which is the same for all hooks but for its guest.
+const COMPONENT: &str = include_str!("../templates/component.rs");
 
 /// A hook's sources.
 struct Template {
     hook: &'static str,
     lib_rs: &'static str,
-    component: &'static str,
+    /// The hook's part of the component: what it imports, then the interface.
+    guest: &'static str,
+    /// 0 where nothing is carried.
+    carry_version: &'static str,
     describes: &'static str,
     /// A native policy to stand in.
     fallback: &'static str,
@@ -29,21 +35,24 @@ const TEMPLATES: [Template; 3] = [
     Template {
         hook: "sizing",
         lib_rs: include_str!("../templates/sizing/lib.rs"),
-        component: include_str!("../templates/sizing/component.rs"),
+        guest: include_str!("../templates/sizing/guest.rs"),
+        carry_version: "1",
         describes: "how many connections a pool should have",
         fallback: "fixed",
     },
     Template {
         hook: "eviction",
         lib_rs: include_str!("../templates/eviction/lib.rs"),
-        component: include_str!("../templates/eviction/component.rs"),
+        guest: include_str!("../templates/eviction/guest.rs"),
+        carry_version: "0",
         describes: "which idle connections should leave a pool",
         fallback: "lifetime",
     },
     Template {
         hook: "validation",
         lib_rs: include_str!("../templates/validation/lib.rs"),
-        component: include_str!("../templates/validation/component.rs"),
+        guest: include_str!("../templates/validation/guest.rs"),
+        carry_version: "0",
         describes: "whether a connection may be trusted",
         fallback: "always",
     },
@@ -82,6 +91,11 @@ impl Template {
                 .replace("{{dependencies}}", &dependencies())
                 .replace("{{profile}}", section(MANIFEST, "[profile.release]"))
         };
+        let (uses, guest) = self.guest.split_once("\nimpl ").unwrap_or_default();
+        let component = COMPONENT
+            .replace("{{uses}}", uses.trim_end())
+            .replace("{{guest}}", &format!("impl {}", guest.trim_end()))
+            .replace("{{carry_version}}", self.carry_version);
         // The tests need crates that a policy does not.
         let settings = SETTINGS.split("\n#[cfg(test)]").next().unwrap_or(SETTINGS);
         let mut files = vec![
@@ -91,7 +105,7 @@ impl Template {
             ("rustfmt.toml".into(), include_str!("../../../rustfmt.toml").into()),
             ("README.md".into(), fill(include_str!("../templates/README.md.in"))),
             ("src/lib.rs".into(), fill(self.lib_rs)),
-            ("src/component.rs".into(), fill(self.component)),
+            ("src/component.rs".into(), fill(&component)),
             ("src/settings.rs".into(), settings.into()),
         ];
         files.extend(wit::FILES.map(|(file, text)| (format!("wit/{file}"), text.to_owned())));

@@ -11,13 +11,17 @@
 //! - After an error: discard what cannot live (broken, refused, read-only), ping the rest.
 //! - Keep-alive: ping.
 //!
-//! The decision is a pure function, [`check`], on scalars, and remembers nothing. The component around it is in
-//! `component.rs` and only built for WebAssembly.
+//! The decision is a pure function, [`check`], on scalars, and remembers nothing.
+//!
+//! [`check`]: policy_validation::Policy::check
 
 #[cfg(target_arch = "wasm32")]
 mod component;
 mod configuration;
 mod validation;
 
-pub use configuration::{SCHEMA, Settings};
-pub use validation::{Action, Signals, Verdict, check, self_check};
+pub use configuration::Settings;
+
+/// A window of trust, the shorter the more connections were found broken.
+#[derive(Debug)]
+pub struct BypassWindow;

@@ -1,8 +1,8 @@
 //! The decision.
 
-use policy_sizing::{Decision, Signals};
+use policy_sizing::{Decision, Policy, Signals};
 
-use crate::Settings;
+use crate::{Fixed, Settings};
 
 /// Why the target is what it is; shown beside the decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,27 +18,44 @@ pub enum Reason {
     Failing = 4,
 }
 
-impl From<Reason> for u32 {
-    fn from(reason: Reason) -> Self {
-        reason as Self
-    }
-}
+policy_sizing::numbered!(Reason);
 
-/// Decides on the pool's target. The same input gives the same answer; any input gives one within the bounds.
-pub fn decide(settings: &Settings, signals: &Signals, carry: &[f64]) -> Decision<Reason> {
-    let wanted = if settings.target == 0 { signals.max_size } else { settings.target };
-    let bounded = signals.within_bounds(wanted);
-    if signals.failing() {
-        return Decision::new(bounded.min(signals.current()), settings.min_idle, Reason::Failing, vec![0.0]);
+impl Policy for Fixed {
+    type Settings = Settings;
+    type Reason = Reason;
+
+    const CARRY_VERSION: u32 = 1;
+
+    fn decide(settings: &Settings, signals: &Signals, carry: &[f64]) -> Decision<Reason> {
+        let wanted = if settings.target == 0 { signals.max_size } else { settings.target };
+        let bounded = signals.within_bounds(wanted);
+        if signals.failing() {
+            return Decision::new(bounded.min(signals.current()), settings.min_idle, Reason::Failing, vec![0.0]);
+        }
+        let reserve =
+            if is_open(settings, signals, carry) { settings.reserve.min(signals.max_size - bounded) } else { 0 };
+        let reason = match (reserve > 0, bounded == wanted) {
+            (true, _) => Reason::Reserve,
+            (false, true) => Reason::Fixed,
+            (false, false) => Reason::Bound,
+        };
+        let open = f64::from(u32::from(reserve > 0));
+        Decision { reserve, ..Decision::new(bounded, settings.min_idle, reason, vec![open]) }
     }
-    let reserve = if is_open(settings, signals, carry) { settings.reserve.min(signals.max_size - bounded) } else { 0 };
-    let reason = match (reserve > 0, bounded == wanted) {
-        (true, _) => Reason::Reserve,
-        (false, true) => Reason::Fixed,
-        (false, false) => Reason::Bound,
-    };
-    let open = f64::from(u32::from(reserve > 0));
-    Decision { reserve, ..Decision::new(bounded, settings.min_idle, reason, vec![open]) }
+
+    fn self_check() -> Result<(), String> {
+        let settings = Settings { target: 10, reserve: 5, ..Settings::DEFAULT };
+        let calm = Signals { interval_ms: 1000, max_size: 50, target: 50, ..Signals::EMPTY };
+        let waited = Signals { waiters: 3, oldest_wait_ms: 5000, ..calm };
+        let cases = [("calm", calm, 0), ("waiting", waited, 5)];
+        for (name, signals, reserve) in cases {
+            let decision = Self::decide(&settings, &signals, &[]);
+            if decision.target != 10 || decision.reserve != reserve {
+                return Err(String::from(name));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Opened when the first in the queue has waited long, and open until nobody waits.
@@ -47,31 +64,12 @@ fn is_open(settings: &Settings, signals: &Signals, carry: &[f64]) -> bool {
     signals.waiters > 0 && (was_open || signals.oldest_wait_ms >= settings.reserve_after_ms)
 }
 
-/// Decisions whose answers are known: a component that was damaged on its way is not installed.
-///
-/// # Errors
-///
-/// Names the decision that came out wrong.
-pub fn self_check() -> Result<(), String> {
-    let settings = Settings { target: 10, reserve: 5, ..Settings::DEFAULT };
-    let calm = Signals { interval_ms: 1000, max_size: 50, target: 50, ..Signals::EMPTY };
-    let waited = Signals { waiters: 3, oldest_wait_ms: 5000, ..calm };
-    let cases = [("calm", calm, 0), ("waiting", waited, 5)];
-    for (name, signals, reserve) in cases {
-        let decision = decide(&settings, &signals, &[]);
-        if decision.target != 10 || decision.reserve != reserve {
-            return Err(String::from(name));
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    use policy_sizing::Signals;
+    use policy_sizing::{Policy as _, Signals};
 
-    use super::{Reason, decide, self_check};
-    use crate::Settings;
+    use super::Reason;
+    use crate::{Fixed, Settings};
 
     const POOL: Signals =
         Signals { interval_ms: 1000, min_size: 2, max_size: 50, target: 20, size: 20, ..Signals::EMPTY };
@@ -79,13 +77,13 @@ mod tests {
     const PGBOUNCER: Settings = Settings { target: 20, reserve: 5, reserve_after_ms: 3000, ..Settings::DEFAULT };
 
     fn with_reserve(signals: &Signals, carry: &[f64]) -> (u32, u32, Reason) {
-        let decision = decide(&PGBOUNCER, signals, carry);
+        let decision = Fixed::decide(&PGBOUNCER, signals, carry);
         (decision.target, decision.reserve, decision.reason)
     }
 
     #[test]
     fn it_proves_itself() {
-        assert_eq!(self_check(), Ok(()));
+        assert_eq!(Fixed::self_check(), Ok(()));
     }
 
     #[test]
@@ -99,7 +97,7 @@ mod tests {
 
     #[test]
     fn by_default_it_is_the_pools_maximum() {
-        let decision = decide(&Settings::DEFAULT, &Signals { target: 5, ..POOL }, &[]);
+        let decision = Fixed::decide(&Settings::DEFAULT, &Signals { target: 5, ..POOL }, &[]);
         assert_eq!((decision.target, decision.min_idle, decision.reason), (50, 0, Reason::Fixed));
     }
 
@@ -107,10 +105,10 @@ mod tests {
     fn as_hikaricp_has_it() {
         // `maximumPoolSize = 10`, `minimumIdle` left at its default: the same.
         let hikari = Settings { target: 10, min_idle: 10, ..Settings::DEFAULT };
-        let decision = decide(&hikari, &POOL, &[]);
+        let decision = Fixed::decide(&hikari, &POOL, &[]);
         assert_eq!((decision.target, decision.min_idle), (10, 10));
         let elastic = Settings { min_idle: 2, ..hikari };
-        assert_eq!(decide(&elastic, &POOL, &[]).min_idle, 2);
+        assert_eq!(Fixed::decide(&elastic, &POOL, &[]).min_idle, 2);
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! What holds for every input, and how a whole pool fares.
 
 use fixed::{Fixed, Settings};
+use policy_rig::sizing::any::{carry, day};
+use policy_rig::sizing::laws;
+use policy_rig::sizing::simulation::{Database, Load, Simulation};
 use proptest::prelude::{Strategy, any, proptest};
-use sizing_rig::any::{carry, day};
-use sizing_rig::laws;
-use sizing_rig::simulation::{Database, Load, Simulation};
 
 fn settings() -> impl Strategy<Value = Settings> {
     (0..50_u32, 0..50_u32, 0..50_u32, 0..10_000_u32).prop_map(|(target, min_idle, reserve, reserve_after_ms)| {

@@ -2,9 +2,9 @@
 
 use std::cmp::Ordering;
 
-use policy_sizing::{Decision, Limit, Reading, Signals, Window, recall};
+use policy_sizing::{Decision, Limit, Policy, Reading, Signals, Window, prove, recall};
 
-use crate::Settings;
+use crate::{Gradient2, Settings};
 
 /// What the target must lose before it follows its limit downwards.
 const SLACK: f64 = 0.2;
@@ -34,11 +34,7 @@ pub enum Reason {
     Failing = 4,
 }
 
-impl From<Reason> for u32 {
-    fn from(reason: Reason) -> Self {
-        reason as Self
-    }
-}
+policy_sizing::numbered!(Reason);
 
 /// The long average of round trips.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,25 +45,46 @@ struct Long {
     count: f64,
 }
 
-/// Decides on the pool's target. The same input gives the same answer; any input gives one within the bounds.
-pub fn decide(settings: &Settings, signals: &Signals, carry: &[f64]) -> Decision<Reason> {
-    let mut limit = Limit::recall(carry, 0, settings.start, SLACK, signals);
-    let mut long = Long::recall(carry);
-    let mut window = Window::recall(carry, 3);
-    window.add(signals);
-    let reading = window.read(settings.min_samples);
-    let unused = reading.is_some_and(|reading| !steer(settings, signals, &reading, &mut limit, &mut long));
-    let target = limit.target(signals);
-    let reason = match target.cmp(&signals.current()) {
-        Ordering::Greater => Reason::Level,
-        Ordering::Less => Reason::Steep,
-        Ordering::Equal if signals.failing() => Reason::Failing,
-        Ordering::Equal if unused => Reason::Unused,
-        Ordering::Equal => Reason::Steady,
-    };
-    let mut carry = vec![limit.keep(), long.rtt_us, long.count];
-    carry.extend_from_slice(&window.keep());
-    Decision::new(target, settings.min_idle, reason, carry)
+impl Policy for Gradient2 {
+    type Settings = Settings;
+    type Reason = Reason;
+
+    const CARRY_VERSION: u32 = 1;
+
+    fn decide(settings: &Settings, signals: &Signals, carry: &[f64]) -> Decision<Reason> {
+        let mut limit = Limit::recall(carry, 0, settings.start, SLACK, signals);
+        let mut long = Long::recall(carry);
+        let mut window = Window::recall(carry, 3);
+        window.add(signals);
+        let reading = window.read(settings.min_samples);
+        let unused = reading.is_some_and(|reading| !steer(settings, signals, &reading, &mut limit, &mut long));
+        let target = limit.target(signals);
+        let reason = match target.cmp(&signals.current()) {
+            Ordering::Greater => Reason::Level,
+            Ordering::Less => Reason::Steep,
+            Ordering::Equal if signals.failing() => Reason::Failing,
+            Ordering::Equal if unused => Reason::Unused,
+            Ordering::Equal => Reason::Steady,
+        };
+        let mut carry = vec![limit.keep(), long.rtt_us, long.count];
+        carry.extend_from_slice(&window.keep());
+        Decision::new(target, settings.min_idle, reason, carry)
+    }
+
+    fn self_check() -> Result<(), String> {
+        let settings = Settings { loaded_weight: 0.0, ..Settings::DEFAULT };
+        let level = Signals::BUSY;
+        let carry = &[20.3, 10_000.0, 10.0][..];
+        prove::<Self>(
+            &settings,
+            &[
+                ("level", level, carry, 21, Reason::Level),
+                ("steep", Signals { rtt_mean_us: 30_000, ..level }, &[16.5, 10_000.0, 10.0], 15, Reason::Steep),
+                ("unused", Signals { in_use_peak: 9, ..level }, carry, 20, Reason::Unused),
+                ("failing", Signals { server_full: 1, ..level }, carry, 20, Reason::Failing),
+            ],
+        )
+    }
 }
 
 /// One step of the rule; whether enough was in use for it.
@@ -115,60 +132,17 @@ impl Long {
     }
 }
 
-/// Decisions whose answers are known: a component that was damaged on its way is not installed.
-///
-/// # Errors
-///
-/// Names the decision that came out wrong.
-pub fn self_check() -> Result<(), String> {
-    let settings = Settings { loaded_weight: 0.0, ..Settings::DEFAULT };
-    let level = Signals {
-        interval_ms: 1000,
-        max_size: 50,
-        target: 20,
-        size: 20,
-        in_use_peak: 20,
-        rtt_samples: 100,
-        rtt_mean_us: 10_000,
-        ..Signals::EMPTY
-    };
-    let cases = [
-        ("level", level, 20.3, 21, Reason::Level),
-        ("steep", Signals { rtt_mean_us: 30_000, ..level }, 16.5, 15, Reason::Steep),
-        ("unused", Signals { in_use_peak: 9, ..level }, 20.3, 20, Reason::Unused),
-        ("failing", Signals { server_full: 1, ..level }, 20.3, 20, Reason::Failing),
-    ];
-    for (name, signals, limit, target, reason) in cases {
-        let decision = decide(&settings, &signals, &[limit, 10_000.0, 10.0]);
-        if decision.target != target || decision.reason != reason {
-            return Err(String::from(name));
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    use policy_sizing::Signals;
+    use policy_sizing::{Policy as _, Signals};
 
-    use super::{Reason, decide, self_check};
-    use crate::Settings;
+    use super::Reason;
+    use crate::{Gradient2, Settings};
 
-    const POOL: Signals = Signals {
-        interval_ms: 1000,
-        min_size: 2,
-        max_size: 50,
-        target: 20,
-        size: 20,
-        in_use: 15,
-        in_use_peak: 18,
-        rtt_samples: 100,
-        rtt_mean_us: 10_000,
-        ..Signals::EMPTY
-    };
+    const POOL: Signals = Signals { min_size: 2, in_use: 15, in_use_peak: 18, ..Signals::BUSY };
 
     fn limit(signals: &Signals, carry: &[f64]) -> f64 {
-        decide(&Settings::DEFAULT, signals, carry).carry[0]
+        Gradient2::decide(&Settings::DEFAULT, signals, carry).carry[0]
     }
 
     fn near(one: f64, other: f64) -> bool {
@@ -177,7 +151,7 @@ mod tests {
 
     #[test]
     fn it_proves_itself() {
-        assert_eq!(self_check(), Ok(()));
+        assert_eq!(Gradient2::self_check(), Ok(()));
     }
 
     #[test]
@@ -198,7 +172,7 @@ mod tests {
     #[test]
     fn a_load_that_tests_nothing_moves_nothing() {
         let unused = Signals { in_use: 9, in_use_peak: 9, rtt_mean_us: 90_000, ..POOL };
-        let decision = decide(&Settings::DEFAULT, &unused, &[20.0, 10_000.0, 10.0]);
+        let decision = Gradient2::decide(&Settings::DEFAULT, &unused, &[20.0, 10_000.0, 10.0]);
         assert_eq!((decision.target, decision.carry[0], decision.reason), (20, 20.0, Reason::Unused));
         assert!(decision.carry[1] > 10_200.0, "but the long average learns from it");
     }
@@ -206,30 +180,31 @@ mod tests {
     #[test]
     fn what_rises_under_load_hardly_counts() {
         let steep = Signals { rtt_mean_us: 40_000, ..POOL };
-        let after = |settings: &Settings| decide(settings, &steep, &[20.0, 10_000.0, 10.0]).carry[1];
+        let after = |settings: &Settings| Gradient2::decide(settings, &steep, &[20.0, 10_000.0, 10.0]).carry[1];
         assert!(after(&Settings::DEFAULT) < 10_002.0);
         let netflix = Settings { loaded_weight: 1.0, ..Settings::DEFAULT };
         assert!(near(after(&netflix), 10_000.0 + 30_000.0 * 2.0 / 601.0));
-        let faster = decide(&Settings::DEFAULT, &Signals { rtt_mean_us: 8_000, ..POOL }, &[20.0, 10_000.0, 10.0]);
+        let faster =
+            Gradient2::decide(&Settings::DEFAULT, &Signals { rtt_mean_us: 8_000, ..POOL }, &[20.0, 10_000.0, 10.0]);
         assert!(near(faster.carry[1], 10_000.0 - 2_000.0 * 2.0 / 601.0), "what falls does");
     }
 
     #[test]
     fn a_long_average_far_above_gives_way() {
         let fast = Signals { rtt_mean_us: 1_000, ..POOL };
-        let average = decide(&Settings::DEFAULT, &fast, &[20.0, 10_000.0, 10.0]).carry[1];
+        let average = Gradient2::decide(&Settings::DEFAULT, &fast, &[20.0, 10_000.0, 10.0]).carry[1];
         assert!(near(average, (10_000.0 - 9_000.0 * 2.0 / 601.0) * 0.95), "{average}");
     }
 
     #[test]
     fn the_first_measurement_is_the_average() {
-        assert_eq!(decide(&Settings::DEFAULT, &POOL, &[]).carry[1..3], [10_000.0, 1.0]);
+        assert_eq!(Gradient2::decide(&Settings::DEFAULT, &POOL, &[]).carry[1..3], [10_000.0, 1.0]);
     }
 
     #[test]
     fn without_round_trips_nothing_moves() {
         let silent = Signals { rtt_samples: 0, rtt_mean_us: 0, ..POOL };
-        let decision = decide(&Settings::DEFAULT, &silent, &[20.0, 10_000.0, 10.0]);
+        let decision = Gradient2::decide(&Settings::DEFAULT, &silent, &[20.0, 10_000.0, 10.0]);
         assert_eq!(
             (decision.target, decision.reason, &decision.carry[..3]),
             (20, Reason::Steady, &[20.0, 10_000.0, 10.0][..])

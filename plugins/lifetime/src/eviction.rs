@@ -1,89 +1,44 @@
 //! The decision.
 
-use crate::Settings;
+use policy_eviction::{Candidate, Policy, Review, Signals, Verdict};
 
-/// Probes in a row that a connection may fail before it goes. One may be the fault of a moment.
-const FAILED_PROBES: u32 = 2;
+use crate::{Lifetime, Settings};
 
-/// What the policy looks at of the pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Signals {
-    /// Connections kept open at least.
-    pub min_size: u32,
-    /// Connections that exist or are being made.
-    pub size: u32,
-    /// Connections being made.
-    pub creating: u32,
-    /// Mean of the connections in use since the last sweep.
-    pub in_use_mean: f64,
-    /// Callers in the queue.
-    pub waiters: u32,
-    /// Creates that failed since the last sweep.
-    pub create_failures: u32,
-    /// Creates refused by a full server.
-    pub server_full: u32,
-    /// 0 closed, else not.
-    pub breaker: u32,
-}
+impl Policy for Lifetime {
+    type Settings = Settings;
 
-/// What it looks at of an idle connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Candidate {
-    /// Milliseconds since it was made.
-    pub age_ms: u32,
-    /// Milliseconds since it was returned.
-    pub idle_ms: u32,
-    /// Probes that failed in a row.
-    pub failed_probes: u32,
-    /// The host's number for it, 0 to 1000.
-    pub jitter_permille: u32,
-    /// Changes of credentials, address or settings since it was opened.
-    pub epochs_behind: u32,
-}
+    const CARRY_VERSION: u32 = 0;
 
-/// What becomes of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Verdict {
-    /// It stays.
-    Keep = 0,
-    /// It goes.
-    Close = 1,
-    /// It is asked whether it lives.
-    Probe = 2,
-    /// It goes once another one is there.
-    Replace = 3,
-}
-
-/// The answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Review {
-    /// One for each connection, in order.
-    pub verdicts: Vec<Verdict>,
-    /// What giving up a slot would hurt, 0 to 1000.
-    pub yield_cost: u32,
-}
-
-/// Decides on each connection of `idle`, which has the most recently used first. The same input gives the same answer.
-pub fn review(settings: &Settings, signals: &Signals, idle: &[Candidate]) -> Review {
-    let mut sweep = Sweep {
-        settings,
-        pressed: is_pressed(signals),
-        spare: signals.size.saturating_sub(signals.creating).saturating_sub(signals.min_size),
-        replacements: settings.replacements,
-    };
-    let mut verdicts = vec![Verdict::Keep; idle.len()];
-    // What must go, goes first: it leaves less to spare for the others.
-    for (verdict, candidate) in verdicts.iter_mut().zip(idle) {
-        *verdict = sweep.must_go(candidate);
-    }
-    // The longest unused leave first.
-    for (verdict, candidate) in verdicts.iter_mut().zip(idle).rev() {
-        if *verdict == Verdict::Keep && !sweep.pressed {
-            *verdict = sweep.may_go(candidate);
+    fn review(settings: &Settings, signals: &Signals, idle: &[Candidate], _: &[f64]) -> Review {
+        let mut sweep = Sweep {
+            settings,
+            pressed: is_pressed(signals),
+            spare: signals.spare(),
+            replacements: settings.replacements,
+        };
+        let mut verdicts = vec![Verdict::Keep; idle.len()];
+        // What must go, goes first: it leaves less to spare for the others.
+        for (verdict, candidate) in verdicts.iter_mut().zip(idle) {
+            *verdict = sweep.must_go(candidate);
         }
+        // The longest unused leave first.
+        for (verdict, candidate) in verdicts.iter_mut().zip(idle).rev() {
+            if *verdict == Verdict::Keep && !sweep.pressed {
+                *verdict = sweep.may_go(candidate);
+            }
+        }
+        Review { verdicts, yield_cost: yield_cost(signals), carry: Vec::new() }
     }
-    Review { verdicts, yield_cost: yield_cost(signals) }
+
+    fn self_check() -> Result<(), String> {
+        let signals = Signals { size: 4, min_size: 2, in_use_mean: 1.0, ..Signals::EMPTY };
+        let fresh = Candidate { age_ms: 1_000_000, idle_ms: 1000, ..Candidate::FRESH };
+        let aging = Candidate { age_ms: 1_750_000, idle_ms: 1000, ..Candidate::FRESH };
+        let unused = Candidate { idle_ms: 180_000, ..fresh };
+        let stale = Candidate { epochs_behind: 1, ..fresh };
+        let review = Self::review(&Settings::DEFAULT, &signals, &[fresh, stale, aging, unused], &[]);
+        review.proves(&[Verdict::Keep, Verdict::Close, Verdict::Replace, Verdict::Close], 250)
+    }
 }
 
 /// A sweep under way.
@@ -99,7 +54,7 @@ struct Sweep<'a> {
 impl Sweep<'_> {
     /// What does not depend on how busy the pool is.
     fn must_go(&mut self, candidate: &Candidate) -> Verdict {
-        if candidate.epochs_behind > 0 || candidate.failed_probes >= FAILED_PROBES {
+        if candidate.is_unfit() {
             self.spare = self.spare.saturating_sub(1);
             Verdict::Close
         } else if candidate.failed_probes > 0 {
@@ -110,7 +65,7 @@ impl Sweep<'_> {
     }
 
     fn may_go(&mut self, candidate: &Candidate) -> Verdict {
-        if self.spare > 0 && self.is_unused(candidate) {
+        if self.spare > 0 && candidate.is_unused_for(self.settings.idle_s) {
             self.spare -= 1;
             Verdict::Close
         } else if self.replacements > 0 && self.is_aging(candidate) {
@@ -121,14 +76,9 @@ impl Sweep<'_> {
         }
     }
 
-    fn is_unused(&self, candidate: &Candidate) -> bool {
-        f64::from(candidate.idle_ms) >= f64::from(self.settings.idle_s) * 1000.0
-    }
-
     /// The rest of its life is the time in which its turn to be replaced must come.
     fn is_aging(&self, candidate: &Candidate) -> bool {
-        let jitter = f64::from(candidate.jitter_permille.min(1000)) / 1000.0;
-        let life_ms = f64::from(self.settings.lifetime_s) * 1000.0 * (1.0 - self.settings.spread * jitter);
+        let life_ms = candidate.life_ms(self.settings.lifetime_s, self.settings.spread);
         f64::from(candidate.age_ms) >= life_ms * self.settings.replace_at
     }
 }
@@ -146,56 +96,27 @@ fn yield_cost(signals: &Signals) -> u32 {
     (signals.in_use_mean / f64::from(signals.size) * 1000.0).clamp(0.0, 1000.0) as u32
 }
 
-/// One sweep whose answer is known: a component that was damaged on its way is not installed.
-///
-/// # Errors
-///
-/// Names what came out wrong.
-pub fn self_check() -> Result<(), String> {
-    let signals = Signals { size: 4, min_size: 2, in_use_mean: 1.0, ..Signals::default() };
-    let fresh = Candidate { age_ms: 1_000_000, idle_ms: 1000, ..Candidate::default() };
-    let aging = Candidate { age_ms: 1_750_000, idle_ms: 1000, ..Candidate::default() };
-    let unused = Candidate { idle_ms: 180_000, ..fresh };
-    let stale = Candidate { epochs_behind: 1, ..fresh };
-    let review = review(&Settings::DEFAULT, &signals, &[fresh, stale, aging, unused]);
-    if review.verdicts != [Verdict::Keep, Verdict::Close, Verdict::Replace, Verdict::Close] {
-        return Err(String::from("verdicts"));
-    }
-    if review.yield_cost != 250 {
-        return Err(String::from("yield cost"));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Candidate, Signals, Verdict, review, self_check, yield_cost};
-    use crate::Settings;
+    use policy_eviction::{Candidate, Policy as _, Signals, Verdict};
 
-    const POOL: Signals = Signals {
-        min_size: 2,
-        size: 10,
-        creating: 0,
-        in_use_mean: 2.0,
-        waiters: 0,
-        create_failures: 0,
-        server_full: 0,
-        breaker: 0,
-    };
-    const FRESH: Candidate =
-        Candidate { age_ms: 60_000, idle_ms: 1000, failed_probes: 0, jitter_permille: 0, epochs_behind: 0 };
+    use super::yield_cost;
+    use crate::{Lifetime, Settings};
+
+    const POOL: Signals = Signals { min_size: 2, size: 10, in_use_mean: 2.0, ..Signals::EMPTY };
+    const FRESH: Candidate = Candidate { age_ms: 60_000, idle_ms: 1000, ..Candidate::FRESH };
     const UNUSED: Candidate = Candidate { age_ms: 600_000, idle_ms: 180_000, ..FRESH };
     const AGING: Candidate = Candidate { age_ms: 1_710_000, ..FRESH };
     const EXPIRED: Candidate = Candidate { age_ms: 1_800_000, ..FRESH };
     const STALE: Candidate = Candidate { epochs_behind: 1, ..FRESH };
 
     fn verdicts(signals: &Signals, idle: &[Candidate]) -> Vec<Verdict> {
-        review(&Settings::DEFAULT, signals, idle).verdicts
+        Lifetime::review(&Settings::DEFAULT, signals, idle, &[]).verdicts
     }
 
     #[test]
     fn it_proves_itself() {
-        assert_eq!(self_check(), Ok(()));
+        assert_eq!(Lifetime::self_check(), Ok(()));
     }
 
     #[test]

@@ -16,13 +16,17 @@
 //!
 //! Connections opened under older credentials, addresses or settings, and those that failed two probes, go regardless.
 //!
-//! The decision is a pure function, [`review`], that remembers nothing. The component around it is in `component.rs` and only
-//! built for WebAssembly.
+//! The decision is a pure function, [`review`], that remembers nothing.
+//!
+//! [`review`]: policy_eviction::Policy::review
 
 #[cfg(target_arch = "wasm32")]
 mod component;
 mod configuration;
 mod eviction;
 
-pub use configuration::{SCHEMA, Settings};
-pub use eviction::{Candidate, Review, Signals, Verdict, review, self_check};
+pub use configuration::Settings;
+
+/// Eviction by idle time and lifetime.
+#[derive(Debug)]
+pub struct Lifetime;

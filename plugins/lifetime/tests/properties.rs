@@ -1,8 +1,10 @@
 //! What holds for every sweep.
 
-use lifetime::{Candidate, Settings, Signals, Verdict, review};
+use lifetime::{Lifetime, Settings};
+use policy_eviction::{Candidate, Policy as _, Review, Signals, Verdict};
+use policy_rig::eviction::{candidate, count, signals};
 use proptest::collection::vec;
-use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, proptest};
 
 fn settings() -> impl Strategy<Value = Settings> {
     (1..2000_u32, 1..20_000_u32, 0.5..=1.0_f64, 0.0..=0.5_f64, 1..10_u32).prop_map(
@@ -16,41 +18,8 @@ fn settings() -> impl Strategy<Value = Settings> {
     )
 }
 
-fn seldom() -> impl Strategy<Value = u32> {
-    prop_oneof![8 => Just(0), 1 => 0..4_u32, 1 => any::<u32>()]
-}
-
-fn signals() -> impl Strategy<Value = Signals> {
-    let mean = prop_oneof![4 => 0.0..300.0_f64, 1 => any::<f64>()];
-    (any::<u32>(), 0..300_u32, 0..300_u32, 0..20_u32, mean, seldom(), seldom(), seldom()).prop_map(
-        |(wild, min_size, size, creating, in_use_mean, waiters, create_failures, breaker)| Signals {
-            min_size: if wild % 16 == 0 { wild } else { min_size },
-            size,
-            creating,
-            in_use_mean,
-            waiters,
-            create_failures,
-            server_full: create_failures / 2,
-            breaker,
-        },
-    )
-}
-
-fn candidate() -> impl Strategy<Value = Candidate> {
-    let time = || prop_oneof![4 => 0..40_000_000_u32, 1 => any::<u32>()];
-    (time(), time(), seldom(), any::<u32>(), seldom()).prop_map(
-        |(age_ms, idle_ms, failed_probes, jitter, epochs_behind)| Candidate {
-            age_ms,
-            idle_ms,
-            failed_probes,
-            jitter_permille: jitter % 1001,
-            epochs_behind,
-        },
-    )
-}
-
-fn count(verdicts: &[Verdict], wanted: Verdict) -> u32 {
-    verdicts.iter().filter(|verdict| **verdict == wanted).count() as u32
+fn review(settings: &Settings, signals: &Signals, idle: &[Candidate]) -> Review {
+    Lifetime::review(settings, signals, idle, &[])
 }
 
 fn must_go(candidate: &Candidate) -> bool {
@@ -122,10 +91,10 @@ fn what_began_together_does_not_end_together() {
 
 /// How many of a busy pool's connections leave in each second of their lifetime, when all were made in the first.
 fn ends(jitters: &[u32]) -> Vec<usize> {
-    let signals = Signals { size: 100, in_use_mean: 50.0, ..Signals::default() };
+    let signals = Signals { size: 100, in_use_mean: 50.0, ..Signals::EMPTY };
     let mut living: Vec<_> = jitters
         .iter()
-        .map(|jitter_permille| Candidate { jitter_permille: *jitter_permille, ..Candidate::default() })
+        .map(|jitter_permille| Candidate { jitter_permille: *jitter_permille, ..Candidate::FRESH })
         .collect();
     let mut leaving = Vec::new();
     // Nothing leaves before 90 % of 95 % of half an hour.

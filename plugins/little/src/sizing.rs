@@ -1,8 +1,8 @@
 //! The decision.
 
-use policy_sizing::{Decision, Signals, approach, recall, round_up};
+use policy_sizing::{Decision, Policy, Signals, approach, prove, recall, round_up};
 
-use crate::Settings;
+use crate::{Little, Settings};
 
 /// Less than this share of the target is not worth a change downwards.
 const SLACK: f64 = 0.1;
@@ -29,11 +29,7 @@ pub enum Reason {
     Bound = 6,
 }
 
-impl From<Reason> for u32 {
-    fn from(reason: Reason) -> Self {
-        reason as Self
-    }
-}
+policy_sizing::numbered!(Reason);
 
 /// What is remembered.
 #[derive(Clone, Copy, Debug)]
@@ -46,32 +42,60 @@ struct Memory {
     most: f64,
 }
 
-/// Decides on the pool's target. The same input gives the same answer; any input gives one within the bounds.
-pub fn decide(settings: &Settings, signals: &Signals, carry: &[f64]) -> Decision<Reason> {
-    let current = signals.current();
-    let before = Memory::recall(carry);
-    if signals.failing() {
-        return answer(settings, current, Reason::Failing, before.unwrap_or(Memory::new(load(signals))));
+impl Policy for Little {
+    type Settings = Settings;
+    type Reason = Reason;
+
+    const CARRY_VERSION: u32 = 1;
+
+    fn decide(settings: &Settings, signals: &Signals, carry: &[f64]) -> Decision<Reason> {
+        let current = signals.current();
+        let before = Memory::recall(carry);
+        if signals.failing() {
+            return answer(settings, current, Reason::Failing, before.unwrap_or(Memory::new(load(signals))));
+        }
+        let pressed = is_pressed(signals);
+        let load = match before {
+            Some(before) => follow(settings, signals, before.load, pressed),
+            None => load(signals),
+        };
+        let wanted = signals.within_bounds(wanted(settings, load));
+        if wanted > current {
+            let reason = if pressed { Reason::Waiting } else { Reason::Load };
+            return answer(settings, wanted, reason, Memory::new(load));
+        }
+        let memory = before.unwrap_or(Memory::new(load)).calmer(load, wanted, signals);
+        if memory.calm_ms < f64::from(settings.calm_ms) || signals.waiters > 0 {
+            let bound = wanted == current && pressed && current == signals.within_bounds(u32::MAX);
+            return answer(settings, current, if bound { Reason::Bound } else { Reason::Steady }, memory);
+        }
+        let goal = signals.within_bounds(memory.most as u32).max(wanted);
+        let worth = f64::from(current) - f64::from(goal) >= (SLACK * f64::from(current)).max(1.0);
+        let (target, reason) = if worth { (goal, Reason::Calm) } else { (current, Reason::Steady) };
+        answer(settings, target, reason, Memory::new(load))
     }
-    let pressed = is_pressed(signals);
-    let load = match before {
-        Some(before) => follow(settings, signals, before.load, pressed),
-        None => load(signals),
-    };
-    let wanted = signals.within_bounds(wanted(settings, load));
-    if wanted > current {
-        let reason = if pressed { Reason::Waiting } else { Reason::Load };
-        return answer(settings, wanted, reason, Memory::new(load));
+
+    fn self_check() -> Result<(), String> {
+        // 800 a second, 20 ms each: 16 in use, and 1.5 times their square root.
+        let steady = Signals {
+            interval_ms: 1000,
+            max_size: 50,
+            target: 10,
+            in_use_mean: 10.0,
+            checkouts: 800,
+            samples: 800,
+            hold_mean_us: 20_000,
+            ..Signals::EMPTY
+        };
+        prove::<Self>(
+            &Settings::DEFAULT,
+            &[
+                ("load", steady, &[], 22, Reason::Load),
+                ("calm", Signals { target: 40, ..steady }, &[16.0, 30_000.0, 22.0], 22, Reason::Calm),
+                ("failing", Signals { server_full: 1, ..steady }, &[], 10, Reason::Failing),
+            ],
+        )
     }
-    let memory = before.unwrap_or(Memory::new(load)).calmer(load, wanted, signals);
-    if memory.calm_ms < f64::from(settings.calm_ms) || signals.waiters > 0 {
-        let bound = wanted == current && pressed && current == signals.within_bounds(u32::MAX);
-        return answer(settings, current, if bound { Reason::Bound } else { Reason::Steady }, memory);
-    }
-    let goal = signals.within_bounds(memory.most as u32).max(wanted);
-    let worth = f64::from(current) - f64::from(goal) >= (SLACK * f64::from(current)).max(1.0);
-    let (target, reason) = if worth { (goal, Reason::Calm) } else { (current, Reason::Steady) };
-    answer(settings, target, reason, Memory::new(load))
 }
 
 fn answer(settings: &Settings, target: u32, reason: Reason, memory: Memory) -> Decision<Reason> {
@@ -127,44 +151,12 @@ impl Memory {
     }
 }
 
-/// Decisions whose answers are known: a component that was damaged on its way is not installed.
-///
-/// # Errors
-///
-/// Names the decision that came out wrong.
-pub fn self_check() -> Result<(), String> {
-    let settings = Settings::DEFAULT;
-    // 800 a second, 20 ms each: 16 in use, and 1.5 times their square root.
-    let steady = Signals {
-        interval_ms: 1000,
-        max_size: 50,
-        target: 10,
-        in_use_mean: 10.0,
-        checkouts: 800,
-        samples: 800,
-        hold_mean_us: 20_000,
-        ..Signals::EMPTY
-    };
-    let cases = [
-        ("load", steady, vec![], 22, Reason::Load),
-        ("calm", Signals { target: 40, ..steady }, vec![16.0, 30_000.0, 22.0], 22, Reason::Calm),
-        ("failing", Signals { server_full: 1, ..steady }, vec![], 10, Reason::Failing),
-    ];
-    for (name, signals, carry, target, reason) in cases {
-        let decision = decide(&settings, &signals, &carry);
-        if decision.target != target || decision.reason != reason {
-            return Err(String::from(name));
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    use policy_sizing::Signals;
+    use policy_sizing::{Policy as _, Signals};
 
-    use super::{Reason, decide, load, self_check};
-    use crate::Settings;
+    use super::{Reason, load};
+    use crate::{Little, Settings};
 
     /// 800 a second, 20 ms each.
     const POOL: Signals = Signals {
@@ -182,13 +174,13 @@ mod tests {
     };
 
     fn decided(signals: &Signals, carry: &[f64]) -> (u32, Reason) {
-        let decision = decide(&Settings::DEFAULT, signals, carry);
+        let decision = Little::decide(&Settings::DEFAULT, signals, carry);
         (decision.target, decision.reason)
     }
 
     #[test]
     fn it_proves_itself() {
-        assert_eq!(self_check(), Ok(()));
+        assert_eq!(Little::self_check(), Ok(()));
     }
 
     #[test]
@@ -218,7 +210,7 @@ mod tests {
     #[test]
     fn the_margin_is_in_square_roots() {
         let unmargined = Settings { margin: 0.0, ..Settings::DEFAULT };
-        assert_eq!(decide(&unmargined, &Signals { target: 5, ..POOL }, &[]).target, 16);
+        assert_eq!(Little::decide(&unmargined, &Signals { target: 5, ..POOL }, &[]).target, 16);
         assert_eq!(decided(&Signals { target: 5, ..POOL }, &[]), (22, Reason::Load));
     }
 
@@ -238,7 +230,7 @@ mod tests {
         let mut carry = vec![16.0, 0.0, 0.0];
         for tick in 1..30 {
             let signals = if tick == 9 { Signals { in_use_mean: 64.0, ..large } } else { large };
-            let decision = decide(&Settings::DEFAULT, &signals, &carry);
+            let decision = Little::decide(&Settings::DEFAULT, &signals, &carry);
             assert_eq!(decision.target, 60, "tick {tick}");
             carry = decision.carry;
         }
@@ -257,7 +249,7 @@ mod tests {
     fn against_a_wall_nothing_moves() {
         let carry = [16.0, 12_000.0, 22.0];
         let wall = Signals { target: 10, waiters: 50, oldest_wait_ms: 900, create_failures: 1, ..POOL };
-        let decision = decide(&Settings::DEFAULT, &wall, &carry);
+        let decision = Little::decide(&Settings::DEFAULT, &wall, &carry);
         assert_eq!((decision.target, decision.reason, decision.carry), (10, Reason::Failing, carry.to_vec()));
     }
 

@@ -1,10 +1,10 @@
 //! What holds for every input, and how a whole pool fares.
 
 use little::{Little, Settings};
+use policy_rig::sizing::any::{carry, day};
+use policy_rig::sizing::laws;
+use policy_rig::sizing::simulation::{Database, Load, Simulation, need};
 use proptest::prelude::{Strategy, any, proptest};
-use sizing_rig::any::{carry, day};
-use sizing_rig::laws;
-use sizing_rig::simulation::{Database, Load, Simulation, need};
 
 fn settings() -> impl Strategy<Value = Settings> {
     (0.0..10.0_f64, 0..20_000_u32, 0..100_000_u32, 0..50_u32)

@@ -7,7 +7,9 @@
 //!
 //! So an idle pool far above its minimum costs next to nothing, however slow its statements: what nobody uses, nobody misses.
 
-use crate::{Memory, Signals};
+use policy_eviction::Signals;
+
+use crate::Memory;
 
 /// The greatest cost: the slot is needed now.
 pub const MOST: u32 = 1000;
@@ -19,7 +21,7 @@ const CREATE_US: f64 = 50_000.0;
 
 /// From 0, nothing, to [`MOST`]. `memory` has the last interval in it.
 pub fn yield_cost(signals: &Signals, memory: &Memory) -> u32 {
-    if signals.is_needed() || signals.size <= signals.min_size {
+    if is_needed(signals) || signals.size <= signals.min_size {
         return MOST;
     }
     let size = f64::from(signals.size);
@@ -31,6 +33,15 @@ pub fn yield_cost(signals: &Signals, memory: &Memory) -> u32 {
     (missed * hurt * f64::from(MOST)) as u32
 }
 
+/// Whether every slot is needed: callers wait or went without, or what is given up might not be had again.
+const fn is_needed(signals: &Signals) -> bool {
+    signals.waiters > 0
+        || signals.timeouts > 0
+        || signals.refused > 0
+        || signals.create_failures > 0
+        || signals.breaker != 0
+}
+
 /// From 0 to 1; half at `middling`.
 fn against(value: f64, middling: f64) -> f64 {
     1.0 - middling / (value + middling)
@@ -38,10 +49,12 @@ fn against(value: f64, middling: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{MOST, yield_cost};
-    use crate::{Memory, Signals};
+    use policy_eviction::Signals;
 
-    const POOL: Signals = Signals { size: 20, min_size: 2, in_use_mean: 4.0, ..Signals::NONE };
+    use super::{MOST, yield_cost};
+    use crate::Memory;
+
+    const POOL: Signals = Signals { size: 20, min_size: 2, in_use_mean: 4.0, ..Signals::EMPTY };
     const CALM: Memory = Memory { peak: 6.0, waited: 0.0, hold_us: 2000.0, create_us: 5000.0 };
 
     #[test]

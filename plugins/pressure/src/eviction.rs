@@ -1,9 +1,9 @@
 //! The decision.
 
-use crate::{Memory, Settings, yield_cost};
+use policy_eviction::{Candidate, Policy, Review, Signals, Verdict};
 
-/// Probes in a row that a connection may fail before it goes. One may be the fault of a moment.
-const FAILED_PROBES: u32 = 2;
+use crate::{Memory, Pressure, Settings, yield_cost};
+
 /// Connections replaced at a time: as many as the host follows.
 const REPLACEMENTS: u32 = 3;
 /// What an error on a connection adds to its wear, in lifetimes, up to [`ERRORS_MOST`].
@@ -15,153 +15,51 @@ const STATEMENT: f64 = 0.0005;
 /// What all its statements add at most.
 const STATEMENTS_MOST: f64 = 0.5;
 
-/// What the policy looks at of the pool.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Signals {
-    /// Milliseconds since the last sweep that asked.
-    pub interval_ms: u32,
-    /// Connections kept open at least.
-    pub min_size: u32,
-    /// Connections that the server grants; 0 when it never refused one.
-    pub server_cap: u32,
-    /// Connections that exist or are being made.
-    pub size: u32,
-    /// Connections being made.
-    pub creating: u32,
-    /// Mean of the connections in use since the last sweep.
-    pub in_use_mean: f64,
-    /// And their peak.
-    pub in_use_peak: u32,
-    /// Callers in the queue.
-    pub waiters: u32,
-    /// Checkouts since the last sweep.
-    pub checkouts: u32,
-    /// Those that had to wait.
-    pub waited: u32,
-    /// Those that gave up waiting.
-    pub timeouts: u32,
-    /// Those that found the queue full.
-    pub refused: u32,
-    /// Creates that failed since the last sweep.
-    pub create_failures: u32,
-    /// Those of them that a full server refused.
-    pub server_full: u32,
-    /// Checkouts that the latencies rest on.
-    pub samples: u32,
-    /// 99 of 100 were held for less, in microseconds.
-    pub hold_p99_us: u32,
-    /// What making a connection took, in microseconds; 0 when none was made.
-    pub create_mean_us: u32,
-    /// 0 closed, else not.
-    pub breaker: u32,
-}
+impl Policy for Pressure {
+    type Settings = Settings;
 
-/// What it looks at of an idle connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Candidate {
-    /// Milliseconds since it was made.
-    pub age_ms: u32,
-    /// Milliseconds since it was returned.
-    pub idle_ms: u32,
-    /// Errors so far.
-    pub errors: u32,
-    /// Probes that failed in a row.
-    pub failed_probes: u32,
-    /// The host's number for it, 0 to 1000.
-    pub jitter_permille: u32,
-    /// Changes of credentials, address or settings since it was opened.
-    pub epochs_behind: u32,
-    /// Prepared statements cached on it.
-    pub statements: u32,
-}
+    const CARRY_VERSION: u32 = 1;
 
-/// What becomes of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Verdict {
-    /// It stays.
-    Keep = 0,
-    /// It goes.
-    Close = 1,
-    /// It is asked whether it lives.
-    Probe = 2,
-    /// It goes once another one is there.
-    Replace = 3,
-}
-
-/// The answer.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Review {
-    /// One for each connection, in order.
-    pub verdicts: Vec<Verdict>,
-    /// What giving up a slot would hurt, 0 to 1000.
-    pub yield_cost: u32,
-    /// What is remembered.
-    pub memory: Memory,
-}
-
-/// Decides on each connection of `idle`, which has the most recently used first. The same input gives the same answer.
-pub fn review(settings: &Settings, signals: &Signals, idle: &[Candidate], memory: Memory) -> Review {
-    let memory = memory.with(signals);
-    let mut sweep = Sweep::new(settings, signals, idle);
-    // What leaves while somebody waits, leaves another one waiting for its successor.
-    if signals.waiters == 0 {
-        sweep.send_off_the_unfit();
-        if !signals.is_failing() {
-            sweep.give_back_surplus(&memory);
-            sweep.renew_the_old();
+    fn review(settings: &Settings, signals: &Signals, idle: &[Candidate], carry: &[f64]) -> Review {
+        let memory = Memory::recalled(carry).with(signals);
+        let mut sweep = Sweep::new(settings, signals, idle);
+        // What leaves while somebody waits, leaves another one waiting for its successor.
+        if signals.waiters == 0 {
+            sweep.send_off_the_unfit();
+            if !is_failing(signals) {
+                sweep.give_back_surplus(&memory);
+                sweep.renew_the_old();
+            }
         }
+        Review { verdicts: sweep.verdicts, yield_cost: yield_cost(signals, &memory), carry: memory.carry().to_vec() }
     }
-    Review { verdicts: sweep.verdicts, yield_cost: yield_cost(signals, &memory), memory }
+
+    fn self_check() -> Result<(), String> {
+        let signals = Signals { interval_ms: 1000, size: 20, min_size: 2, server_cap: 20, ..Signals::EMPTY };
+        let fresh = Candidate { age_ms: 600_000, idle_ms: 1000, ..Candidate::FRESH };
+        let surplus = Candidate { idle_ms: 60_000, ..fresh };
+        let worn = Candidate { errors: 3, ..surplus };
+        let stale = Candidate { epochs_behind: 1, ..fresh };
+        let known = Memory { peak: 4.0, waited: 0.0, hold_us: 100_000.0, create_us: 50_000.0 };
+        let review = Self::review(&Settings::DEFAULT, &signals, &[fresh, worn, stale, surplus], &known.carry());
+        // A tenth is busy, by mean and peak, and a twentieth is the minimum's: 1 - 0.9 * 0.95, at three quarters of the hurt.
+        review.proves(&[Verdict::Keep, Verdict::Close, Verdict::Close, Verdict::Keep], 108)
+    }
 }
 
-impl Signals {
-    /// An empty pool in which nothing happened.
-    pub const NONE: Self = Self {
-        interval_ms: 0,
-        min_size: 0,
-        server_cap: 0,
-        size: 0,
-        creating: 0,
-        in_use_mean: 0.0,
-        in_use_peak: 0,
-        waiters: 0,
-        checkouts: 0,
-        waited: 0,
-        timeouts: 0,
-        refused: 0,
-        create_failures: 0,
-        server_full: 0,
-        samples: 0,
-        hold_p99_us: 0,
-        create_mean_us: 0,
-        breaker: 0,
-    };
+/// Whether connections cannot be made, for another reason than a full server. What works is worth keeping then.
+const fn is_failing(signals: &Signals) -> bool {
+    signals.breaker != 0 || signals.create_failures > signals.server_full
+}
 
-    /// Whether every slot is needed: callers wait or went without, or what is given up might not be had again.
-    pub(crate) const fn is_needed(&self) -> bool {
-        self.waiters > 0 || self.timeouts > 0 || self.refused > 0 || self.create_failures > 0 || self.breaker != 0
-    }
+/// Whether the server has nothing left to grant, as far as this pool knows.
+const fn is_at_cap(signals: &Signals) -> bool {
+    signals.server_full > 0 || (signals.server_cap > 0 && signals.size >= signals.server_cap)
+}
 
-    /// Whether connections cannot be made, for another reason than a full server. What works is worth keeping then.
-    const fn is_failing(&self) -> bool {
-        self.breaker != 0 || self.create_failures > self.server_full
-    }
-
-    /// Connections that are there.
-    const fn made(&self) -> u32 {
-        self.size.saturating_sub(self.creating)
-    }
-
-    /// Whether the server has nothing left to grant, as far as this pool knows.
-    const fn is_at_cap(&self) -> bool {
-        self.server_full > 0 || (self.server_cap > 0 && self.size >= self.server_cap)
-    }
-
-    fn is_near_cap(&self, near: f64) -> bool {
-        let close = f64::from(self.size) >= near * f64::from(self.server_cap);
-        self.is_at_cap() || (self.server_cap > 0 && close)
-    }
+fn is_near_cap(signals: &Signals, near: f64) -> bool {
+    let close = f64::from(signals.size) >= near * f64::from(signals.server_cap);
+    is_at_cap(signals) || (signals.server_cap > 0 && close)
 }
 
 /// A sweep under way.
@@ -185,11 +83,11 @@ impl<'a> Sweep<'a> {
             signals,
             idle,
             verdicts: vec![Verdict::Keep; idle.len()],
-            spare: signals.made().saturating_sub(signals.min_size),
+            spare: signals.spare(),
             closes: (signals.size / 10).max(1),
-            replacements: if signals.is_at_cap() {
+            replacements: if is_at_cap(signals) {
                 0
-            } else if signals.is_near_cap(settings.near) {
+            } else if is_near_cap(signals, settings.near) {
                 1
             } else {
                 REPLACEMENTS
@@ -200,7 +98,7 @@ impl<'a> Sweep<'a> {
     /// Those that nobody may be given, or that seem dead. At the minimum another is made first, where there is room for it.
     fn send_off_the_unfit(&mut self) {
         for (verdict, candidate) in self.verdicts.iter_mut().zip(self.idle).rev() {
-            if candidate.epochs_behind > 0 || candidate.failed_probes >= FAILED_PROBES {
+            if candidate.is_unfit() {
                 if self.spare > 0 && self.closes > 0 {
                     *verdict = Verdict::Close;
                     self.spare -= 1;
@@ -217,7 +115,7 @@ impl<'a> Sweep<'a> {
 
     /// Near the cap, what has long been unused and would not be missed at the remembered peak.
     fn give_back_surplus(&mut self, memory: &Memory) {
-        if self.signals.is_near_cap(self.settings.near) {
+        if is_near_cap(self.signals, self.settings.near) {
             let leaving = self.verdicts.iter().filter(|verdict| **verdict == Verdict::Close).count() as u32;
             let beyond_peak = (f64::from(self.signals.made()) - memory.peak) as u32;
             self.close_most_worn(beyond_peak.saturating_sub(leaving), Settings::is_surplus);
@@ -265,7 +163,7 @@ impl<'a> Sweep<'a> {
 
 impl Settings {
     fn is_surplus(&self, candidate: &Candidate) -> bool {
-        f64::from(candidate.idle_ms) >= f64::from(self.surplus_s) * 1000.0
+        candidate.is_unused_for(self.surplus_s)
     }
 
     /// The rest of its life is the time in which its turn to be replaced must come.
@@ -275,8 +173,7 @@ impl Settings {
 
     /// The share of its lifetime that is over.
     fn lived(&self, candidate: &Candidate) -> f64 {
-        let jitter = f64::from(candidate.jitter_permille.min(1000)) / 1000.0;
-        f64::from(candidate.age_ms) / (f64::from(self.lifetime_s) * 1000.0 * (1.0 - self.spread * jitter))
+        f64::from(candidate.age_ms) / candidate.life_ms(self.lifetime_s, self.spread)
     }
 
     fn wear(&self, candidate: &Candidate) -> f64 {
@@ -286,33 +183,11 @@ impl Settings {
     }
 }
 
-/// One sweep whose answer is known: a component that was damaged on its way is not installed.
-///
-/// # Errors
-///
-/// Names what came out wrong.
-pub fn self_check() -> Result<(), String> {
-    let signals = Signals { interval_ms: 1000, size: 20, min_size: 2, server_cap: 20, ..Signals::NONE };
-    let fresh = Candidate { age_ms: 600_000, idle_ms: 1000, ..Candidate::default() };
-    let surplus = Candidate { idle_ms: 60_000, ..fresh };
-    let worn = Candidate { errors: 3, ..surplus };
-    let stale = Candidate { epochs_behind: 1, ..fresh };
-    let known = Memory { peak: 4.0, waited: 0.0, hold_us: 100_000.0, create_us: 50_000.0 };
-    let review = review(&Settings::DEFAULT, &signals, &[fresh, worn, stale, surplus], known);
-    if review.verdicts != [Verdict::Keep, Verdict::Close, Verdict::Close, Verdict::Keep] {
-        return Err(String::from("verdicts"));
-    }
-    // A tenth is busy, by mean and peak, and a twentieth is the minimum's: 1 - 0.9 * 0.95, at three quarters of the hurt.
-    if review.yield_cost != 108 {
-        return Err(String::from("yield cost"));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Candidate, Signals, Verdict, review, self_check};
-    use crate::{Memory, Settings};
+    use policy_eviction::{Candidate, Policy as _, Signals, Verdict};
+
+    use crate::{Memory, Pressure, Settings};
 
     /// Half of it is enough, and the server refused more than it has.
     const POOL: Signals = Signals {
@@ -322,25 +197,17 @@ mod tests {
         size: 20,
         in_use_mean: 6.0,
         in_use_peak: 8,
-        ..Signals::NONE
+        ..Signals::EMPTY
     };
     /// The same with room left at the server.
     const ROOM: Signals = Signals { server_cap: 0, ..POOL };
-    const FRESH: Candidate = Candidate {
-        age_ms: 300_000,
-        idle_ms: 1000,
-        errors: 0,
-        failed_probes: 0,
-        jitter_permille: 0,
-        epochs_behind: 0,
-        statements: 0,
-    };
+    const FRESH: Candidate = Candidate { age_ms: 300_000, idle_ms: 1000, ..Candidate::FRESH };
     const SURPLUS: Candidate = Candidate { idle_ms: 60_000, ..FRESH };
     const AGING: Candidate = Candidate { age_ms: 1_710_000, ..FRESH };
     const STALE: Candidate = Candidate { epochs_behind: 1, ..FRESH };
 
     fn verdicts(signals: &Signals, idle: &[Candidate]) -> Vec<Verdict> {
-        review(&Settings::DEFAULT, signals, idle, Memory::default()).verdicts
+        Pressure::review(&Settings::DEFAULT, signals, idle, &[]).verdicts
     }
 
     fn leaving(signals: &Signals, idle: &[Candidate]) -> usize {
@@ -349,7 +216,7 @@ mod tests {
 
     #[test]
     fn it_proves_itself() {
-        assert_eq!(self_check(), Ok(()));
+        assert_eq!(Pressure::self_check(), Ok(()));
     }
 
     #[test]
@@ -396,16 +263,16 @@ mod tests {
     fn a_peak_is_remembered() {
         let known = Memory { peak: 20.0, ..Memory::default() };
         let quiet = Signals { in_use_peak: 0, in_use_mean: 0.0, ..POOL };
-        let closed = |memory: Memory| {
-            let review = review(&Settings::DEFAULT, &quiet, &[SURPLUS; 12], memory);
-            (review.verdicts.iter().filter(|verdict| **verdict == Verdict::Close).count(), review.memory)
+        let closed = |carry: &[f64]| {
+            let review = Pressure::review(&Settings::DEFAULT, &quiet, &[SURPLUS; 12], carry);
+            (review.verdicts.iter().filter(|verdict| **verdict == Verdict::Close).count(), review.carry)
         };
-        let (at_once, mut memory) = closed(known);
+        let (at_once, mut carry) = closed(&known.carry());
         assert_eq!(at_once, 0);
         for _ in 0..30 {
-            memory = closed(memory).1;
+            carry = closed(&carry).1;
         }
-        assert_eq!(closed(memory).0, 2, "half a minute later it has faded");
+        assert_eq!(closed(&carry).0, 2, "half a minute later it has faded");
     }
 
     #[test]

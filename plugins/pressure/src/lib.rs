@@ -19,7 +19,9 @@
 //! minimum they are replaced.
 //!
 //! What a slot is worth is in `cost.rs`. The decision is a pure function, [`review`]; what it remembers travels in
-//! `carry`. The component around it is in `component.rs` and only built for WebAssembly.
+//! `carry`.
+//!
+//! [`review`]: policy_eviction::Policy::review
 
 #[cfg(target_arch = "wasm32")]
 mod component;
@@ -28,7 +30,10 @@ mod cost;
 mod eviction;
 mod memory;
 
-pub use configuration::{SCHEMA, Settings};
+pub use configuration::Settings;
 pub use cost::{MOST, yield_cost};
-pub use eviction::{Candidate, Review, Signals, Verdict, review, self_check};
 pub use memory::Memory;
+
+/// Eviction for pools that share a server.
+#[derive(Debug)]
+pub struct Pressure;

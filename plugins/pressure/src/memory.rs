@@ -1,6 +1,6 @@
 //! What is remembered from sweep to sweep: a sweep sees one second, in which a busy pool may rest and a rare create may not happen.
 
-use crate::Signals;
+use policy_eviction::Signals;
 
 /// Milliseconds in which what is remembered fades to a third: long enough to bridge the pauses of a bursty caller, short enough
 /// that an evening's slots are free before the night's batch wants them.
@@ -73,10 +73,11 @@ fn share(part: u32, whole: u32) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::Memory;
-    use crate::Signals;
+    use policy_eviction::Signals;
 
-    const QUIET: Signals = Signals { interval_ms: 1000, ..Signals::NONE };
+    use super::Memory;
+
+    const QUIET: Signals = Signals { interval_ms: 1000, ..Signals::EMPTY };
 
     #[test]
     fn whatever_carry_holds_makes_sense() {

@@ -1,8 +1,10 @@
 //! What holds for every sweep, and for two pools on one server.
 
-use pressure::{Candidate, MOST, Memory, Settings, Signals, Verdict, review, yield_cost};
+use policy_eviction::{Candidate, Policy as _, Review, Signals, Verdict};
+use policy_rig::eviction::{candidate, count, real, signals};
+use pressure::{MOST, Memory, Pressure, Settings, yield_cost};
 use proptest::collection::vec;
-use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, proptest};
 
 fn settings() -> impl Strategy<Value = Settings> {
     (0.1..=1.0_f64, 1..2000_u32, 1..20_000_u32, 0.5..=1.0_f64, 0.0..=0.5_f64).prop_map(
@@ -16,67 +18,12 @@ fn settings() -> impl Strategy<Value = Settings> {
     )
 }
 
-fn seldom() -> impl Strategy<Value = u32> {
-    prop_oneof![8 => Just(0), 1 => 0..4_u32, 1 => any::<u32>()]
-}
-
-fn number() -> impl Strategy<Value = u32> {
-    prop_oneof![4 => 0..300_u32, 1 => any::<u32>()]
-}
-
-fn real() -> impl Strategy<Value = f64> {
-    prop_oneof![4 => 0.0..300.0_f64, 1 => any::<f64>(), 1 => Just(f64::NAN)]
-}
-
-fn signals() -> impl Strategy<Value = Signals> {
-    let counts = (number(), seldom(), number(), 0..20_u32, number());
-    let troubles = (seldom(), seldom(), seldom(), seldom(), seldom());
-    let latencies = (number(), any::<u32>(), seldom());
-    (any::<u32>(), real(), number(), counts, troubles, latencies).prop_map(
-        |(interval_ms, in_use_mean, in_use_peak, counts, troubles, latencies)| Signals {
-            interval_ms,
-            in_use_mean,
-            in_use_peak,
-            min_size: counts.0 / 2,
-            server_cap: if counts.1 > 0 { counts.1.max(counts.2) } else { 0 },
-            size: counts.2,
-            creating: counts.3,
-            checkouts: counts.4,
-            waited: counts.4 / 3,
-            waiters: troubles.0,
-            timeouts: troubles.1,
-            refused: troubles.2,
-            create_failures: troubles.3,
-            server_full: troubles.3 / 2,
-            breaker: troubles.4,
-            samples: latencies.0,
-            hold_p99_us: latencies.1,
-            create_mean_us: latencies.2,
-        },
-    )
-}
-
-fn candidate() -> impl Strategy<Value = Candidate> {
-    let time = || prop_oneof![4 => 0..40_000_000_u32, 1 => any::<u32>()];
-    (time(), time(), seldom(), seldom(), any::<u32>(), seldom(), seldom()).prop_map(
-        |(age_ms, idle_ms, errors, failed_probes, jitter_permille, epochs_behind, statements)| Candidate {
-            age_ms,
-            idle_ms,
-            errors,
-            failed_probes,
-            jitter_permille,
-            epochs_behind,
-            statements,
-        },
-    )
-}
-
 fn memory() -> impl Strategy<Value = Memory> {
     vec(real(), 0..20).prop_map(|carry| Memory::recalled(&carry))
 }
 
-fn count(verdicts: &[Verdict], wanted: Verdict) -> u32 {
-    verdicts.iter().filter(|verdict| **verdict == wanted).count() as u32
+fn review(settings: &Settings, signals: &Signals, idle: &[Candidate], memory: Memory) -> Review {
+    Pressure::review(settings, signals, idle, &memory.carry())
 }
 
 proptest! {
@@ -85,7 +32,7 @@ proptest! {
         let review = review(&settings, &signals, &idle, memory);
         prop_assert_eq!(review.verdicts.len(), idle.len());
         prop_assert!(review.yield_cost <= MOST);
-        prop_assert!(review.memory.carry().iter().all(|number| number.is_finite()), "{:?}", review.memory);
+        prop_assert!(review.carry.iter().all(|number| number.is_finite()), "{:?}", review.carry);
         let (closes, replaced) = (count(&review.verdicts, Verdict::Close), count(&review.verdicts, Verdict::Replace));
         prop_assert!(closes <= (signals.size / 10).max(1));
         prop_assert!(replaced <= 3);
@@ -115,7 +62,7 @@ proptest! {
 
     #[test]
     fn who_leaves_is_more_worn_than_who_stays(signals in signals(), ages in vec(60_000..1_500_000_u32, 2..64)) {
-        let idle: Vec<_> = ages.iter().map(|age_ms| Candidate { age_ms: *age_ms, idle_ms: 60_000, ..Candidate::default() }).collect();
+        let idle: Vec<_> = ages.iter().map(|age_ms| Candidate { age_ms: *age_ms, idle_ms: 60_000, ..Candidate::FRESH }).collect();
         let verdicts = review(&Settings::DEFAULT, &signals, &idle, Memory::default()).verdicts;
         let ages = |wanted: Verdict| ages.iter().zip(&verdicts).filter(move |(_, verdict)| **verdict == wanted).map(|(age, _)| *age);
         if let (Some(youngest), Some(oldest)) = (ages(Verdict::Close).min(), ages(Verdict::Keep).max()) {
@@ -171,7 +118,7 @@ fn the_ranking_of_neighbours_is_the_obvious_one() {
         checkouts: 1000,
         hold_p99_us: 20_000,
         create_mean_us: 10_000,
-        ..Signals::NONE
+        ..Signals::EMPTY
     };
     let cost = |signals: Signals| review(&Settings::DEFAULT, &signals, &[], Memory::default()).yield_cost;
     let ranked = [
@@ -203,11 +150,11 @@ impl Simulation {
 
     fn sweep(&mut self, server_cap: u32) {
         self.idle_ms += 1000;
-        let one = Candidate { age_ms: 100_000 + self.idle_ms, idle_ms: self.idle_ms, ..Candidate::default() };
+        let one = Candidate { age_ms: 100_000 + self.idle_ms, idle_ms: self.idle_ms, ..Candidate::FRESH };
         let idle = vec![one; self.size as usize];
-        let signals = Signals { interval_ms: 1000, size: self.size, min_size: self.min, server_cap, ..Signals::NONE };
+        let signals = Signals { interval_ms: 1000, size: self.size, min_size: self.min, server_cap, ..Signals::EMPTY };
         let review = review(&Settings::DEFAULT, &signals, &idle, self.memory);
-        self.memory = review.memory;
+        self.memory = Memory::recalled(&review.carry);
         self.size -= count(&review.verdicts, Verdict::Close);
     }
 }

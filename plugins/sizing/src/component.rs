@@ -7,10 +7,14 @@
 use std::cell::Cell;
 use std::thread::LocalKey;
 
+use policy_settings::current;
+
 use crate::{Policy, Signals};
 
 pub use bindings::exports::sluicegate::policy::lifecycle::{Description, Guest as Lifecycle};
 pub use bindings::exports::sluicegate::policy::sizing::{Guest as Sizing, SizingInput, SizingOutput};
+#[doc(hidden)]
+pub use policy_settings::lifecycle;
 
 #[doc(hidden)]
 pub mod bindings {
@@ -25,39 +29,17 @@ pub mod bindings {
     });
 }
 
-/// Small, and an instance has one thread.
-#[global_allocator]
-static ALLOCATOR: talc::wasm::WasmDynamicTalc = talc::wasm::new_wasm_dynamic_allocator();
-
 /// Makes a component of a [`Policy`]. Its name and version are the crate's.
 #[macro_export]
 macro_rules! component {
     ($policy:ty) => {
-        thread_local! {
-            /// What `configure` read. It runs once in each instance, before anything else.
-            static SETTINGS: std::cell::Cell<<$policy as $crate::Policy>::Settings> =
-                const { std::cell::Cell::new(<$policy as $crate::Policy>::DEFAULT) };
-        }
+        use $crate::component as face;
 
-        struct Component;
+        $crate::component::lifecycle!(<$policy as $crate::Policy>, face, <$policy as $crate::Policy>::CARRY_VERSION);
 
-        impl $crate::component::Sizing for Component {
-            fn decide(input: $crate::component::SizingInput) -> $crate::component::SizingOutput {
-                $crate::component::decide::<$policy>(&SETTINGS, &input)
-            }
-        }
-
-        impl $crate::component::Lifecycle for Component {
-            fn describe() -> $crate::component::Description {
-                $crate::component::describe::<$policy>(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
-            }
-
-            fn configure(config: String) -> Result<(), String> {
-                $crate::component::configure::<$policy>(&SETTINGS, &config)
-            }
-
-            fn self_check() -> Result<(), String> {
-                <$policy as $crate::Policy>::self_check()
+        impl face::Sizing for Component {
+            fn decide(input: face::SizingInput) -> face::SizingOutput {
+                face::decide::<$policy>(&SETTINGS, &input)
             }
         }
 
@@ -67,9 +49,7 @@ macro_rules! component {
 
 #[doc(hidden)]
 pub fn decide<P: Policy>(settings: &'static LocalKey<Cell<P::Settings>>, input: &SizingInput) -> SizingOutput {
-    // Without `Cell::get`, whose panic would bring the printing of panics along.
-    let settings = settings.try_with(Cell::get).unwrap_or(P::DEFAULT);
-    let decision = P::decide(&settings, &signals(input), &input.carry);
+    let decision = P::decide(&current(settings), &signals(input), &input.carry);
     SizingOutput {
         target: decision.target,
         min_idle: decision.min_idle,
@@ -79,22 +59,6 @@ pub fn decide<P: Policy>(settings: &'static LocalKey<Cell<P::Settings>>, input: 
         reason: decision.reason.into(),
         carry: decision.carry,
     }
-}
-
-#[doc(hidden)]
-pub fn describe<P: Policy>(name: &str, version: &str) -> Description {
-    Description {
-        name: name.into(),
-        version: version.into(),
-        config_schema: P::SCHEMA.into(),
-        carry_version: P::CARRY_VERSION,
-    }
-}
-
-#[doc(hidden)]
-pub fn configure<P: Policy>(place: &'static LocalKey<Cell<P::Settings>>, config: &str) -> Result<(), String> {
-    let settings = P::parse(config)?;
-    place.try_with(|cell| cell.set(settings)).map_err(|_| String::from("no place for the settings"))
 }
 
 fn signals(input: &SizingInput) -> Signals {

@@ -79,6 +79,19 @@ impl Signals {
         breaker: 0,
     };
 
+    /// A pool of twenty, all of them in use at the peak, with a hundred round trips of 10 ms in the last second:
+    /// what self-checks of policies that go by round trips begin with.
+    pub const BUSY: Self = Self {
+        interval_ms: 1000,
+        max_size: 50,
+        target: 20,
+        size: 20,
+        in_use_peak: 20,
+        rtt_samples: 100,
+        rtt_mean_us: 10_000,
+        ..Self::EMPTY
+    };
+
     /// A target the host would not have to correct. One connection at least, where one is allowed, so that the pool can serve.
     pub fn within_bounds(&self, target: u32) -> u32 {
         let most = if self.server_cap == 0 { self.max_size } else { self.max_size.min(self.server_cap) };

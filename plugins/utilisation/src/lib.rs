@@ -14,38 +14,17 @@
 //! - while creates fail, the server is full or the breaker is not closed, it does not grow.
 //!
 //! The decision is a pure function, [`decide`]; what it remembers is two numbers in `carry`.
+//!
+//! [`decide`]: policy_sizing::Policy::decide
 
 #[cfg(target_arch = "wasm32")]
 mod component;
 mod configuration;
 mod sizing;
 
-pub use configuration::{SCHEMA, Settings};
-pub use sizing::{Reason, decide, self_check};
-
-use policy_sizing::{Decision, Policy, Signals};
+pub use configuration::Settings;
+pub use sizing::Reason;
 
 /// Sizing by utilisation.
 #[derive(Debug)]
 pub struct Utilisation;
-
-impl Policy for Utilisation {
-    type Settings = Settings;
-    type Reason = Reason;
-
-    const DEFAULT: Settings = Settings::DEFAULT;
-    const SCHEMA: &'static str = SCHEMA;
-    const CARRY_VERSION: u32 = 1;
-
-    fn parse(json: &str) -> Result<Settings, String> {
-        Settings::parse(json)
-    }
-
-    fn decide(settings: &Settings, signals: &Signals, carry: &[f64]) -> Decision<Reason> {
-        decide(settings, signals, carry)
-    }
-
-    fn self_check() -> Result<(), String> {
-        self_check()
-    }
-}

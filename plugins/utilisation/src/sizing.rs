@@ -1,8 +1,8 @@
 //! The decision.
 
-use policy_sizing::{Decision, Signals, approach, round_up};
+use policy_sizing::{Decision, Policy, Signals, approach, prove, round_up};
 
-use crate::Settings;
+use crate::{Settings, Utilisation};
 
 /// Why the target is what it is; shown beside the decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,11 +24,7 @@ pub enum Reason {
     Bound = 6,
 }
 
-impl From<Reason> for u32 {
-    fn from(reason: Reason) -> Self {
-        reason as Self
-    }
-}
+policy_sizing::numbered!(Reason);
 
 /// What was remembered, brought up to now.
 struct Demand {
@@ -40,26 +36,48 @@ struct Demand {
     calm: u32,
 }
 
-/// Decides on the pool's target. The same input gives the same answer; any input gives one within the bounds.
-pub fn decide(settings: &Settings, signals: &Signals, carry: &[f64]) -> Decision<Reason> {
-    let current = signals.current();
-    let demand = Demand::recall(settings, signals, carry);
-    let (target, calm, reason) = if signals.failing() {
-        (current, 0, Reason::Failing)
-    } else if waiting(settings, signals) {
-        if signals.size.saturating_sub(signals.creating) < current {
-            (current, 0, Reason::Making)
+impl Policy for Utilisation {
+    type Settings = Settings;
+    type Reason = Reason;
+
+    const CARRY_VERSION: u32 = 1;
+
+    fn decide(settings: &Settings, signals: &Signals, carry: &[f64]) -> Decision<Reason> {
+        let current = signals.current();
+        let demand = Demand::recall(settings, signals, carry);
+        let (target, calm, reason) = if signals.failing() {
+            (current, 0, Reason::Failing)
+        } else if waiting(settings, signals) {
+            if signals.size.saturating_sub(signals.creating) < current {
+                (current, 0, Reason::Making)
+            } else {
+                grow(settings, signals, current, Reason::Waiting)
+            }
+        } else if demand.least() > settings.grow_above * f64::from(current) {
+            grow(settings, signals, current, Reason::Busy)
+        } else if demand.most() < settings.shrink_below * f64::from(current) && signals.waiters == 0 {
+            shrink(settings, signals, current, &demand)
         } else {
-            grow(settings, signals, current, Reason::Waiting)
-        }
-    } else if demand.least() > settings.grow_above * f64::from(current) {
-        grow(settings, signals, current, Reason::Busy)
-    } else if demand.most() < settings.shrink_below * f64::from(current) && signals.waiters == 0 {
-        shrink(settings, signals, current, &demand)
-    } else {
-        (current, 0, Reason::Steady)
-    };
-    Decision::new(target, settings.min_idle, reason, vec![demand.smoothed, f64::from(calm)])
+            (current, 0, Reason::Steady)
+        };
+        Decision::new(target, settings.min_idle, reason, vec![demand.smoothed, f64::from(calm)])
+    }
+
+    fn self_check() -> Result<(), String> {
+        let base = Signals { interval_ms: 1000, max_size: 50, target: 10, size: 10, ..Signals::default() };
+        let busy = Signals { in_use: 9, in_use_mean: 9.0, ..base };
+        let calm = Signals { in_use: 1, in_use_mean: 1.0, ..base };
+        let waited = Signals { waiters: 1, oldest_wait_ms: 60, ..calm };
+        // In use, and as many quiet ticks as a step down needs.
+        prove::<Self>(
+            &Settings::DEFAULT,
+            &[
+                ("busy", busy, &[9.0, 10.0], 15, Reason::Busy),
+                ("waiting", waited, &[1.0, 10.0], 15, Reason::Waiting),
+                ("calm", calm, &[1.0, 10.0], 5, Reason::Calm),
+            ],
+        )
+    }
 }
 
 fn grow(settings: &Settings, signals: &Signals, current: u32, reason: Reason) -> (u32, u32, Reason) {
@@ -108,34 +126,12 @@ impl Demand {
     }
 }
 
-/// Three decisions whose answers are known: a component that was damaged on its way is not installed.
-///
-/// # Errors
-///
-/// Names the decision that came out wrong.
-pub fn self_check() -> Result<(), String> {
-    let settings = Settings::DEFAULT;
-    let base = Signals { interval_ms: 1000, max_size: 50, target: 10, size: 10, ..Signals::default() };
-    let busy = Signals { in_use: 9, in_use_mean: 9.0, ..base };
-    let calm = Signals { in_use: 1, in_use_mean: 1.0, ..base };
-    let waited = Signals { waiters: 1, oldest_wait_ms: 60, ..calm };
-    let cases =
-        [("busy", busy, 15, Reason::Busy), ("waiting", waited, 15, Reason::Waiting), ("calm", calm, 5, Reason::Calm)];
-    for (name, signals, target, reason) in cases {
-        let decision = decide(&settings, &signals, &[signals.in_use_mean, f64::from(settings.calm_ticks)]);
-        if decision.target != target || decision.reason != reason {
-            return Err(String::from(name));
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    use policy_sizing::{Decision, Signals};
+    use policy_sizing::{Decision, Policy as _, Signals};
 
-    use super::{Reason, decide, self_check};
-    use crate::Settings;
+    use super::Reason;
+    use crate::{Settings, Utilisation};
 
     const POOL: Signals = Signals {
         interval_ms: 1000,
@@ -150,19 +146,20 @@ mod tests {
     };
 
     fn first(signals: &Signals) -> (u32, Reason) {
-        let Decision { target, reason, .. } = decide(&Settings::DEFAULT, signals, &[]);
+        let Decision { target, reason, .. } = Utilisation::decide(&Settings::DEFAULT, signals, &[]);
         (target, reason)
     }
 
     /// As if all ticks before had been calm at this demand.
     fn calm(signals: &Signals) -> (u32, Reason) {
-        let Decision { target, reason, .. } = decide(&Settings::DEFAULT, signals, &[signals.in_use_mean, 10.0]);
+        let Decision { target, reason, .. } =
+            Utilisation::decide(&Settings::DEFAULT, signals, &[signals.in_use_mean, 10.0]);
         (target, reason)
     }
 
     #[test]
     fn it_proves_itself() {
-        assert_eq!(self_check(), Ok(()));
+        assert_eq!(Utilisation::self_check(), Ok(()));
     }
 
     #[test]
@@ -180,13 +177,13 @@ mod tests {
     #[test]
     fn one_busy_tick_after_quiet_ones_is_not_enough() {
         let busy = Signals { in_use_mean: 9.0, ..POOL };
-        assert_eq!(decide(&Settings::DEFAULT, &busy, &[2.0, 4.0]).reason, Reason::Steady);
+        assert_eq!(Utilisation::decide(&Settings::DEFAULT, &busy, &[2.0, 4.0]).reason, Reason::Steady);
     }
 
     #[test]
     fn a_load_that_is_already_gone_does_not_grow_the_pool() {
         let gone = Signals { in_use_mean: 1.0, ..POOL };
-        assert_eq!(decide(&Settings::DEFAULT, &gone, &[30.0, 0.0]).reason, Reason::Steady);
+        assert_eq!(Utilisation::decide(&Settings::DEFAULT, &gone, &[30.0, 0.0]).reason, Reason::Steady);
     }
 
     #[test]
@@ -236,14 +233,18 @@ mod tests {
         let unused = Signals { in_use: 0, in_use_mean: 0.0, in_use_peak: 0, ..POOL };
         let mut carry = vec![];
         for expected in [10, 10, 5] {
-            let decision = decide(&settings, &unused, &carry);
+            let decision = Utilisation::decide(&settings, &unused, &carry);
             assert_eq!(decision.target, expected);
             carry = decision.carry;
         }
         assert_eq!(carry[1], 0.0, "the count begins anew");
-        assert_eq!(decide(&settings, &POOL, &[5.0, 2.0]).carry[1], 0.0, "a tick that is not calm resets it");
         assert_eq!(
-            decide(&settings, &Signals { trigger: 5, ..unused }, &[0.0, 1.0]).carry[1],
+            Utilisation::decide(&settings, &POOL, &[5.0, 2.0]).carry[1],
+            0.0,
+            "a tick that is not calm resets it"
+        );
+        assert_eq!(
+            Utilisation::decide(&settings, &Signals { trigger: 5, ..unused }, &[0.0, 1.0]).carry[1],
             1.0,
             "early calls do not count"
         );
@@ -253,7 +254,7 @@ mod tests {
     fn it_shrinks_no_further_than_what_is_needed() {
         let quiet = Signals { target: 40, size: 40, in_use: 2, in_use_mean: 2.0, in_use_peak: 2, ..POOL };
         let wide = Settings { step: 100, ..Settings::DEFAULT };
-        let target = |signals: &Signals| decide(&wide, signals, &[signals.in_use_mean, 10.0]).target;
+        let target = |signals: &Signals| Utilisation::decide(&wide, signals, &[signals.in_use_mean, 10.0]).target;
         assert_eq!(target(&quiet), 4, "half in use is the middle of the band");
         assert_eq!(target(&Signals { in_use_peak: 9, ..quiet }), 9, "the last peak");
         assert_eq!(target(&Signals { in_use: 11, ..quiet }), 11, "what is in use now");

@@ -1,10 +1,10 @@
 //! What holds for every input, and how a whole pool fares under a load.
 
-use policy_sizing::{Decision, Signals};
+use policy_rig::sizing::any::{carry, day, signals};
+use policy_rig::sizing::laws;
+use policy_sizing::{Decision, Policy as _, Signals};
 use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, proptest};
-use sizing_rig::any::{carry, day, signals};
-use sizing_rig::laws;
-use utilisation::{Reason, Settings, Utilisation, decide};
+use utilisation::{Reason, Settings, Utilisation};
 
 fn settings() -> impl Strategy<Value = Settings> {
     (0.05..=1.0_f64, 0.0..0.9_f64, 1..50_u32, 1..20_u32, 0..500_u32, 0..20_000_u32, 0..20_u32).prop_map(
@@ -51,7 +51,7 @@ proptest! {
 
     #[test]
     fn a_decision_moves_by_a_step_at_most(settings in settings(), signals in signals(), carry in carry()) {
-        let decision = decide(&settings, &signals, &carry);
+        let decision = Utilisation::decide(&settings, &signals, &carry);
         prop_assert!(decision.target.abs_diff(bounded(&signals)) <= settings.step);
     }
 
@@ -63,14 +63,14 @@ proptest! {
             2 => Signals { breaker: signals.breaker.max(1), ..signals },
             _ => Signals { trigger: 3, ..signals },
         };
-        let decision = decide(&settings, &signals, &carry);
+        let decision = Utilisation::decide(&settings, &signals, &carry);
         prop_assert_eq!(decision.target, bounded(&signals));
         prop_assert_eq!(decision.reason, Reason::Failing);
     }
 
     #[test]
     fn it_never_shrinks_below_what_is_needed(settings in settings(), signals in calm_signals(), demand in 0.0..20.0_f64) {
-        let decision = decide(&settings, &signals, &[demand, f64::from(settings.calm_ticks)]);
+        let decision = Utilisation::decide(&settings, &signals, &[demand, f64::from(settings.calm_ticks)]);
         let present = bounded(&signals);
         prop_assert!(decision.target <= present || decision.reason == Reason::Busy);
         if decision.target < present {
@@ -78,7 +78,7 @@ proptest! {
             prop_assert!(decision.target >= signals.in_use && decision.target >= signals.in_use_peak);
             prop_assert!(signals.in_use_mean < settings.grow_above * f64::from(decision.target), "it would grow again");
         }
-        let waited = decide(&settings, &Signals { waiters: 1, ..signals }, &[demand, f64::from(settings.calm_ticks)]);
+        let waited = Utilisation::decide(&settings, &Signals { waiters: 1, ..signals }, &[demand, f64::from(settings.calm_ticks)]);
         prop_assert!(waited.target >= present, "never while anyone waits");
     }
 
@@ -140,7 +140,7 @@ impl Simulation {
                 oldest_wait_ms: if waiters > 0 { 1000 } else { 0 },
                 ..Signals::default()
             };
-            let decision = decide(&self.settings, &signals, &self.carry);
+            let decision = Utilisation::decide(&self.settings, &signals, &self.carry);
             self.follow(&decision);
         }
     }

@@ -4,9 +4,9 @@ mod probe;
 
 use std::cmp::Ordering;
 
-use policy_sizing::{Decision, Limit, Reading, Signals, Window, recall, round_up};
+use policy_sizing::{Decision, Limit, Policy, Reading, Signals, Window, prove, recall, round_up};
 
-use crate::Settings;
+use crate::{Settings, Vegas};
 use probe::{Dip, Probes};
 
 /// What the target must lose before it follows its limit downwards.
@@ -34,11 +34,7 @@ pub enum Reason {
     Probing = 5,
 }
 
-impl From<Reason> for u32 {
-    fn from(reason: Reason) -> Self {
-        reason as Self
-    }
-}
+policy_sizing::numbered!(Reason);
 
 /// What is remembered.
 #[derive(Clone, Copy, Debug)]
@@ -52,41 +48,62 @@ struct Memory {
     window: Window,
 }
 
-/// Decides on the pool's target. The same input gives the same answer; any input gives one within the bounds.
-pub fn decide(settings: &Settings, signals: &Signals, carry: &[f64]) -> Decision<Reason> {
-    let mut memory = Memory::recall(settings, signals, carry);
-    if let Some(dip) = memory.probes.dip {
-        return memory.go_on_probing(settings, signals, dip);
-    }
-    memory.window.add(signals);
-    if signals.server_full > 0 {
-        memory.limit.set(memory.limit.value - decades(memory.limit.value));
-        return memory.answer(settings, signals, Reason::Failing);
-    }
-    let Some(reading) = memory.window.read(settings.min_samples) else {
-        return memory.answer(settings, signals, Reason::Steady);
-    };
-    if memory.unloaded_us == 0.0 {
-        memory.unloaded_us = reading.rtt_us;
-    }
-    let unused = 2.0 * reading.peak < memory.limit.value;
-    if memory.probes.are_due(settings) && !signals.failing() {
-        memory.probes.done();
-        if !unused {
-            match Dip::below(memory.limit.value, signals) {
-                Some(dip) => return memory.begin_to_probe(settings, signals, dip),
-                None => memory.believe(reading.rtt_us, FOLLOW),
+impl Policy for Vegas {
+    type Settings = Settings;
+    type Reason = Reason;
+
+    const CARRY_VERSION: u32 = 1;
+
+    fn decide(settings: &Settings, signals: &Signals, carry: &[f64]) -> Decision<Reason> {
+        let mut memory = Memory::recall(settings, signals, carry);
+        if let Some(dip) = memory.probes.dip {
+            return memory.go_on_probing(settings, signals, dip);
+        }
+        memory.window.add(signals);
+        if signals.server_full > 0 {
+            memory.limit.set(memory.limit.value - decades(memory.limit.value));
+            return memory.answer(settings, signals, Reason::Failing);
+        }
+        let Some(reading) = memory.window.read(settings.min_samples) else {
+            return memory.answer(settings, signals, Reason::Steady);
+        };
+        if memory.unloaded_us == 0.0 {
+            memory.unloaded_us = reading.rtt_us;
+        }
+        let unused = 2.0 * reading.peak < memory.limit.value;
+        if memory.probes.are_due(settings) && !signals.failing() {
+            memory.probes.done();
+            if !unused {
+                match Dip::below(memory.limit.value, signals) {
+                    Some(dip) => return memory.begin_to_probe(settings, signals, dip),
+                    None => memory.believe(reading.rtt_us, FOLLOW),
+                }
             }
         }
+        if unused || reading.rtt_us < memory.unloaded_us {
+            memory.believe(reading.rtt_us, FOLLOW);
+        }
+        if unused {
+            return memory.answer(settings, signals, Reason::Unused);
+        }
+        memory.steer(settings, signals, &reading);
+        memory.answer(settings, signals, Reason::Steady)
     }
-    if unused || reading.rtt_us < memory.unloaded_us {
-        memory.believe(reading.rtt_us, FOLLOW);
+
+    fn self_check() -> Result<(), String> {
+        let level = Signals::BUSY;
+        // Limit, unloaded round trip, past its beginning, a second since the last probe.
+        let carry = &[20.0, 10_000.0, 0.0, 1000.0, 0.0, 0.0][..];
+        prove::<Self>(
+            &Settings::DEFAULT,
+            &[
+                ("short", level, carry, 21, Reason::Short),
+                ("band", Signals { rtt_mean_us: 13_000, ..level }, carry, 20, Reason::Steady),
+                ("unused", Signals { in_use_peak: 9, ..level }, carry, 20, Reason::Unused),
+                ("failing", Signals { create_failures: 1, ..level }, carry, 20, Reason::Failing),
+            ],
+        )
     }
-    if unused {
-        return memory.answer(settings, signals, Reason::Unused);
-    }
-    memory.steer(settings, signals, &reading);
-    memory.answer(settings, signals, Reason::Steady)
 }
 
 /// The decimal logarithm, rounded down, but 1 at least: what thresholds and steps grow with.
@@ -193,63 +210,18 @@ impl Memory {
     }
 }
 
-/// Decisions whose answers are known: a component that was damaged on its way is not installed.
-///
-/// # Errors
-///
-/// Names the decision that came out wrong.
-pub fn self_check() -> Result<(), String> {
-    let settings = Settings::DEFAULT;
-    let level = Signals {
-        interval_ms: 1000,
-        max_size: 50,
-        target: 20,
-        size: 20,
-        in_use_peak: 20,
-        rtt_samples: 100,
-        rtt_mean_us: 10_000,
-        ..Signals::EMPTY
-    };
-    // Limit, unloaded round trip, past its beginning, a second since the last probe.
-    let carry = [20.0, 10_000.0, 0.0, 1000.0, 0.0, 0.0];
-    let cases = [
-        ("short", level, 21, Reason::Short),
-        ("band", Signals { rtt_mean_us: 13_000, ..level }, 20, Reason::Steady),
-        ("unused", Signals { in_use_peak: 9, ..level }, 20, Reason::Unused),
-        ("failing", Signals { create_failures: 1, ..level }, 20, Reason::Failing),
-    ];
-    for (name, signals, target, reason) in cases {
-        let decision = decide(&settings, &signals, &carry);
-        if decision.target != target || decision.reason != reason {
-            return Err(String::from(name));
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    use policy_sizing::{Decision, Signals};
+    use policy_sizing::{Decision, Policy as _, Signals};
 
-    use super::{Reason, decades, decide, self_check};
-    use crate::Settings;
+    use super::{Reason, decades};
+    use crate::{Settings, Vegas};
 
-    const POOL: Signals = Signals {
-        interval_ms: 1000,
-        min_size: 2,
-        max_size: 500,
-        target: 20,
-        size: 20,
-        in_use: 15,
-        in_use_peak: 18,
-        rtt_samples: 100,
-        rtt_mean_us: 10_000,
-        ..Signals::EMPTY
-    };
+    const POOL: Signals = Signals { min_size: 2, max_size: 500, in_use: 15, in_use_peak: 18, ..Signals::BUSY };
 
     /// Past its beginning, at 10 ms unloaded, not long after a probe.
     fn after(limit: f64, signals: &Signals) -> Decision<Reason> {
-        decide(&Settings::DEFAULT, signals, &[limit, 10_000.0, 0.0, 1000.0, 0.0, 0.0])
+        Vegas::decide(&Settings::DEFAULT, signals, &[limit, 10_000.0, 0.0, 1000.0, 0.0, 0.0])
     }
 
     fn limit(rtt_mean_us: u32) -> f64 {
@@ -258,7 +230,7 @@ mod tests {
 
     #[test]
     fn it_proves_itself() {
-        assert_eq!(self_check(), Ok(()));
+        assert_eq!(Vegas::self_check(), Ok(()));
     }
 
     #[test]
@@ -285,10 +257,10 @@ mod tests {
 
     #[test]
     fn at_the_beginning_it_grows_by_beta_until_something_queues() {
-        let start = decide(&Settings::DEFAULT, &POOL, &[20.0, 10_000.0, 1.0, 1000.0, 0.0, 0.0]);
+        let start = Vegas::decide(&Settings::DEFAULT, &POOL, &[20.0, 10_000.0, 1.0, 1000.0, 0.0, 0.0]);
         assert_eq!((start.target, start.reason), (26, Reason::Short));
         let queueing = Signals { target: 26, rtt_mean_us: 12_000, in_use_peak: 26, ..POOL };
-        let then = decide(&Settings::DEFAULT, &queueing, &start.carry);
+        let then = Vegas::decide(&Settings::DEFAULT, &queueing, &start.carry);
         assert_eq!((then.target, then.carry[2]), (26, 0.0));
     }
 
@@ -326,45 +298,45 @@ mod tests {
 
     #[test]
     fn a_probe_is_a_dip_to_half_until_it_has_held() {
-        let begun = decide(&Settings::DEFAULT, &POOL, &DUE);
+        let begun = Vegas::decide(&Settings::DEFAULT, &POOL, &DUE);
         assert_eq!((begun.target, begun.reason, begun.next_tick_ms), (10, Reason::Probing, 200));
         let dipped = Signals { target: 10, size: 10, interval_ms: 200, in_use: 10, in_use_peak: 17, ..POOL };
-        let draining = decide(&Settings::DEFAULT, &dipped, &begun.carry);
+        let draining = Vegas::decide(&Settings::DEFAULT, &dipped, &begun.carry);
         assert_eq!((draining.target, draining.reason), (10, Reason::Probing), "the peak is of before");
         let held = Signals { in_use_peak: 10, rtt_samples: 200, rtt_mean_us: 12_500, ..dipped };
-        let ended = decide(&Settings::DEFAULT, &held, &draining.carry);
+        let ended = Vegas::decide(&Settings::DEFAULT, &held, &draining.carry);
         assert_eq!((ended.target, ended.carry[1]), (20, 12_500.0), "as before, with what was measured");
-        let next = decide(&Settings::DEFAULT, &Signals { rtt_mean_us: 13_000, ..POOL }, &ended.carry);
+        let next = Vegas::decide(&Settings::DEFAULT, &Signals { rtt_mean_us: 13_000, ..POOL }, &ended.carry);
         assert_eq!((next.target, next.next_tick_ms), (21, 0), "one queues: it grows");
     }
 
     #[test]
     fn a_dip_that_does_not_take_hold_is_given_up() {
-        let mut carry = decide(&Settings::DEFAULT, &POOL, &DUE).carry;
+        let mut carry = Vegas::decide(&Settings::DEFAULT, &POOL, &DUE).carry;
         let refused = Signals { interval_ms: 1000, waiters: 9, rtt_mean_us: 30_000, ..POOL };
         for _ in 0..4 {
-            let decision = decide(&Settings::DEFAULT, &refused, &carry);
+            let decision = Vegas::decide(&Settings::DEFAULT, &refused, &carry);
             assert_eq!((decision.target, decision.reason), (10, Reason::Probing));
             carry = decision.carry;
         }
-        let given_up = decide(&Settings::DEFAULT, &refused, &carry);
+        let given_up = Vegas::decide(&Settings::DEFAULT, &refused, &carry);
         assert_eq!((given_up.target, given_up.carry[1]), (20, 12_500.0), "an eighth of the way");
     }
 
     #[test]
     fn a_failure_ends_a_dip_without_growth() {
-        let begun = decide(&Settings::DEFAULT, &POOL, &DUE);
+        let begun = Vegas::decide(&Settings::DEFAULT, &POOL, &DUE);
         let failing = Signals { target: 10, breaker: 2, rtt_samples: 0, ..POOL };
-        let ended = decide(&Settings::DEFAULT, &failing, &begun.carry);
+        let ended = Vegas::decide(&Settings::DEFAULT, &failing, &begun.carry);
         assert_eq!((ended.target, ended.carry[1]), (10, 10_000.0));
     }
 
     #[test]
     fn a_quiet_moment_makes_a_dip_unnecessary() {
         let quiet = Signals { in_use: 5, in_use_peak: 5, rtt_mean_us: 14_000, ..POOL };
-        let decision = decide(&Settings::DEFAULT, &quiet, &DUE);
+        let decision = Vegas::decide(&Settings::DEFAULT, &quiet, &DUE);
         assert_eq!((decision.target, decision.carry[3], decision.reason), (20, 0.0, Reason::Unused));
         let never = Settings { probe_s: 0, ..Settings::DEFAULT };
-        assert_eq!(decide(&never, &POOL, &DUE).reason, Reason::Short);
+        assert_eq!(Vegas::decide(&never, &POOL, &DUE).reason, Reason::Short);
     }
 }

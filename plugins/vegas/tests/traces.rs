@@ -1,6 +1,6 @@
 //! Recorded days, decided as they were.
 
-use sizing_rig::replay;
+use policy_rig::sizing::replay;
 use vegas::Vegas;
 
 #[test]

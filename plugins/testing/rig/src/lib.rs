@@ -1,13 +1,13 @@
-//! For tests: what sizing policies are tried on.
+//! For tests: what the policies are tried on.
 //!
-//! - [`laws`]: what holds for every policy and any input; [`any`]: such inputs;
-//! - [`replay`]: recorded days, and the targets that followed;
+//! - [`sizing`]: inputs of any kind, laws, recorded days, and a pool with a database behind it;
+//! - [`validation`]: inputs of any kind, and laws;
+//! - [`eviction`]: inputs of any kind;
 //! - [`schema`]: whether a schema says what the configuration's reader does;
-//! - [`simulation`]: a pool and a database behind it, callers, and time. Closed: what the policy answers changes what it is told
-//!   next. Deterministic, so that a figure in a test is a figure.
+//! - [`traces`]: recorded days and hours, whoever decides them.
 
-pub mod any;
-pub mod laws;
-pub mod replay;
+pub mod eviction;
 pub mod schema;
-pub mod simulation;
+pub mod sizing;
+pub mod traces;
+pub mod validation;

@@ -3,15 +3,12 @@
 
 use std::cell::Cell;
 
-use crate::{SCHEMA, Settings, Signals, check, self_check};
-
-use bindings::exports::sluicegate::policy::lifecycle::{Description, Guest as Lifecycle};
-use bindings::exports::sluicegate::policy::validation::Guest as Validation;
+{{uses}}
 
 mod bindings {
     #![allow(clippy::all, clippy::pedantic, reason = "generated from wit/")]
 
-    wit_bindgen::generate!({ path: "wit", world: "validation-policy" });
+    wit_bindgen::generate!({ path: "wit", world: "{{hook}}-policy" });
 }
 
 bindings::export!(Component with_types_in bindings);
@@ -27,28 +24,7 @@ thread_local! {
 
 struct Component;
 
-impl Validation for Component {
-    fn check(
-        trigger: u32,
-        _age_ms: u32,
-        idle_ms: u32,
-        _uses: u32,
-        _errors: u32,
-        _since_validated_ms: u32,
-        _last_valid_for_ms: u32,
-        _recent_bad: u32,
-        _recent_good: u32,
-        _transaction: u32,
-        _dirty: u32,
-        peek: u32,
-        last_error: u32,
-        _deadline_left_ms: u32,
-        _failed_probes: u32,
-        _epochs_behind: u32,
-    ) -> f64 {
-        check(&settings(), &Signals { trigger, idle_ms, peek, last_error }).pack()
-    }
-}
+{{guest}}
 
 impl Lifecycle for Component {
     fn describe() -> Description {
@@ -56,7 +32,7 @@ impl Lifecycle for Component {
             name: env!("CARGO_PKG_NAME").into(),
             version: env!("CARGO_PKG_VERSION").into(),
             config_schema: SCHEMA.into(),
-            carry_version: 0,
+            carry_version: {{carry_version}},
         }
     }
 

@@ -293,11 +293,20 @@ fn guard<R>(decision: &Decision<R>, signals: &Signals) -> u32 {
 /// The fewest connections with which 99 of 100 callers wait no longer than a statement takes: what is truly needed, found by trial.
 pub fn need(database: Database, load: Load) -> u32 {
     let enough = |size: &u32| {
-        let mut pool = Simulation::<Constant>::new(*size, database, *size);
+        let mut pool = constant(*size, database);
         pool.run(5, load);
         f64::from(pool.run(120, load).wait_p99_ms) <= database.service_ms
     };
     (1..500).find(enough).unwrap_or(500)
+}
+
+policy_settings::settings! {
+    /// A number.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    struct Size {
+        /// The target.
+        target: whole from 0 to 1000, default 1, "the target";
+    }
 }
 
 /// Aims at its settings.
@@ -305,19 +314,13 @@ pub fn need(database: Database, load: Load) -> u32 {
 struct Constant;
 
 impl Policy for Constant {
-    type Settings = u32;
+    type Settings = Size;
     type Reason = u32;
 
-    const DEFAULT: u32 = 1;
-    const SCHEMA: &'static str = "";
     const CARRY_VERSION: u32 = 1;
 
-    fn parse(_: &str) -> Result<u32, String> {
-        Ok(Self::DEFAULT)
-    }
-
-    fn decide(settings: &u32, signals: &Signals, _: &[f64]) -> Decision<u32> {
-        Decision::new(signals.within_bounds(*settings), *settings, 0, Vec::new())
+    fn decide(settings: &Size, signals: &Signals, _: &[f64]) -> Decision<u32> {
+        Decision::new(signals.within_bounds(settings.target), settings.target, 0, Vec::new())
     }
 
     fn self_check() -> Result<(), String> {
@@ -325,16 +328,21 @@ impl Policy for Constant {
     }
 }
 
+/// A pool of so many connections, at any time.
+fn constant(target: u32, database: Database) -> Simulation<Constant> {
+    Simulation::new(Size { target }, database, target)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Constant, Database, Load, Simulation, need};
+    use super::{Database, Load, constant, need};
 
     const DATABASE: Database = Database { knee: 20.0, service_ms: 20.0, held_ms: 0.0, wear: 0.2, grants: u32::MAX };
 
     /// As Little's and Erlang's formulas have it, so that what policies are held to is not the simulation's own invention.
     #[test]
     fn it_does_as_queueing_theory_says() {
-        let mut pool = Simulation::<Constant>::new(30, Database { knee: 1000.0, ..DATABASE }, 30);
+        let mut pool = constant(30, Database { knee: 1000.0, ..DATABASE });
         pool.run(10, Load::Open(500.0));
         let stretch = pool.run(200, Load::Open(500.0));
         assert!((stretch.in_use_mean - 10.0).abs() < 0.6, "{stretch:?}");
@@ -348,7 +356,7 @@ mod tests {
     #[test]
     fn beyond_the_knee_more_connections_serve_less() {
         let served = |size| {
-            let mut pool = Simulation::<Constant>::new(size, DATABASE, size);
+            let mut pool = constant(size, DATABASE);
             pool.run(5, Load::Closed(300));
             pool.run(60, Load::Closed(300))
         };
@@ -361,7 +369,7 @@ mod tests {
 
     #[test]
     fn a_full_server_refuses() {
-        let mut pool = Simulation::<Constant>::new(20, Database { grants: 5, ..DATABASE }, 20);
+        let mut pool = constant(20, Database { grants: 5, ..DATABASE });
         let stretch = pool.run(20, Load::Closed(50));
         assert!((stretch.in_use_mean - 5.0).abs() < 0.2, "{stretch:?}");
     }
