@@ -39,7 +39,7 @@ pub(super) fn is_secret(key: &str) -> bool {
 /// Whether `key` is where the digests of a consumer's API keys are, or its verifier: neither lets anybody in, but a key that a
 /// person has chosen can be guessed by them.
 pub(super) fn is_kept_of_a_key(key: &str) -> bool {
-    key.starts_with("consumer.") && (key.ends_with(".key_sha256") || key.ends_with(".scram"))
+    key.starts_with("consumer.") && [".key_sha256", ".scram"].iter().any(|name| key.ends_with(name))
 }
 
 impl Config {

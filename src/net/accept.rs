@@ -114,7 +114,7 @@ impl ClientCertificate {
             }
         }
         // A listener's TLS goes when nothing that came by it is left, or with the process.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// `sha256:` and the digest in hexadecimal digits, as the configuration writes it.

@@ -181,11 +181,10 @@ impl KeySource {
         let keys = KeySet::parse(document).map_err(|error| format!("{}: {error}", self.place))?;
         let digest: Digest = Sha256::digest(document).into();
         if self.content.lock().replace(digest) != Some(digest) {
-            match keys.len() {
-                0 => {
-                    tracing::warn!(issuer = %self.issuer, "an issuer has no key that can verify a signature: its tokens are refused")
-                }
-                keys => tracing::info!(issuer = %self.issuer, keys, "keys of an issuer"),
+            if keys.len() == 0 {
+                tracing::warn!(issuer = %self.issuer, "no key that can verify a signature: the issuer's tokens are refused");
+            } else {
+                tracing::info!(issuer = %self.issuer, keys = keys.len(), "keys of an issuer");
             }
             self.figures.changed.fetch_add(1, Ordering::Relaxed);
             self.keys.store(Arc::new(keys));
