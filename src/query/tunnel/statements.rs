@@ -26,7 +26,7 @@ pub(super) struct Statements {
     /// By the client's names: the rest of the Parse behind the name.
     known: HashMap<Box<[u8]>, Box<[u8]>>,
     bytes: usize,
-    /// Those that the present connection has.
+    /// Those of them that the present connection has, and the one without a name if it has that.
     here: HashSet<Box<[u8]>>,
 }
 
@@ -77,8 +77,11 @@ impl Statements {
                 if !name.is_empty() {
                     close(&wire, &mut renamed.hidden);
                 }
-                self.remember(name, &start[end + 1..], start.len() == total);
-                self.here.insert(name.into());
+                let remembered = self.remember(name, &start[end + 1..], start.len() == total);
+                // Of the others nobody asks: they are passed on, and the server says whether they are there.
+                if remembered || name.is_empty() {
+                    self.here.insert(name.into());
+                }
             }
             b'C' => self.forget(name),
             _ if self.here.contains(name) => {}
@@ -103,12 +106,15 @@ impl Statements {
         Some(renamed)
     }
 
-    fn remember(&mut self, name: &[u8], rest: &[u8], whole: bool) {
+    /// False: there is no more room.
+    fn remember(&mut self, name: &[u8], rest: &[u8], whole: bool) -> bool {
         self.forget(name);
-        if whole && self.known.len() < MOST && self.bytes + name.len() + rest.len() <= MOST_BYTES {
+        let fits = whole && self.known.len() < MOST && self.bytes + name.len() + rest.len() <= MOST_BYTES;
+        if fits {
             self.bytes += name.len() + rest.len();
             self.known.insert(name.into(), rest.into());
         }
+        fits
     }
 
     fn forget(&mut self, name: &[u8]) {
@@ -199,6 +205,11 @@ mod tests {
             sent(&mut statements, &parse(&name.to_string(), &"x".repeat(2000)));
         }
         assert!(statements.known.len() <= MOST && statements.bytes <= MOST_BYTES);
+        assert!(statements.here.len() <= MOST + 1, "{} names", statements.here.len());
+        assert_eq!(sent(&mut statements, &bind("2999")), (vec![], bind("t:2999")), "it may be there");
+        let long = "x".repeat(MOST_BYTES);
+        assert_eq!(sent(&mut statements, &parse("", &long)), (vec![], parse("", &long)));
+        assert_eq!(sent(&mut statements, &bind("")), (vec![], bind("")), "it is here");
         for noise in [&b"P"[..], b"P\0\0\0\x09abc", b"B\0\0\0\x09ab\0c", b"D\0\0\0\x05S", b"E\0\0\0\x09\0\0\0\0\0"] {
             assert_eq!(statements.rename(noise[0], 10, noise), None);
         }
