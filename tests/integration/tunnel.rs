@@ -1,5 +1,7 @@
 //! PostgreSQL's own protocol through WebSockets, to a real server with SCRAM.
 
+mod sharing;
+
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;

@@ -7,6 +7,9 @@
 use std::collections::{HashMap, HashSet};
 
 use bytes::{BufMut, BytesMut};
+use sha2::{Digest, Sha256};
+
+use crate::observe::trace::hex;
 
 /// Statements remembered, and bytes of their texts. What is beyond works within its transaction.
 const MOST: usize = 1000;
@@ -14,6 +17,12 @@ const MOST_BYTES: usize = 1 << 20;
 
 /// In front of a client's names at the server.
 const PREFIX: &[u8] = b"t:";
+
+/// In front of what stands for a name that is too long, or begins like this one.
+const DIGEST: u8 = b'#';
+
+/// Bytes of a name that the server looks at (`NAMEDATALEN`, less the NUL): two that are equal so far are one to it.
+const LONGEST_NAME: usize = 63;
 
 /// What is sent instead of a statement that would outlast its transaction. The server itself then refuses it, in its turn.
 pub(super) const REFUSAL: &str = "DO $$BEGIN RAISE EXCEPTION USING ERRCODE = '0A000', MESSAGE = 'this would outlast the \
@@ -71,7 +80,7 @@ impl Statements {
         let end = at + memchr::memchr(0, start.get(at..)?)?;
         let name = &start[at..end];
         let mut renamed = Renamed { replaced: end + 1, leaves: tag == b'P' && !name.is_empty(), ..Renamed::default() };
-        let mut wire = if name.is_empty() { Vec::new() } else { [PREFIX, name].concat() };
+        let mut wire = at_server(name);
         match tag {
             b'P' => {
                 if !name.is_empty() {
@@ -140,6 +149,23 @@ pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(text).into_owned()
 }
 
+/// A client's name as the server has it: never cut short there, and no other's.
+fn at_server(name: &[u8]) -> Vec<u8> {
+    if name.is_empty() {
+        return Vec::new();
+    }
+    let mut wire = PREFIX.to_vec();
+    if wire.len() + name.len() > LONGEST_NAME || name[0] == DIGEST {
+        let mut digits = [0; 32];
+        hex(&mut digits, &Sha256::digest(name)[..16]);
+        wire.push(DIGEST);
+        wire.extend_from_slice(&digits);
+    } else {
+        wire.extend_from_slice(name);
+    }
+    wire
+}
+
 fn close(name: &[u8], out: &mut BytesMut) {
     message(b'C', &[b"S", name, &[0]], out);
 }
@@ -196,6 +222,24 @@ mod tests {
         let (hidden, again) = sent(&mut statements, &bind(""));
         assert!(hidden.ends_with(&parse("", "select 2")) && again == bind(""));
         assert_eq!(sent(&mut statements, &bind("sg1")).1, bind("t:sg1"), "nor what the pool did");
+    }
+
+    #[test]
+    fn a_name_at_the_server_fits_and_is_no_other() {
+        let mut statements = Statements::default();
+        let long = |end: &str| format!("{}{end}", "n".repeat(61));
+        let digest = "#0123456789abcdef0123456789abcdef";
+        let names = ["a", "t:a", "#", digest, &long(""), &long("a"), &long("b"), &"é".repeat(31)];
+        let mut at_server = HashSet::new();
+        for name in names {
+            let (hidden, anew) = sent(&mut statements, &parse(name, "select 1"));
+            let wire = anew[5..].split(|byte| *byte == 0).next().unwrap().to_vec();
+            assert!(wire.starts_with(b"t:") && wire.len() <= 63, "{name}");
+            assert!(hidden[6..].starts_with(&wire), "{name}: it is closed under the same name");
+            let bound = sent(&mut statements, &bind(name)).1;
+            assert!(bound.windows(wire.len()).any(|part| part == wire), "{name}: and bound");
+            assert!(at_server.insert(wire), "{name}");
+        }
     }
 
     #[test]

@@ -1,0 +1,65 @@
+//! What tunnels share with each other and with the rest: connections, the pool's waiters, names at the server.
+
+use super::{KEY, by_transaction};
+use crate::support::{
+    gateway::Gateway,
+    sha256,
+    tunnel::{Raw, message, query, start_up},
+};
+
+fn parse(name: &str, sql: &str) -> Vec<u8> {
+    message(b'P', format!("{name}\0{sql}\0\0\0").as_bytes())
+}
+
+fn bind(name: &str) -> Vec<u8> {
+    message(b'B', format!("\0{name}\0\0\0\0\0\0\0").as_bytes())
+}
+
+/// Shows who it is, and waits for what comes of it.
+async fn ask_in(gateway: &Gateway, database: &str) -> Raw {
+    let mut raw = Raw::open(gateway).await;
+    raw.say(&start_up(&[("user", "app"), ("database", database)])).await;
+    raw.say(&message(b'p', format!("{KEY}\0").as_bytes())).await;
+    raw
+}
+
+async fn begun(gateway: &Gateway) -> Raw {
+    let mut raw = ask_in(gateway, "postgres").await;
+    raw.begun().await;
+    raw
+}
+
+/// The body of the next message of this type.
+async fn body(raw: &mut Raw, wanted: u8) -> Vec<u8> {
+    while let Some((tag, body)) = raw.hear().await.unwrap() {
+        assert_ne!(tag, b'E', "{}", String::from_utf8_lossy(&body));
+        if tag == wanted {
+            return body;
+        }
+    }
+    panic!("it closed with {:?}", raw.closed);
+}
+
+#[tokio::test]
+async fn statements_whose_names_the_server_would_cut_to_the_same_stay_apart() {
+    let (_postgres, gateway) = by_transaction().await;
+    let mut raw = begun(&gateway).await;
+    let long = |end: &str| format!("{}{end}", "n".repeat(61));
+    let names = [long("a"), long("b"), long(""), format!("#{}", &sha256(&long("a"))[..32]), "#".to_owned()];
+    let (run, sync) = (message(b'E', &[0; 5]), message(b'S', b""));
+    for (number, name) in names.iter().enumerate() {
+        raw.say(&[parse(name, &format!("select 'text {number}'")), sync.clone()].concat()).await;
+        assert_eq!(raw.until(b'Z').await, "1Z");
+    }
+    // Within a transaction all of them are there at once; the second time none is prepared anew.
+    raw.say(&query("begin")).await;
+    raw.until(b'Z').await;
+    for round in 0..2 {
+        for (number, name) in names.iter().enumerate() {
+            raw.say(&[bind(name), run.clone(), sync.clone()].concat()).await;
+            let row = String::from_utf8(body(&mut raw, b'D').await).unwrap();
+            assert!(row.ends_with(&format!("text {number}")), "{round} {name}: {row}");
+            raw.until(b'Z').await;
+        }
+    }
+}
