@@ -218,7 +218,7 @@ impl Session {
         mentions(sql, "begin") || mentions(sql, "start")
     }
 
-    /// Takes note that a text passes of which not all is seen: it may leave anything behind.
+    /// Takes note that something passes of which not all is seen: it may leave anything behind.
     pub(crate) fn note_unseen(&mut self) {
         self.lease.dirty |= statement::ANYTHING;
     }

@@ -233,6 +233,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
             return Ok(false);
         }
         if self.by_transaction {
+            if tag == b'F' {
+                // Which function it calls is not looked at.
+                session.note_unseen();
+            }
             let instead =
                 if matches!(tag, b'Q' | b'P') { outlasting(session, tag, total, &said[..here]) } else { None };
             if instead.is_some() {

@@ -63,3 +63,21 @@ async fn statements_whose_names_the_server_would_cut_to_the_same_stay_apart() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_a_function_call_leaves_behind_is_undone_with_its_transaction() {
+    let (postgres, gateway) = by_transaction().await;
+    let admin = postgres.admin().await;
+    let function = "select 'pg_catalog.pg_advisory_lock(bigint)'::regprocedure::oid::int";
+    let function: i32 = admin.query_one(function, &[]).await.unwrap().get(0);
+    let argument = [&8_u32.to_be_bytes()[..], &9_i64.to_be_bytes()].concat();
+    // The function, one format (binary), one argument, and the result's format.
+    let call = [&function.to_be_bytes()[..], &[0, 1, 0, 1, 0, 1], &argument, &[0, 1]].concat();
+    let mut raw = begun(&gateway).await;
+    raw.say(&message(b'F', &call)).await;
+    assert_eq!(raw.until(b'Z').await, "VZ");
+    let mut other = begun(&gateway).await;
+    other.say(&query("select count(*) || ' locks' from pg_locks where locktype = 'advisory'")).await;
+    let found = String::from_utf8(body(&mut other, b'D').await).unwrap();
+    assert!(found.ends_with("0 locks"), "{found}: one is left to others");
+}
