@@ -88,9 +88,10 @@ pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         _ => Term::Transaction,
     };
     let deadline = Instant::now() + terms.patience;
-    let session = match admitted.database.session(&wishes, term, deadline, admitted.holder(terms.holder)).await {
-        Ok(session) => session,
-        Err(error) => return Err(cannot_begin(socket, error)),
+    let beginning = admitted.database.session(&wishes, term, deadline, admitted.holder(terms.holder));
+    let session = tokio::select! {
+        begun = beginning => begun.map_err(|error| cannot_begin(socket, error))?,
+        gone = socket.gone() => return Err(Farewell::Gone(gone)),
     };
     let out = socket.tell();
     session.parameters().for_each(|(name, value)| wire::parameter(name, value, out));

@@ -17,7 +17,7 @@ use super::{
     frames::Close,
     greet::{self, Farewell, Greeted, Terms},
     pipe::{Event, Pipe, close_for},
-    socket::{Gone, Socket},
+    socket::Socket,
     wire::{self, Severity},
 };
 use crate::{
@@ -287,25 +287,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
         if self.session.as_ref().is_none_or(|session| !session.is_in_a_message()) {
             wire::error(Severity::Fatal, code, text, self.socket.tell());
         }
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
-    /// Completes when the client has gone. What it says meanwhile is kept, as far as may be held. Cancel safe.
-    async fn gone(&mut self) -> Gone {
-        poll_fn(|cx| {
-            if let std::task::Poll::Ready(Err(gone)) = self.poll_write(cx) {
-                return std::task::Poll::Ready(gone);
-            }
-            loop {
-                if self.is_full() {
-                    return std::task::Poll::Pending;
-                }
-                if let Err(gone) = std::task::ready!(self.poll_hear(cx)) {
-                    return std::task::Poll::Ready(gone);
-                }
-            }
-        })
-        .await
     }
 }

@@ -1,7 +1,12 @@
 //! What tunnels share with each other and with the rest: connections, the pool's waiters, names at the server.
 
-use super::{KEY, by_transaction};
+use futures_util::{SinkExt, StreamExt};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::{KEY, by_transaction, with};
 use crate::support::{
+    PATIENCE,
     gateway::Gateway,
     sha256,
     tunnel::{Raw, message, query, start_up},
@@ -80,4 +85,42 @@ async fn what_a_function_call_leaves_behind_is_undone_with_its_transaction() {
     other.say(&query("select count(*) || ' locks' from pg_locks where locktype = 'advisory'")).await;
     let found = String::from_utf8(body(&mut other, b'D').await).unwrap();
     assert!(found.ends_with("0 locks"), "{found}: one is left to others");
+}
+
+/// Waits until one waits for a connection, asks whether it is alive, and leaves.
+async fn waits_and_leaves(gateway: &Gateway, mut waiter: Raw) {
+    gateway.status_until("/pools/main/waiters", |waiters| waiters == 1).await;
+    waiter.socket.send(Message::Ping("still there?".into())).await.unwrap();
+    let answered = async {
+        loop {
+            match waiter.socket.next().await {
+                Some(Ok(Message::Pong(payload))) => break assert_eq!(&payload[..], b"still there?"),
+                Some(Ok(Message::Binary(_))) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    timeout(PATIENCE, answered).await.expect("a ping is answered while it waits");
+    drop(waiter);
+    // Well before the route's deadline, which is 30 s.
+    gateway.status_until("/pools/main/waiters", |waiters| waiters == 0).await;
+    gateway.status_until("/tunnels", |count| count == 1).await;
+}
+
+#[tokio::test]
+async fn whoever_waits_for_its_first_connection_is_heard_and_may_leave() {
+    let (_postgres, gateway) = with("size = { max = 1 }\ncheckout_timeout = \"60s\"", ", tunnel = \"session\"").await;
+    let _holder = begun(&gateway).await;
+    waits_and_leaves(&gateway, ask_in(&gateway, "postgres").await).await;
+}
+
+#[tokio::test]
+async fn whoever_waits_for_its_next_connection_is_heard_and_may_leave() {
+    let (_postgres, gateway) =
+        with("size = { max = 1 }\ncheckout_timeout = \"60s\"", ", tunnel = \"transaction\"").await;
+    let (mut holder, mut waiter) = (begun(&gateway).await, begun(&gateway).await);
+    holder.say(&query("begin")).await;
+    holder.until(b'Z').await;
+    waiter.say(&query("select 1")).await;
+    waits_and_leaves(&gateway, waiter).await;
 }
