@@ -149,8 +149,8 @@ impl Session {
             return Ok(None);
         }
         conn.dirty |= statement::SETTINGS;
-        // Else the holder would meet our names, and others' texts behind them.
-        if fresh && conn.statements.len() > 0 {
+        // Else the holder would meet our names, and others' texts behind them: also those that are still to be closed.
+        if fresh {
             conn.statements.clear();
             command("DEALLOCATE ALL", &[], &mut conn.outbox)?;
         }

@@ -4,10 +4,11 @@ use futures_util::{SinkExt, StreamExt};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{KEY, by_transaction, with};
+use super::{KEY, at_rest, by_transaction, config, with};
 use crate::support::{
     PATIENCE,
     gateway::Gateway,
+    postgres::Postgres,
     sha256,
     tunnel::{Raw, message, query, start_up},
 };
@@ -123,4 +124,24 @@ async fn whoever_waits_for_its_next_connection_is_heard_and_may_leave() {
     holder.until(b'Z').await;
     waiter.say(&query("select 1")).await;
     waits_and_leaves(&gateway, waiter).await;
+}
+
+#[tokio::test]
+async fn a_session_does_not_read_what_the_pool_has_yet_to_close() {
+    let postgres = Postgres::start(0, &[]).await;
+    let pool = "size = { max = 1 }\nstatement_cache = 1";
+    let route = "[[route]]\nexact = \"/query\"\nquery = { dialect = \"json\", pool = \"main\" }\naccess = \"open\"\n";
+    let config = config(&postgres, pool, ", tunnel = \"session\"", "") + route;
+    let gateway = Gateway::start(&config).await;
+    let mut client = gateway.h1().await;
+    // The second text pushes the first out, and then cannot be prepared: nothing is known, and the first is still there.
+    for (sql, status) in [("select 'a secret'", 200), ("select nonsense", 400)] {
+        for _ in 0..2 {
+            assert_eq!(client.query(sql, serde_json::json!([])).await.unwrap().status, status);
+        }
+    }
+    at_rest(&gateway).await;
+    let mut raw = begun(&gateway).await;
+    raw.say(&query("select name, statement from pg_prepared_statements")).await;
+    assert_eq!(raw.until(b'Z').await, "TCZ", "no row");
 }
