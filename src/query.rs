@@ -46,6 +46,7 @@ mod stream;
 mod table;
 pub mod tunnel;
 mod value;
+mod words;
 mod writer;
 
 #[cfg(test)]

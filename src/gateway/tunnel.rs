@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     access::{Denied, Exchange, Identity, NotProved, Shown},
-    backend::{BackendError, Database},
+    backend::Database,
     config::model::{Query, TunnelAuth, TunnelMode},
     edge::{Peer, Request},
     limit::{Caller, Tally},
@@ -98,19 +98,16 @@ impl Door {
         })
     }
 
-    fn database(&self, identity: Option<&Identity>, wish: &Wish<'_>) -> Result<Database, TurnedAway> {
+    fn database(&self, identity: Option<&Identity>, wish: &Wish<'_>) -> Result<(Database, Wanted), TurnedAway> {
         let Target::Query { source, .. } = &self.route().target else {
             return Err(TurnedAway::new("3D000", "there is no database here"));
         };
         let role = identity.filter(|_| source.of_roles).map(|identity| identity.role().clone());
         let wanted = Wanted { database: Some(wish.database.to_owned()), role, ..self.wanted.clone() };
-        let found = source.find(&wanted, identity);
-        found.map_err(|error| match error {
-            BackendError::NoSuchDatabase => {
-                TurnedAway::new("3D000", format!("database \"{}\" does not exist", wish.database))
-            }
-            other => TurnedAway::new("28000", other.to_string()),
-        })
+        match source.find(&wanted, identity) {
+            Ok(database) => Ok((database, wanted)),
+            Err(error) => Err(TurnedAway::of(&error, &wanted)),
+        }
     }
 }
 
@@ -138,8 +135,8 @@ impl Gate for Door {
             return Err(TurnedAway::new("3D000", "there is no database here"));
         };
         let mode = may_tunnel(identity.as_ref(), mode(&self.generation, settings))?;
-        let database = self.database(identity.as_ref(), wish)?;
-        Ok(Admitted { identity, mode, database })
+        let (database, wanted) = self.database(identity.as_ref(), wish)?;
+        Ok(Admitted { identity, mode, database, wanted })
     }
 }
 

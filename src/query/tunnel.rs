@@ -36,7 +36,7 @@ mod startup;
 mod statements;
 mod wire;
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use http::StatusCode;
 use hyper::upgrade::OnUpgrade;
@@ -44,7 +44,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Duration, timeout};
 
 use self::run::Surroundings;
-use super::{Wanted, cors, problem::Problem};
+use super::{Wanted, cors, problem::Problem, words::words};
 use crate::{
     access::{Exchange, Identity, NotProved},
     backend::{BackendError, Database},
@@ -104,15 +104,19 @@ pub struct Admitted {
     pub mode: TunnelMode,
     /// Where it comes to.
     pub database: Database,
+    /// What that is called.
+    pub wanted: Wanted,
 }
 
 /// A client that may not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TurnedAway {
     /// SQLSTATE.
-    pub code: &'static str,
+    pub code: Cow<'static, str>,
     /// What it is told.
     pub message: String,
+    /// Nothing is wrong with it, nor with what it wants: it may come in another time.
+    pub later: bool,
 }
 
 /// What surrounds a tunnel.
@@ -152,7 +156,21 @@ impl Admitted {
 impl TurnedAway {
     /// With this SQLSTATE and text.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code: code.into(), message: message.into(), later: false }
+    }
+
+    /// As there is no database for it.
+    pub fn of(error: &BackendError, wanted: &Wanted) -> Self {
+        let (code, message) = words(error, wanted);
+        let never = matches!(
+            error,
+            BackendError::NoSuchDatabase
+                | BackendError::NoSuchEndpoint
+                | BackendError::NoRole
+                | BackendError::Forbidden
+                | BackendError::Unsupported(_)
+        );
+        Self { code, message, later: !never }
     }
 }
 
@@ -210,26 +228,4 @@ pub fn open(mut request: Request, opening: &Opening<'_>, gate: impl Gate) -> Res
         tracing::debug!(route, request, ended, received, sent, "tunnel ended");
     });
     Ok(response)
-}
-
-/// What a client is told of a connection that is not to be had: SQLSTATE and text.
-fn explain(error: &BackendError) -> (&'static str, String) {
-    let code = match error {
-        BackendError::Checkout(_) | BackendError::NoReplica(_) => "53300",
-        BackendError::NoSuchDatabase => "3D000",
-        BackendError::NoRole | BackendError::NoSuchEndpoint => "28000",
-        BackendError::Forbidden => "42501",
-        BackendError::Timeout | BackendError::Held => "57014",
-        BackendError::Lost { .. } => "08006",
-        BackendError::Unsupported(_) | BackendError::TooLarge { .. } => "0A000",
-        BackendError::Unavailable(_) => "57P03",
-        BackendError::Database(_) | BackendError::ReadOnly(_) => "XX000",
-    };
-    let text = match error {
-        BackendError::Checkout(error) => error.public(),
-        BackendError::NoSuchDatabase => "there is no such database".to_owned(),
-        BackendError::Lost { .. } => "the connection to the database was lost".to_owned(),
-        other => other.to_string(),
-    };
-    (code, text)
 }

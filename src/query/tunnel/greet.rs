@@ -23,6 +23,7 @@ use crate::{
     backend::{BackendError, Session, Term},
     config::model::{TunnelAuth, TunnelMode},
     pool::Holder,
+    query::Wanted,
 };
 
 /// From the upgrade to the password.
@@ -90,7 +91,7 @@ pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     let deadline = Instant::now() + terms.patience;
     let beginning = admitted.database.session(&wishes, term, deadline, admitted.holder(terms.holder));
     let session = tokio::select! {
-        begun = beginning => begun.map_err(|error| cannot_begin(socket, error))?,
+        begun = beginning => begun.map_err(|error| cannot_begin(socket, &error, &admitted.wanted))?,
         gone = socket.gone() => return Err(Farewell::Gone(gone)),
     };
     let out = socket.tell();
@@ -216,19 +217,22 @@ async fn flush<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>) -> Res
 }
 
 fn refuse<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>, turned: &TurnedAway) -> Farewell {
-    wire::error(Severity::Fatal, turned.code, &turned.message, socket.tell());
-    Farewell::Refused(Close::Policy)
+    wire::error(Severity::Fatal, &turned.code, &turned.message, socket.tell());
+    Farewell::Refused(if turned.later { Close::Failed } else { Close::Policy })
 }
 
-fn cannot_begin<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>, error: BackendError) -> Farewell {
+fn cannot_begin<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut Socket<S>,
+    error: &BackendError,
+    wanted: &Wanted,
+) -> Farewell {
     match error {
-        BackendError::Database(error) => wire::database_error(&error, socket.tell()),
-        error => {
-            let (code, text) = super::explain(&error);
-            wire::error(Severity::Fatal, code, &text, socket.tell());
+        BackendError::Database(error) => {
+            wire::database_error(error, socket.tell());
+            Farewell::Refused(Close::Failed)
         }
+        error => refuse(socket, &TurnedAway::of(error, wanted)),
     }
-    Farewell::Refused(Close::Failed)
 }
 
 impl From<TurnedAway> for Stop {
@@ -239,7 +243,7 @@ impl From<TurnedAway> for Stop {
 
 impl From<Refused> for TurnedAway {
     fn from(Refused(code, message): Refused) -> Self {
-        Self { code, message }
+        Self::new(code, message)
     }
 }
 

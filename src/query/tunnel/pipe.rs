@@ -1,6 +1,9 @@
 //! A client and a session, joined: what each says goes to the other, no faster than that one listens.
 
-use std::task::{Context, Poll};
+use std::{
+    borrow::Cow,
+    task::{Context, Poll},
+};
 
 use bytes::BytesMut;
 use tokio::{
@@ -39,7 +42,7 @@ pub(super) enum Event {
     /// The client broke PostgreSQL's protocol.
     Breach(&'static str),
     /// There is no connection, and what the client may have sent behind that must not be done without it: SQLSTATE and text.
-    Refused(&'static str, String),
+    Refused(Cow<'static, str>, String),
     /// The database has gone.
     Lost(String),
 }
@@ -284,14 +287,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
     /// # Errors
     /// A transaction may have been to begin, and the client may have sent its statements already: done one by one they would be
     /// committed one by one.
-    pub(super) fn refuse(&mut self, code: &'static str, message: &str) -> Result<(), Event> {
+    pub(super) fn refuse(&mut self, code: Cow<'static, str>, message: String) -> Result<(), Event> {
         if let Ok(Cut::Message { tag, total }) = self.up.look(&self.socket.said, MOST) {
             let start = &self.socket.said[..total.min(self.socket.said.len())];
             if may_begin(&self.statements, tag, total, start) {
-                return Err(Event::Refused(code, message.to_owned()));
+                return Err(Event::Refused(code, message));
             }
         }
-        wire::error(Severity::Error, code, message, self.socket.tell());
+        wire::error(Severity::Error, &code, &message, self.socket.tell());
         let simple = matches!(self.socket.said.first(), Some(b'Q' | b'F'));
         self.refusing = Some(if simple { Refusing::Query } else { Refusing::ToSync });
         if let (true, Ok(Cut::Message { total, .. })) = (simple, self.up.look(&self.socket.said, MOST)) {
@@ -353,7 +356,7 @@ fn may_begin(statements: &Statements, tag: u8, total: usize, start: &[u8]) -> bo
 }
 
 fn unbegun() -> Event {
-    Event::Refused("53300", "a transaction could not begin for want of a connection".to_owned())
+    Event::Refused("53300".into(), "a transaction could not begin for want of a connection".to_owned())
 }
 
 /// What goes in the place of a Query or a Parse whose effects would outlast its transaction: the server refuses it, in its turn.

@@ -25,6 +25,7 @@ use crate::{
     backend::{Session, Term},
     edge::Tunnels,
     pool::Holder,
+    query::words::words,
 };
 
 /// What a tunnel needs of the process and of its route.
@@ -178,14 +179,16 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     let opening = admitted.database.session(wishes, Term::Transaction, deadline, admitted.holder(&around.holder));
     let opened = tokio::select! {
         opened = opening => opened,
-        _asker = known.asked() => return pipe.refuse("57014", "canceling statement due to user request"),
+        _asker = known.asked() => {
+            return pipe.refuse("57014".into(), "canceling statement due to user request".to_owned());
+        }
         gone = pipe.socket.gone() => return Err(Event::Gone(gone)),
     };
     match opened {
         Ok(session) => pipe.lend(session),
         Err(error) => {
-            let (code, text) = super::explain(&error);
-            pipe.refuse(code, &text)?;
+            let (code, text) = words(&error, &admitted.wanted);
+            pipe.refuse(code, text)?;
         }
     }
     Ok(())
@@ -261,7 +264,7 @@ fn over<S: AsyncRead + AsyncWrite + Unpin>(pipe: &mut Pipe<S>, event: Event) -> 
             ("breach", Some(Close::Policy))
         }
         Event::Refused(code, text) => {
-            pipe.last_words(code, &text);
+            pipe.last_words(&code, &text);
             ("refused", Some(Close::Failed))
         }
         Event::Lost(error) => {

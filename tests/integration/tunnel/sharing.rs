@@ -145,3 +145,28 @@ async fn a_session_does_not_read_what_the_pool_has_yet_to_close() {
     raw.say(&query("select name, statement from pg_prepared_statements")).await;
     assert_eq!(raw.until(b'Z').await, "TCZ", "no row");
 }
+
+#[tokio::test]
+async fn why_there_is_no_database_is_told_as_postgres_would() {
+    let postgres = Postgres::start(0, &[]).await;
+    let admin = postgres.admin().await;
+    for name in ["a", "b"] {
+        admin.batch_execute(&format!("create database tenant_{name}")).await.unwrap();
+    }
+    let pool = "per = \"database\"\nmax_pools = 1\nsize = { max = 2 }";
+    let text = config(&postgres, pool, ", tunnel = \"session\"", "");
+    let text = text.replace(&postgres.url(), &postgres.url().replace("/postgres", "/tenant_*"));
+    let gateway = Gateway::start(&text).await;
+    let mut first = ask_in(&gateway, "a").await;
+    first.begun().await;
+    let mut second = ask_in(&gateway, "b").await;
+    assert_eq!((second.error().await.as_str(), second.end().await), ("57P03", Some(1011)), "another time");
+    let mut none = ask_in(&gateway, "no name").await;
+    assert_eq!((none.error().await.as_str(), none.end().await), ("3D000", Some(1008)));
+
+    let spare = format!("[pool.spare]\nbackend = \"postgres\"\nurl = \"{}\"\n", postgres.url());
+    let text = config(&postgres, "", "", "pools = [\"spare\"]") + &spare;
+    let gateway = Gateway::start(&text).await;
+    let mut raw = ask_in(&gateway, "postgres").await;
+    assert_eq!((raw.error().await.as_str(), raw.end().await), ("42501", Some(1008)));
+}
