@@ -14,6 +14,7 @@
 //!
 //! **Left out**: cursors, transactions over several requests, notifications.
 
+mod beginning;
 mod comment;
 mod error;
 mod figures;
@@ -42,12 +43,13 @@ use std::{
 use tokio::time::{Instant, timeout_at};
 
 use self::{
+    beginning::Beginning,
     postgres::{Postgres, PostgresConnection, Running, Step},
     replicas::Read,
     sqlite::Sqlite,
     watch::{Tally, Watch},
 };
-use crate::pool::{Asked, Backend, Holder, Lease, Operation, OperationError, Pool, PoolStatus, Standing, UseError};
+use crate::pool::{Asked, Backend, Holder, Lease, Operation, OperationError, Pool, PoolStatus, Standing};
 
 pub use error::{BackendError, DatabaseError};
 pub use figures::{StatementStatus, StatementsStatus, TotalsStatus};
@@ -253,9 +255,19 @@ impl Database {
     }
 }
 
-/// Connections found dead before a byte went out that one request may meet: when a server ends all its sessions at once, each
-/// idle connection dies a moment later than the last.
-const DEAD_CONNECTIONS: u32 = 4;
+/// Work that is to be sent.
+struct Sending<'a> {
+    work: &'a Arc<Work>,
+    limits: Limits,
+}
+
+impl Beginning for Sending<'_> {
+    type Begun = Running;
+
+    async fn on(&self, conn: &mut PostgresConnection) -> Result<Running, BackendError> {
+        Running::begin(conn, self.work.clone(), self.limits).await
+    }
+}
 
 async fn start_postgres(
     pool: &Arc<Pool<Postgres>>,
@@ -264,37 +276,8 @@ async fn start_postgres(
     holder: Holder,
     limits: Limits,
 ) -> Result<Kin, BackendError> {
-    let mut retries = 0;
-    let checkout_ends = pool.checkout_ends(deadline);
-    let outcome = loop {
-        let mut lease = match pool.checkout(checkout_ends, holder.clone()).await {
-            Ok(lease) => lease,
-            Err(error) => break Err(error.into()),
-        };
-        let until = Until::of(&lease, deadline);
-        let begun = timeout_at(until.at, Running::begin(&mut lease, work.clone(), limits)).await;
-        match begun.unwrap_or(Err(until.passed())) {
-            Ok(running) => break Ok(Kin::Postgres { lease, running: Box::new(running) }),
-            Err(error) => {
-                if matches!(error, BackendError::Held) {
-                    lease.overheld();
-                }
-                let unsent = matches!(error, BackendError::Lost { sent: false, .. });
-                if unsent {
-                    lease.failed_with(UseError::Io);
-                }
-                if !unsent || retries == DEAD_CONNECTIONS || !pool.may_retry() {
-                    break Err(error);
-                }
-                retries += 1;
-                tracing::info!(pool = %pool.name(), error = %error, "connection was dead, trying another");
-            }
-        }
-    };
-    if retries > 0 {
-        pool.retried(outcome.is_ok());
-    }
-    outcome
+    let (lease, running) = beginning::begin(pool, &Sending { work, limits }, deadline, holder).await?;
+    Ok(Kin::Postgres { lease, running: Box::new(running) })
 }
 
 // === impl Until ===
