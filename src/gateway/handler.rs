@@ -280,8 +280,8 @@ impl Walk {
             peer: asked.context.peer.clone(),
             wanted,
         };
-        let refused = query::tunnel::check(request, &opening);
-        let wanted = refused.inspect_err(|_| entry.reason = Some("tunnel"))?;
+        let checked = tunnel::check(generation, request, &opening);
+        let wanted = checked.inspect_err(|_| entry.reason = Some("tunnel"))?;
         let door = door(wanted);
         query::tunnel::open(take(request), &opening, door)
     }

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, StatusCode};
 
 use super::{
     generation::{Generation, RouteEntry, Target},
@@ -15,23 +15,51 @@ use crate::{
     access::{Denied, Exchange, Identity, NotProved, Shown},
     backend::Database,
     config::model::{Query, TunnelAuth, TunnelMode},
-    edge::{Peer, Request},
+    edge::{Peer, Request, Response, answer},
     limit::{Caller, Tally},
     query::{
         Wanted,
-        tunnel::{Admitted, Gate, Proof, TurnedAway, Wish},
+        tunnel::{self, Admitted, Gate, Opening, Proof, TurnedAway, Wish},
     },
 };
 
 /// What `request` asks of a query route, if that is a tunnel and tunnels are had there.
 pub(super) fn asked<'r>(generation: &Generation, route: &'r RouteEntry, request: &Request) -> Option<&'r Query> {
     let Target::Query { settings, .. } = &route.target else { return None };
-    let wants = crate::query::tunnel::wants_tunnel(request) && mode(generation, settings) != TunnelMode::Off;
+    let mut pools = settings.endpoints.values().chain([&settings.pool]);
+    let wants =
+        tunnel::wants_tunnel(request) && pools.any(|pool| mode_to(generation, settings, pool) != TunnelMode::Off);
     wants.then_some(settings)
 }
 
-fn mode(generation: &Generation, settings: &Query) -> TunnelMode {
-    let pool = generation.config().pool.get(&settings.pool);
+/// Looks at a request for a tunnel, before it is one: which database it is for.
+///
+/// # Errors
+/// The answer to a request that may not become one.
+pub(super) fn check(
+    generation: &Generation,
+    request: &Request,
+    opening: &Opening<'_>,
+) -> Result<Wanted, Box<Response>> {
+    let wanted = tunnel::check(request, opening)?;
+    match mode(generation, opening.settings, &wanted) {
+        // Of one of its other pools there is a tunnel.
+        TunnelMode::Off => {
+            let detail = "there is no tunnel to this endpoint";
+            Err(answer::problem(StatusCode::FORBIDDEN, "No tunnel", detail).into())
+        }
+        _ => Ok(wanted),
+    }
+}
+
+/// For how long a tunnel holds a connection to the pool that it leads to.
+fn mode(generation: &Generation, settings: &Query, wanted: &Wanted) -> TunnelMode {
+    let endpoint = wanted.endpoint.as_ref().and_then(|endpoint| settings.endpoints.get(endpoint));
+    mode_to(generation, settings, endpoint.unwrap_or(&settings.pool))
+}
+
+fn mode_to(generation: &Generation, settings: &Query, pool: &str) -> TunnelMode {
+    let pool = generation.config().pool.get(pool);
     pool.map_or(TunnelMode::Off, |pool| settings.tunnel_to(pool))
 }
 
@@ -134,7 +162,7 @@ impl Gate for Door {
         let Target::Query { settings, .. } = &self.route().target else {
             return Err(TurnedAway::new("3D000", "there is no database here"));
         };
-        let mode = may_tunnel(identity.as_ref(), mode(&self.generation, settings))?;
+        let mode = may_tunnel(identity.as_ref(), mode(&self.generation, settings, &self.wanted))?;
         let (database, wanted) = self.database(identity.as_ref(), wish)?;
         Ok(Admitted { identity, mode, database, wanted })
     }

@@ -1,8 +1,10 @@
 //! What tunnels share with each other and with the rest: connections, the pool's waiters, names at the server.
 
+use std::future::Future;
+
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::{KEY, at_rest, by_transaction, config, with};
 use crate::support::{
@@ -10,7 +12,7 @@ use crate::support::{
     gateway::Gateway,
     postgres::Postgres,
     sha256,
-    tunnel::{Raw, message, query, start_up},
+    tunnel::{Raw, message, open, query, start_up},
 };
 
 fn parse(name: &str, sql: &str) -> Vec<u8> {
@@ -169,4 +171,26 @@ async fn why_there_is_no_database_is_told_as_postgres_would() {
     let gateway = Gateway::start(&text).await;
     let mut raw = ask_in(&gateway, "postgres").await;
     assert_eq!((raw.error().await.as_str(), raw.end().await), ("42501", Some(1008)));
+}
+
+#[tokio::test]
+async fn an_endpoint_has_tunnels_as_its_own_pool_allows() {
+    let postgres = Postgres::start(0, &[]).await;
+    let shared =
+        format!("[pool.shared]\nbackend = \"postgres\"\nbehind_pgbouncer = true\nurl = \"{}\"\n", postgres.url());
+    for main in ["main", "shared"] {
+        let text = config(&postgres, "", ", endpoints = { own = \"main\", pooled = \"shared\" }", "") + &shared;
+        let text = text.replace("pool = \"main\"", &format!("pool = \"{main}\""));
+        let gateway = Gateway::start(&text).await;
+        assert!(open(&gateway, "/v1?address=own.example.com:5432").await.is_ok(), "{main}");
+        assert_eq!(status(open(&gateway, "/v1?address=pooled.example.com:5432")).await, 403, "{main}");
+    }
+}
+
+/// Of a request that becomes no tunnel.
+async fn status<T>(opening: impl Future<Output = anyhow::Result<T>>) -> u16 {
+    match opening.await.err().expect("it is refused").downcast().unwrap() {
+        tungstenite::Error::Http(response) => response.status().as_u16(),
+        other => panic!("{other}"),
+    }
 }
