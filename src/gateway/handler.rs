@@ -20,7 +20,10 @@ use crate::{
     observe::{access_log::Lines, trace::TRACEPARENT},
     pool::Holder,
     proxy::{self, Forward},
-    query,
+    query::{
+        self,
+        tunnel::{Opening, Surroundings},
+    },
     route::Found,
 };
 
@@ -260,18 +263,16 @@ impl Walk {
             entry.reason = Some("rate-limit");
             return Err(too_many(&refused).into());
         }
-        let opening = query::tunnel::Opening {
-            tunnels: self.shared.tunnels.clone(),
-            sessions: self.shared.sessions.clone(),
-            holder: Holder { route: route.name.clone(), request: entry.id, ..Holder::default() },
-            patience: route.deadline,
+        let opening = Opening {
             settings,
             cors: route.cors.as_ref(),
             context: asked.context,
             open: route.admission.is_open(),
             trusted: asked.trusted,
         };
-        let door = |wanted| Door {
+        let checked = tunnel::check(generation, request, &opening);
+        let wanted = checked.inspect_err(|_| entry.reason = Some("tunnel"))?;
+        let door = Door {
             shared: self.shared.clone(),
             generation: generation.clone(),
             route: generation.routes.iter().position(|entry| std::ptr::eq(entry, route)).unwrap_or_default(),
@@ -280,10 +281,15 @@ impl Walk {
             peer: asked.context.peer.clone(),
             wanted,
         };
-        let checked = tunnel::check(generation, request, &opening);
-        let wanted = checked.inspect_err(|_| entry.reason = Some("tunnel"))?;
-        let door = door(wanted);
-        query::tunnel::open(take(request), &opening, door)
+        let around = Surroundings {
+            tunnels: self.shared.tunnels.clone(),
+            sessions: self.shared.sessions.clone(),
+            holder: Holder { route: route.name.clone(), request: entry.id, ..Holder::default() },
+            patience: route.deadline,
+            idle: settings.tunnel_idle.0,
+            lifetime: settings.tunnel_lifetime.0,
+        };
+        query::tunnel::open(take(request), around, door)
     }
 
     fn denied(&self, denied: Denied, client: IpAddr, entry: &mut Entry) -> Response {

@@ -43,7 +43,6 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::time::{Duration, timeout};
 
-use self::run::Surroundings;
 use super::{Wanted, cors, problem::Problem, words::words};
 use crate::{
     access::{Exchange, Identity, NotProved},
@@ -119,8 +118,8 @@ pub struct TurnedAway {
     pub later: bool,
 }
 
-/// What surrounds a tunnel.
-pub struct Opening<'a> {
+/// What a tunnel needs of the process and of its route.
+pub struct Surroundings {
     /// All tunnels of the process, to be counted and ended with.
     pub tunnels: Arc<Tunnels>,
     /// Their sessions.
@@ -129,6 +128,14 @@ pub struct Opening<'a> {
     pub holder: Holder,
     /// Longest wait for a connection.
     pub patience: Duration,
+    /// Longest silence.
+    pub idle: Duration,
+    /// Longest life; zero: no bound.
+    pub lifetime: Duration,
+}
+
+/// What a request for a tunnel is looked at by.
+pub struct Opening<'a> {
     /// The route's `query`.
     pub settings: &'a Query,
     /// The route's `cors`.
@@ -205,20 +212,12 @@ fn in_the_clear() -> Problem {
 ///
 /// # Errors
 /// The answer to a request that cannot become a WebSocket.
-pub fn open(mut request: Request, opening: &Opening<'_>, gate: impl Gate) -> Result<Response, Box<Response>> {
+pub fn open(mut request: Request, around: Surroundings, gate: impl Gate) -> Result<Response, Box<Response>> {
     let response = handshake::accept(&request).map_err(|problem| Box::new(problem.into_response()))?;
     let Some(client) = request.extensions_mut().remove::<OnUpgrade>() else {
         return Err(Problem::bad_request("a WebSocket needs HTTP/1.1").into_response().into());
     };
-    let entered = opening.tunnels.enter();
-    let around = Surroundings {
-        tunnels: opening.tunnels.clone(),
-        sessions: opening.sessions.clone(),
-        holder: opening.holder.clone(),
-        patience: opening.patience,
-        idle: opening.settings.tunnel_idle.0,
-        lifetime: opening.settings.tunnel_lifetime.0,
-    };
+    let entered = around.tunnels.enter();
     tokio::spawn(async move {
         // The count goes when the tunnel does.
         let _counted = entered;

@@ -3,19 +3,18 @@
 use std::{
     future::{Future, pending, poll_fn},
     pin::Pin,
-    sync::Arc,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Duration, Instant, sleep_until},
+    time::{Instant, sleep_until},
 };
 
 use super::{
-    Admitted, Gate,
-    cancel::{Asker, Known, Sessions},
+    Admitted, Gate, Surroundings,
+    cancel::{Asker, Known},
     frames::Close,
-    greet::{self, Farewell, Greeted, Terms},
+    greet::{self, Farewell, Greeted},
     pipe::{Event, Pipe, close_for},
     socket::Socket,
     wire::{self, Severity},
@@ -24,22 +23,8 @@ use crate::{
     access::Ended as Revocation,
     backend::{Session, Term},
     edge::Tunnels,
-    pool::Holder,
     query::words::words,
 };
-
-/// What a tunnel needs of the process and of its route.
-pub(super) struct Surroundings {
-    pub(super) tunnels: Arc<Tunnels>,
-    pub(super) sessions: Arc<Sessions>,
-    pub(super) holder: Holder,
-    /// Longest wait for a connection.
-    pub(super) patience: Duration,
-    /// Longest silence.
-    pub(super) idle: Duration,
-    /// Longest life; zero: no bound.
-    pub(super) lifetime: Duration,
-}
 
 /// How a tunnel ended: a word for the log.
 type Ended = &'static str;
@@ -63,11 +48,10 @@ where
 {
     let mut socket = Socket::new(stream);
     let begun = Instant::now();
-    let terms = Terms { sessions: &around.sessions, holder: &around.holder, patience: around.patience };
     let greeted = tokio::select! {
         biased;
         () = around.tunnels.closing() => Err(Farewell::Refused(Close::Away)),
-        greeted = greet::greet(&mut socket, &gate, &terms) => greeted,
+        greeted = greet::greet(&mut socket, &gate, around) => greeted,
     };
     // With it goes the generation that the client came in by.
     drop(gate);
