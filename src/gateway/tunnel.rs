@@ -15,7 +15,7 @@ use crate::{
     access::{Denied, Exchange, Identity, NotProved, Shown},
     backend::Database,
     config::model::{Query, TunnelAuth, TunnelMode},
-    edge::{Peer, Request, Response, answer},
+    edge::{Peer, Request, Response, answer, wants_websocket},
     limit::{Caller, Tally},
     query::{
         Wanted,
@@ -27,8 +27,7 @@ use crate::{
 pub(super) fn asked<'r>(generation: &Generation, route: &'r RouteEntry, request: &Request) -> Option<&'r Query> {
     let Target::Query { settings, .. } = &route.target else { return None };
     let mut pools = settings.endpoints.values().chain([&settings.pool]);
-    let wants =
-        tunnel::wants_tunnel(request) && pools.any(|pool| mode_to(generation, settings, pool) != TunnelMode::Off);
+    let wants = wants_websocket(request) && pools.any(|pool| mode_to(generation, settings, pool) != TunnelMode::Off);
     wants.then_some(settings)
 }
 

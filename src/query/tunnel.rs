@@ -48,15 +48,11 @@ use crate::{
     access::{Exchange, Identity, NotProved},
     backend::{BackendError, Database},
     config::model::{Cors, Query, TunnelAuth, TunnelMode},
-    edge::{Context, Request, Response, Tunnels},
+    edge::{Context, HANDOVER, Request, Response, Tunnels},
     pool::{Asked, Holder},
 };
 
 pub use cancel::Sessions;
-pub use handshake::wants_tunnel;
-
-/// From our 101 to the client's connection being ours: a matter of one write.
-const HANDOVER: Duration = Duration::from_secs(30);
 
 /// Lets clients of tunnels in. Asked once a tunnel, after the upgrade.
 pub trait Gate: Send + Sync + 'static {

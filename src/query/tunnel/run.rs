@@ -20,7 +20,7 @@ use super::{
     wire::{self, Severity},
 };
 use crate::{
-    access::Ended as Revocation,
+    access::{Ended as Revocation, Identity},
     backend::{Session, Term},
     edge::Tunnels,
     query::words::words,
@@ -187,16 +187,10 @@ async fn cancelled(cancelling: &mut Option<Cancelling>) -> bool {
 
 /// Completes when the tunnel is to end, whatever goes on in it.
 async fn told_to_end(tunnels: &Tunnels, admitted: &Admitted) -> End {
-    let ends = async {
-        match &admitted.identity {
-            Some(identity) => identity.ends().await,
-            None => pending().await,
-        }
-    };
     tokio::select! {
         biased;
         () = tunnels.closing() => DRAINED,
-        ended = ends => match ended {
+        ended = Identity::end_of(admitted.identity.as_ref()) => match ended {
             Revocation::Revoked => REVOKED,
             Revocation::Expired => EXPIRED,
         },
