@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, net::IpAddr, sync::Arc};
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::time::Instant;
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     access::{Denied, Full, Identity, Shown},
     config::model::Query,
-    edge::{self, Body, Context, Handler, Refusal, Request, RequestBody, Response, answer},
+    edge::{self, Body, Context, Handler, Peer, Refusal, Request, RequestBody, Response, answer},
     limit::{Caller, Refused, RouteLimits, Tally},
     observe::{access_log::Lines, trace::TRACEPARENT},
     pool::Holder,
@@ -95,17 +95,18 @@ impl<'a> Asked<'a> {
     }
 }
 
-impl Asked<'_> {
-    /// What the request shows of who calls.
-    fn shown<'r>(&'r self, request: &'r Request, secret: Option<&'r [u8]>) -> Shown<'r> {
-        Shown {
-            headers: request.headers(),
-            secret,
-            certificate: self.context.peer.tls.as_ref().and_then(|tls| tls.client.as_deref()),
-            client: self.client,
-            method: request.method(),
-        }
-    }
+/// Told to an address that has shown too much that nobody has.
+pub(super) const TOO_MANY_FAILED: &str = "too many failed authentications from this address";
+
+/// What a request shows of who calls: its head, the certificate of its connection, and a secret where a dialect carries one.
+pub(super) fn shown_by<'a>(
+    (headers, method): (&'a HeaderMap, &'a Method),
+    client: IpAddr,
+    peer: &'a Peer,
+    secret: Option<&'a [u8]>,
+) -> Shown<'a> {
+    let certificate = peer.tls.as_ref().and_then(|tls| tls.client.as_deref());
+    Shown { headers, secret, certificate, client, method }
 }
 
 /// What limits said of a request so far.
@@ -151,13 +152,14 @@ impl Walk {
         asked: &Asked<'_>,
         entry: &mut Entry,
     ) -> Response {
-        let route = match self.find(generation, request, asked, entry) {
-            Ok(route) => route,
+        let index = match self.find(generation, request, asked, entry) {
+            Ok(index) => index,
             Err(response) => return *response,
         };
+        let route = &generation.routes[index];
         if let Some(settings) = tunnel::asked(generation, route, request) {
             return self
-                .tunnel(generation, (route, settings), request, asked, entry)
+                .tunnel(generation, (index, settings), request, asked, entry)
                 .unwrap_or_else(|refusal| *refusal);
         }
         let origin = request.headers().get(header::ORIGIN).cloned();
@@ -176,20 +178,20 @@ impl Walk {
         response
     }
 
-    /// The request's route, or the answer to a request that needs none.
-    fn find<'g>(
+    /// The index of the request's route, or the answer to a request that needs none.
+    fn find(
         &self,
-        generation: &'g Generation,
+        generation: &Generation,
         request: &Request,
         asked: &Asked<'_>,
         entry: &mut Entry,
-    ) -> Result<&'g RouteEntry, Box<Response>> {
+    ) -> Result<usize, Box<Response>> {
         if let Some(redirect) = &self.listening.config().https_redirect {
             return Err(edge::https_redirect(request, redirect).into());
         }
         let found = generation.table.lookup(&asked.context.authority.host, request.uri().path(), request.method());
-        let route = match found {
-            Found::Route(index) => &generation.routes[index],
+        let index = match found {
+            Found::Route(index) => index,
             Found::MethodNotAllowed(allow) => {
                 let preflight = preflight(generation, request, asked);
                 return Err(preflight.unwrap_or_else(|| not_allowed(allow)).into());
@@ -198,6 +200,7 @@ impl Walk {
                 return Err(answer::problem(StatusCode::NOT_FOUND, "Not found", "no route matches").into());
             }
         };
+        let route = &generation.routes[index];
         entry.routed(&route.name, &route.figures);
         if let Some((reason, detail)) = bad_path(generation, route, request, asked.context) {
             entry.reason = Some(reason);
@@ -205,7 +208,7 @@ impl Walk {
         }
         match route.preflight(request).or_else(|| route.options(request)) {
             Some(answer) => Err(answer.into()),
-            None => Ok(route),
+            None => Ok(index),
         }
     }
 
@@ -230,7 +233,9 @@ impl Walk {
         let before = route.limits.check_before_access(&caller, &mut standing.of_route);
         before.map_err(|refused| limited(entry, refused))?;
         let secret = route.dialect().and_then(|dialect| query::secret(dialect, request.headers()));
-        let identity = route.admission.admit(&generation.consumers, &asked.shown(request, secret.as_deref()));
+        let head = (request.headers(), request.method());
+        let shown = shown_by(head, asked.client, &asked.context.peer, secret.as_deref());
+        let identity = route.admission.admit(&generation.consumers, &shown);
         let mut identity = identity.map_err(|denied| self.denied(denied, asked.client, entry))?;
         caller.consumer = identity.as_ref().map(|identity| identity.consumer.id());
         if let Some(identity) = &mut identity {
@@ -250,11 +255,12 @@ impl Walk {
     fn tunnel(
         &self,
         generation: &Arc<Generation>,
-        (route, settings): (&RouteEntry, &Query),
+        (index, settings): (usize, &Query),
         request: &mut Request,
         asked: &Asked<'_>,
         entry: &mut Entry,
     ) -> Result<Response, Box<Response>> {
+        let route = &generation.routes[index];
         if let Some(refusal) = self.shared.overload.refusal(route, entry) {
             return Err(refusal.into());
         }
@@ -275,7 +281,7 @@ impl Walk {
         let door = Door {
             shared: self.shared.clone(),
             generation: generation.clone(),
-            route: generation.routes.iter().position(|entry| std::ptr::eq(entry, route)).unwrap_or_default(),
+            route: index,
             headers: request.headers().clone(),
             client: asked.client,
             peer: asked.context.peer.clone(),
@@ -297,8 +303,8 @@ impl Walk {
         if denied.is_suspicious() {
             let outcome = self.shared.failed_auth.failed(client);
             if !outcome.allowed {
-                let detail = "too many failed authentications from this address";
-                let mut response = answer::problem(StatusCode::TOO_MANY_REQUESTS, "Too many requests", detail);
+                let status = StatusCode::TOO_MANY_REQUESTS;
+                let mut response = answer::problem(status, "Too many requests", TOO_MANY_FAILED);
                 response.headers_mut().insert(header::RETRY_AFTER, outcome.reset_seconds.into());
                 return response;
             }
@@ -456,8 +462,7 @@ fn too_many(refused: &Refused) -> Response {
 /// The consumer has too much under way. A limit of its own, so 429 and not 503: others are served.
 fn crowded(full: Full, entry: &mut Entry) -> Response {
     entry.reason = Some("concurrency");
-    let detail = format!("the consumer has {} requests under way, which is as many as it may", full.most);
-    let mut response = answer::problem(StatusCode::TOO_MANY_REQUESTS, "Too many requests", &detail);
+    let mut response = answer::problem(StatusCode::TOO_MANY_REQUESTS, "Too many requests", &full.to_string());
     response.headers_mut().insert(header::RETRY_AFTER, 1.into());
     response
 }
@@ -472,7 +477,7 @@ fn not_allowed(allow: &HeaderValue) -> Response {
 /// A preflight asks with OPTIONS about the method it means: the route is the one of that method.
 fn preflight(generation: &Generation, request: &Request, asked: &Asked<'_>) -> Option<Response> {
     let method = request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD)?;
-    let method = http::Method::from_bytes(method.as_bytes()).ok()?;
+    let method = Method::from_bytes(method.as_bytes()).ok()?;
     match generation.table.lookup(&asked.context.authority.host, request.uri().path(), &method) {
         Found::Route(index) => generation.routes[index].preflight(request),
         _ => None,

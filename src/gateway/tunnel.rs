@@ -9,10 +9,12 @@ use http::{HeaderMap, Method, StatusCode};
 
 use super::{
     generation::{Generation, RouteEntry, Target},
+    handler::{TOO_MANY_FAILED, shown_by},
     shared::Shared,
+    source::Source,
 };
 use crate::{
-    access::{Denied, Exchange, Identity, NotProved, Shown},
+    access::{Denied, Exchange, Identity, NotProved},
     backend::Database,
     config::model::{Query, TunnelAuth, TunnelMode},
     edge::{Peer, Request, Response, answer, wants_websocket},
@@ -80,15 +82,17 @@ impl Door {
         &self.generation.routes[self.route]
     }
 
+    fn target(&self) -> Result<(&Source, &Query), TurnedAway> {
+        match &self.route().target {
+            Target::Query { source, settings, .. } => Ok((source, settings)),
+            _ => Err(TurnedAway::new("3D000", "there is no database here")),
+        }
+    }
+
     fn identify(&self, user: &str, proof: Proof<'_>) -> Result<Option<Identity>, Denied> {
         let secret = if let Proof::Secret(secret) = proof { secret } else { &[] };
-        let shown = Shown {
-            headers: &self.headers,
-            secret: Some(secret).filter(|secret| !secret.is_empty()),
-            certificate: self.peer.tls.as_ref().and_then(|tls| tls.client.as_deref()),
-            client: self.client,
-            method: &Method::GET,
-        };
+        let secret = Some(secret).filter(|secret| !secret.is_empty());
+        let shown = shown_by((&self.headers, &Method::GET), self.client, &self.peer, secret);
         let (admission, consumers) = (&self.route().admission, &self.generation.consumers);
         match proof {
             Proof::Secret(_) => admission.admit(consumers, &shown),
@@ -100,7 +104,7 @@ impl Door {
     /// As PostgreSQL puts it, where that has words for it.
     fn denied(&self, denied: Denied, user: &str) -> TurnedAway {
         if denied.is_suspicious() && !self.shared.failed_auth.failed(self.client).allowed {
-            return TurnedAway::new("28000", "too many failed authentications from this address");
+            return TurnedAway::new("28000", TOO_MANY_FAILED);
         }
         match denied {
             Denied::NoKey | Denied::UnknownKey | Denied::TwoKeys => {
@@ -119,18 +123,14 @@ impl Door {
         own.map_or(Ok(()), |limits| limits.check_before_access(&caller, &mut tally))
             .and_then(|()| self.route().limits.check_after_access(&caller, &mut tally))
             .map_err(|refused| TurnedAway::new("53400", format!("limit \"{}\" is used up", refused.policy)))?;
-        identity.as_mut().map_or(Ok(()), Identity::take_seat).map_err(|full| {
-            let text = format!("the consumer has {} requests under way, which is as many as it may", full.most);
-            TurnedAway::new("53300", text)
-        })
+        let seated = identity.as_mut().map_or(Ok(()), Identity::take_seat);
+        seated.map_err(|full| TurnedAway::new("53300", full.to_string()))
     }
 
     fn database(&self, identity: Option<&Identity>, wish: &Wish<'_>) -> Result<(Database, Wanted), TurnedAway> {
-        let Target::Query { source, .. } = &self.route().target else {
-            return Err(TurnedAway::new("3D000", "there is no database here"));
-        };
-        let role = identity.filter(|_| source.of_roles).map(|identity| identity.role().clone());
-        let wanted = Wanted { database: Some(wish.database.to_owned()), role, ..self.wanted.clone() };
+        let (source, _) = self.target()?;
+        let (database, role) = (Some(wish.database.to_owned()), source.role_of(identity));
+        let wanted = Wanted { database, role, ..self.wanted.clone() };
         match source.find(&wanted, identity) {
             Ok(database) => Ok((database, wanted)),
             Err(error) => Err(TurnedAway::of(&error, &wanted)),
@@ -140,10 +140,7 @@ impl Door {
 
 impl Gate for Door {
     fn way(&self) -> TunnelAuth {
-        match &self.route().target {
-            Target::Query { settings, .. } => settings.tunnel_auth,
-            _ => TunnelAuth::default(),
-        }
+        self.target().map(|(_, settings)| settings.tunnel_auth).unwrap_or_default()
     }
 
     fn challenge(&self, user: &str, first: &str) -> Result<(Exchange, String), NotProved> {
@@ -158,9 +155,7 @@ impl Gate for Door {
             return Err(self.denied(Denied::UnknownKey, wish.user));
         }
         self.count(&mut identity)?;
-        let Target::Query { settings, .. } = &self.route().target else {
-            return Err(TurnedAway::new("3D000", "there is no database here"));
-        };
+        let (_, settings) = self.target()?;
         let mode = may_tunnel(identity.as_ref(), mode(&self.generation, settings, &self.wanted))?;
         let (database, wanted) = self.database(identity.as_ref(), wish)?;
         Ok(Admitted { identity, mode, database, wanted })
