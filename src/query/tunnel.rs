@@ -34,6 +34,7 @@ mod run;
 mod socket;
 mod startup;
 mod statements;
+mod transaction;
 mod wire;
 
 use std::{borrow::Cow, sync::Arc};
