@@ -8,11 +8,15 @@
 //! (`figures.rs`), and what was slow is logged (`watch.rs`); neither holds what callers put into a statement.
 //!
 //! **When things go wrong.** Work is sent at most once, with two exceptions: if a connection turns out to be dead before
-//! a byte went out, the work goes to another one, a few times; and what a replica lost before it gave anything out was only read. An [`Execution`] that is dropped before its end, for whatever
-//! reason, stops its statement; the connection is mended or closed by the pool, never given out as it is. Errors say
+//! a byte went out, the work goes to another one, a few times (`beginning.rs`; so does a session that has yet to begin); and
+//! what a replica lost before it gave anything out was only read. An [`Execution`] that is dropped before its end, for
+//! whatever reason, stops its statement; the connection is mended or closed by the pool, never given out as it is. Errors say
 //! whether the work may have been done ([`BackendError::Lost`]).
 //!
-//! **Left out**: cursors, transactions over several requests, notifications.
+//! [`Database::session`] lends a connection to a holder who speaks PostgreSQL's own protocol on it, for a transaction or for as long
+//! as he likes (`postgres/session.rs`): there what runs is his affair, and how the connection stands when he leaves is ours.
+//!
+//! **Left out** of work: cursors, transactions over several requests, notifications. A session has them.
 
 mod beginning;
 mod comment;

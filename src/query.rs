@@ -25,6 +25,8 @@
 //!
 //! Queries may also be asked for by name ([`named`]), and callers' own SQL may be held to a list ([`allow`]).
 //!
+//! On a route of the dialect `neon` a WebSocket becomes a tunnel, in which a client speaks PostgreSQL's own protocol ([`tunnel`]).
+//!
 //! **Left out**: paging, named parameters of SQL that callers send.
 
 mod accept;
