@@ -8,12 +8,17 @@
 //! (`figures.rs`), and what was slow is logged (`watch.rs`); neither holds what callers put into a statement.
 //!
 //! **When things go wrong.** Work is sent at most once, with two exceptions: if a connection turns out to be dead before
-//! a byte went out, the work goes to another one, a few times; and what a replica lost before it gave anything out was only read. An [`Execution`] that is dropped before its end, for whatever
-//! reason, stops its statement; the connection is mended or closed by the pool, never given out as it is. Errors say
+//! a byte went out, the work goes to another one, a few times (`beginning.rs`; so does a session that has yet to begin); and
+//! what a replica lost before it gave anything out was only read. An [`Execution`] that is dropped before its end, for
+//! whatever reason, stops its statement; the connection is mended or closed by the pool, never given out as it is. Errors say
 //! whether the work may have been done ([`BackendError::Lost`]).
 //!
-//! **Left out**: cursors, transactions over several requests, notifications.
+//! [`Database::session`] lends a connection to a holder who speaks PostgreSQL's own protocol on it, for a transaction or for as long
+//! as he likes (`postgres/session.rs`): there what runs is his affair, and how the connection stands when he leaves is ours.
+//!
+//! **Left out** of work: cursors, transactions over several requests, notifications. A session has them.
 
+mod beginning;
 mod comment;
 mod error;
 mod figures;
@@ -42,12 +47,13 @@ use std::{
 use tokio::time::{Instant, timeout_at};
 
 use self::{
+    beginning::Beginning,
     postgres::{Postgres, PostgresConnection, Running, Step},
     replicas::Read,
     sqlite::Sqlite,
     watch::{Tally, Watch},
 };
-use crate::pool::{Asked, Backend, Holder, Lease, Operation, OperationError, Pool, PoolStatus, Standing, UseError};
+use crate::pool::{Asked, Backend, Holder, Lease, Operation, OperationError, Pool, PoolStatus, Standing};
 
 pub use error::{BackendError, DatabaseError};
 pub use figures::{StatementStatus, StatementsStatus, TotalsStatus};
@@ -253,9 +259,19 @@ impl Database {
     }
 }
 
-/// Connections found dead before a byte went out that one request may meet: when a server ends all its sessions at once, each
-/// idle connection dies a moment later than the last.
-const DEAD_CONNECTIONS: u32 = 4;
+/// Work that is to be sent.
+struct Sending<'a> {
+    work: &'a Arc<Work>,
+    limits: Limits,
+}
+
+impl Beginning for Sending<'_> {
+    type Begun = Running;
+
+    async fn on(&self, conn: &mut PostgresConnection) -> Result<Running, BackendError> {
+        Running::begin(conn, self.work.clone(), self.limits).await
+    }
+}
 
 async fn start_postgres(
     pool: &Arc<Pool<Postgres>>,
@@ -264,37 +280,8 @@ async fn start_postgres(
     holder: Holder,
     limits: Limits,
 ) -> Result<Kin, BackendError> {
-    let mut retries = 0;
-    let checkout_ends = pool.checkout_ends(deadline);
-    let outcome = loop {
-        let mut lease = match pool.checkout(checkout_ends, holder.clone()).await {
-            Ok(lease) => lease,
-            Err(error) => break Err(error.into()),
-        };
-        let until = Until::of(&lease, deadline);
-        let begun = timeout_at(until.at, Running::begin(&mut lease, work.clone(), limits)).await;
-        match begun.unwrap_or(Err(until.passed())) {
-            Ok(running) => break Ok(Kin::Postgres { lease, running: Box::new(running) }),
-            Err(error) => {
-                if matches!(error, BackendError::Held) {
-                    lease.overheld();
-                }
-                let unsent = matches!(error, BackendError::Lost { sent: false, .. });
-                if unsent {
-                    lease.failed_with(UseError::Io);
-                }
-                if !unsent || retries == DEAD_CONNECTIONS || !pool.may_retry() {
-                    break Err(error);
-                }
-                retries += 1;
-                tracing::info!(pool = %pool.name(), error = %error, "connection was dead, trying another");
-            }
-        }
-    };
-    if retries > 0 {
-        pool.retried(outcome.is_ok());
-    }
-    outcome
+    let (lease, running) = beginning::begin(pool, &Sending { work, limits }, deadline, holder).await?;
+    Ok(Kin::Postgres { lease, running: Box::new(running) })
 }
 
 // === impl Until ===

@@ -52,6 +52,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 mod tunnels;
+mod upgrade;
 mod watch;
 
 pub mod answer;
@@ -73,6 +74,7 @@ pub use limits::{ConnectionLimits, Permit, Refused};
 pub use request_body::{BodyError, RequestBody};
 pub use settings::Settings;
 pub use tunnels::{Entered, Tunnels};
+pub use upgrade::{HANDOVER, has_token, tokens, wants_websocket};
 
 pub use crate::net::TlsInfo;
 

@@ -10,6 +10,8 @@
 //!
 //! Queries may also be asked for by name ([`named`]), and callers' own SQL may be held to a list ([`allow`]).
 //!
+//! On a route of the dialect `neon` a WebSocket becomes a tunnel, in which a client speaks PostgreSQL's own protocol ([`tunnel`]).
+//!
 //! **Left out**: paging, named parameters of SQL that callers send.
 
 mod accept;
@@ -32,6 +34,7 @@ mod stream;
 mod table;
 pub mod tunnel;
 mod value;
+mod words;
 mod writer;
 
 #[cfg(test)]

@@ -122,6 +122,14 @@ impl Identity {
         }
     }
 
+    /// The same of whoever it is; of nobody in particular, never.
+    pub async fn end_of(identity: Option<&Self>) -> Ended {
+        match identity {
+            Some(identity) => identity.ends().await,
+            None => std::future::pending().await,
+        }
+    }
+
     async fn expires(&self) {
         let Some(end) = self.expires else { return std::future::pending().await };
         while let Ok(left) = end.duration_since(SystemTime::now()) {

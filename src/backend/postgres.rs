@@ -22,8 +22,11 @@
 //! (`statement.rs`); what functions do inside is not seen, and a pool that serves several consumers is told to reset
 //! always.
 //!
-//! **Left out**: COPY to and from the caller, LISTEN for the caller, Kerberos, client certificates, replication,
-//! cursors that outlive a request. Behind PgBouncer statements are unnamed, and what would need a session is refused.
+//! **Sessions.** Whoever speaks the protocol himself is lent a connection raw ([`Session`]): messages pass as they are, and only so
+//! much is noted of them that the connection is fit for its next user (`session.rs`).
+//!
+//! **Left out**: Kerberos, client certificates, replication; outside of sessions COPY to and from the caller, LISTEN for the caller,
+//! and cursors that outlive a request. Behind PgBouncer statements are unnamed, and what would need a session is refused.
 
 mod cache;
 mod care;

@@ -402,6 +402,24 @@ async fn a_connection_that_takes_nothing_is_replaced_once() {
 }
 
 #[tokio::test]
+async fn a_session_that_meets_a_dead_connection_keeps_to_the_retry_budget() {
+    let cluster = Cluster::start();
+    let database = postgres(&cluster, json!({"size": {"max": 2}}));
+    ask(&database, "select 1").await.unwrap();
+    let Kind::Postgres(pool) = database.kind() else { panic!("it is PostgreSQL") };
+    let mut lease = pool.checkout(Instant::now() + AMPLE, Holder::default()).await.unwrap();
+    let frozen = Pid::from_raw(lease.process()).unwrap();
+    kill_process(frozen, Signal::STOP).unwrap();
+    lease.go_mute().await;
+    drop(lease);
+    let session = database.session(&[], Term::Lasting, Instant::now() + AMPLE, Holder::default()).await;
+    kill_process(frozen, Signal::CONT).unwrap();
+    assert!(session.is_ok(), "another connection has it");
+    let counters = pool.status().counters;
+    assert_eq!((counters.retries, counters.retries_sent, counters.retries_failed), (1, 1, 0));
+}
+
+#[tokio::test]
 async fn no_server_is_an_error_that_says_so() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("postgres://app:secret@{closed}/app");

@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, net::IpAddr, sync::Arc};
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::time::Instant;
 
 use super::{
@@ -15,12 +15,15 @@ use super::{
 use crate::{
     access::{Denied, FailedAuth, Full, Identity, Shown},
     config::model::Query,
-    edge::{self, Body, Context, Handler, Refusal, Request, RequestBody, Response, answer},
+    edge::{self, Body, Context, Handler, Peer, Refusal, Request, RequestBody, Response, answer},
     limit::{Caller, Refused, RouteLimits, Tally},
     observe::{access_log::Lines, trace::TRACEPARENT},
     pool::Holder,
     proxy::{self, Forward},
-    query,
+    query::{
+        self,
+        tunnel::{Opening, Surroundings},
+    },
     route::Found,
 };
 
@@ -92,25 +95,21 @@ impl<'a> Asked<'a> {
     }
 }
 
-impl Asked<'_> {
-    /// What the request shows of who calls.
-    fn shown<'r>(
-        &'r self,
-        request: &'r Request,
-        route: &RouteEntry,
-        secret: Option<&'r [u8]>,
-        failed: &'r FailedAuth,
-    ) -> Shown<'r> {
-        Shown {
-            headers: request.headers(),
-            secret,
-            certificate: self.context.peer.tls.as_ref().and_then(|tls| tls.client.as_ref()),
-            upstream: matches!(route.target, Target::Proxy { .. }),
-            client: self.client,
-            failed: Some(failed),
-            method: request.method(),
-        }
-    }
+/// Told to an address that has shown too much that nobody has.
+pub(super) const TOO_MANY_FAILED: &str = "too many failed authentications from this address";
+
+/// What a request shows of who calls: its head, the certificate of its connection, and a secret where a dialect carries one.
+pub(super) fn shown_by<'a>(
+    (headers, method): (&'a HeaderMap, &'a Method),
+    client: IpAddr,
+    peer: &'a Peer,
+    route: &RouteEntry,
+    secret: Option<&'a [u8]>,
+    failed: &'a FailedAuth,
+) -> Shown<'a> {
+    let certificate = peer.tls.as_ref().and_then(|tls| tls.client.as_ref());
+    let upstream = matches!(route.target, Target::Proxy { .. });
+    Shown { headers, secret, certificate, upstream, client, failed: Some(failed), method }
 }
 
 /// What limits said of a request so far.
@@ -156,13 +155,14 @@ impl Walk {
         asked: &Asked<'_>,
         entry: &mut Entry,
     ) -> Response {
-        let route = match self.find(generation, request, asked, entry) {
-            Ok(route) => route,
+        let index = match self.find(generation, request, asked, entry) {
+            Ok(index) => index,
             Err(response) => return *response,
         };
+        let route = &generation.routes[index];
         if let Some(settings) = tunnel::asked(generation, route, request) {
             return self
-                .tunnel(generation, (route, settings), request, asked, entry)
+                .tunnel(generation, (index, settings), request, asked, entry)
                 .unwrap_or_else(|refusal| *refusal);
         }
         let origin = request.headers().get(header::ORIGIN).cloned();
@@ -181,20 +181,20 @@ impl Walk {
         response
     }
 
-    /// The request's route, or the answer to a request that needs none.
-    fn find<'g>(
+    /// The index of the request's route, or the answer to a request that needs none.
+    fn find(
         &self,
-        generation: &'g Generation,
+        generation: &Generation,
         request: &Request,
         asked: &Asked<'_>,
         entry: &mut Entry,
-    ) -> Result<&'g RouteEntry, Box<Response>> {
+    ) -> Result<usize, Box<Response>> {
         if let Some(redirect) = &self.listening.config().https_redirect {
             return Err(edge::https_redirect(request, redirect).into());
         }
         let found = generation.table.lookup(&asked.context.authority.host, request.uri().path(), request.method());
-        let route = match found {
-            Found::Route(index) => &generation.routes[index],
+        let index = match found {
+            Found::Route(index) => index,
             Found::MethodNotAllowed(allow) => {
                 let preflight = preflight(generation, request, asked);
                 return Err(preflight.unwrap_or_else(|| not_allowed(allow)).into());
@@ -203,6 +203,7 @@ impl Walk {
                 return Err(answer::problem(StatusCode::NOT_FOUND, "Not found", "no route matches").into());
             }
         };
+        let route = &generation.routes[index];
         entry.routed(&route.name, &route.figures);
         if let Some((reason, detail)) = bad_path(generation, route, request, asked.context) {
             entry.reason = Some(reason);
@@ -210,7 +211,7 @@ impl Walk {
         }
         match route.preflight(request).or_else(|| route.options(request)) {
             Some(answer) => Err(answer.into()),
-            None => Ok(route),
+            None => Ok(index),
         }
     }
 
@@ -235,7 +236,9 @@ impl Walk {
         let before = route.limits.check_before_access(&caller, &mut standing.of_route);
         before.map_err(|refused| limited(entry, refused))?;
         let secret = route.dialect().and_then(|dialect| query::secret(dialect, request.headers()));
-        let shown = asked.shown(request, route, secret.as_deref(), &self.shared.failed_auth);
+        let head = (request.headers(), request.method());
+        let failed = &self.shared.failed_auth;
+        let shown = shown_by(head, asked.client, &asked.context.peer, route, secret.as_deref(), failed);
         let identity = route.admission.admit(&generation.consumers, &shown);
         let mut identity = identity.map_err(|denied| self.denied(denied, asked.client, entry))?;
         caller.consumer = identity.as_ref().map(|identity| identity.consumer.id());
@@ -256,11 +259,12 @@ impl Walk {
     fn tunnel(
         &self,
         generation: &Arc<Generation>,
-        (route, settings): (&RouteEntry, &Query),
+        (index, settings): (usize, &Query),
         request: &mut Request,
         asked: &Asked<'_>,
         entry: &mut Entry,
     ) -> Result<Response, Box<Response>> {
+        let route = &generation.routes[index];
         if let Some(refusal) = self.shared.overload.refusal(route, entry) {
             return Err(refusal.into());
         }
@@ -269,30 +273,33 @@ impl Walk {
             entry.reason = Some("rate-limit");
             return Err(too_many(&refused).into());
         }
-        let opening = query::tunnel::Opening {
-            tunnels: self.shared.tunnels.clone(),
-            sessions: self.shared.sessions.clone(),
-            holder: Holder { route: route.name.clone(), request: entry.id, ..Holder::default() },
-            patience: route.deadline,
+        let opening = Opening {
             settings,
             cors: route.cors.as_ref(),
             context: asked.context,
             open: route.admission.is_open(),
             trusted: asked.trusted,
         };
-        let door = |wanted| Door {
+        let checked = tunnel::check(generation, request, &opening);
+        let wanted = checked.inspect_err(|_| entry.reason = Some("tunnel"))?;
+        let door = Door {
             shared: self.shared.clone(),
             generation: generation.clone(),
-            route: generation.routes.iter().position(|entry| std::ptr::eq(entry, route)).unwrap_or_default(),
+            route: index,
             headers: request.headers().clone(),
             client: asked.client,
             peer: asked.context.peer.clone(),
             wanted,
         };
-        let refused = query::tunnel::check(request, &opening);
-        let wanted = refused.inspect_err(|_| entry.reason = Some("tunnel"))?;
-        let door = door(wanted);
-        query::tunnel::open(take(request), &opening, door)
+        let around = Surroundings {
+            tunnels: self.shared.tunnels.clone(),
+            sessions: self.shared.sessions.clone(),
+            holder: Holder { route: route.name.clone(), request: entry.id, ..Holder::default() },
+            patience: route.deadline,
+            idle: settings.tunnel_idle.0,
+            lifetime: settings.tunnel_lifetime.0,
+        };
+        query::tunnel::open(take(request), around, door)
     }
 
     fn denied(&self, denied: Denied, client: IpAddr, entry: &mut Entry) -> Response {
@@ -300,8 +307,8 @@ impl Walk {
         if denied.is_suspicious() {
             let outcome = self.shared.failed_auth.failed(client);
             if !outcome.allowed {
-                let detail = "too many failed authentications from this address";
-                let mut response = answer::problem(StatusCode::TOO_MANY_REQUESTS, "Too many requests", detail);
+                let status = StatusCode::TOO_MANY_REQUESTS;
+                let mut response = answer::problem(status, "Too many requests", TOO_MANY_FAILED);
                 response.headers_mut().insert(header::RETRY_AFTER, outcome.reset_seconds.into());
                 return response;
             }
@@ -459,8 +466,7 @@ fn too_many(refused: &Refused) -> Response {
 /// The consumer has too much under way. A limit of its own, so 429 and not 503: others are served.
 fn crowded(full: Full, entry: &mut Entry) -> Response {
     entry.reason = Some("concurrency");
-    let detail = format!("the consumer has {} requests under way, which is as many as it may", full.most);
-    let mut response = answer::problem(StatusCode::TOO_MANY_REQUESTS, "Too many requests", &detail);
+    let mut response = answer::problem(StatusCode::TOO_MANY_REQUESTS, "Too many requests", &full.to_string());
     response.headers_mut().insert(header::RETRY_AFTER, 1.into());
     response
 }
@@ -475,7 +481,7 @@ fn not_allowed(allow: &HeaderValue) -> Response {
 /// A preflight asks with OPTIONS about the method it means: the route is the one of that method.
 fn preflight(generation: &Generation, request: &Request, asked: &Asked<'_>) -> Option<Response> {
     let method = request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD)?;
-    let method = http::Method::from_bytes(method.as_bytes()).ok()?;
+    let method = Method::from_bytes(method.as_bytes()).ok()?;
     match generation.table.lookup(&asked.context.authority.host, request.uri().path(), &method) {
         Found::Route(index) => generation.routes[index].preflight(request),
         _ => None,

@@ -47,8 +47,13 @@ impl Source {
     /// What a request's head says of the database that it is for, and who asks. Of a field that comes twice nothing, as others may have read
     /// the other.
     pub(super) fn wanted(&self, request: &Request, identity: Option<&Identity>) -> Wanted {
-        let role = identity.filter(|_| self.of_roles).map(|identity| identity.role().clone());
-        Wanted { endpoint: None, database: self.named(request).map(str::to_owned), role }
+        let database = self.named(request).map(str::to_owned);
+        Wanted { endpoint: None, database, role: self.role_of(identity) }
+    }
+
+    /// The login role of who asks, if that matters.
+    pub(super) fn role_of(&self, identity: Option<&Identity>) -> Option<Arc<str>> {
+        identity.filter(|_| self.of_roles).map(|identity| identity.role().clone())
     }
 
     /// The field of a request's head that its answer depends on, as it names the database.

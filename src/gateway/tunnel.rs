@@ -2,33 +2,62 @@
 
 use std::{net::IpAddr, path::Path, sync::Arc};
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, StatusCode};
 
 use super::{
     generation::{Generation, RouteEntry, Target},
+    handler::{TOO_MANY_FAILED, shown_by},
     shared::Shared,
+    source::Source,
 };
 use crate::{
-    access::{self, Denied, Exchange, Identity, NotProved, Shown},
-    backend::{BackendError, Database},
+    access::{self, Denied, Exchange, Identity, NotProved},
+    backend::Database,
     config::model::{Query, TunnelAuth, TunnelMode},
-    edge::{Peer, Request},
+    edge::{Peer, Request, Response, answer, wants_websocket},
     limit::{Caller, Tally},
     query::{
         Wanted,
-        tunnel::{Admitted, Gate, Proof, TurnedAway, Wish},
+        tunnel::{self, Admitted, Gate, Opening, Proof, TurnedAway, Wish},
     },
 };
 
 /// What `request` asks of a query route, if that is a tunnel and tunnels are had there.
 pub(super) fn asked<'r>(generation: &Generation, route: &'r RouteEntry, request: &Request) -> Option<&'r Query> {
     let Target::Query { settings, .. } = &route.target else { return None };
-    let wants = crate::query::tunnel::wants_tunnel(request) && mode(generation, settings) != TunnelMode::Off;
+    let mut pools = settings.endpoints.values().chain([&settings.pool]);
+    let wants = wants_websocket(request) && pools.any(|pool| mode_to(generation, settings, pool) != TunnelMode::Off);
     wants.then_some(settings)
 }
 
-fn mode(generation: &Generation, settings: &Query) -> TunnelMode {
-    let pool = generation.config().pool.get(&settings.pool);
+/// Looks at a request for a tunnel, before it is one: which database it is for.
+///
+/// # Errors
+/// The answer to a request that may not become one.
+pub(super) fn check(
+    generation: &Generation,
+    request: &Request,
+    opening: &Opening<'_>,
+) -> Result<Wanted, Box<Response>> {
+    let wanted = tunnel::check(request, opening)?;
+    match mode(generation, opening.settings, &wanted) {
+        // Of one of its other pools there is a tunnel.
+        TunnelMode::Off => {
+            let detail = "there is no tunnel to this endpoint";
+            Err(answer::problem(StatusCode::FORBIDDEN, "No tunnel", detail).into())
+        }
+        _ => Ok(wanted),
+    }
+}
+
+/// For how long a tunnel holds a connection to the pool that it leads to.
+fn mode(generation: &Generation, settings: &Query, wanted: &Wanted) -> TunnelMode {
+    let endpoint = wanted.endpoint.as_ref().and_then(|endpoint| settings.endpoints.get(endpoint));
+    mode_to(generation, settings, endpoint.unwrap_or(&settings.pool))
+}
+
+fn mode_to(generation: &Generation, settings: &Query, pool: &str) -> TunnelMode {
+    let pool = generation.config().pool.get(pool);
     pool.map_or(TunnelMode::Off, |pool| settings.tunnel_to(pool))
 }
 
@@ -66,17 +95,18 @@ impl Door {
         &self.generation.routes[self.route]
     }
 
+    fn target(&self) -> Result<(&Source, &Query), TurnedAway> {
+        match &self.route().target {
+            Target::Query { source, settings, .. } => Ok((source, settings)),
+            _ => Err(TurnedAway::new("3D000", "there is no database here")),
+        }
+    }
+
     fn identify(&self, user: &str, proof: Proof<'_>) -> Result<Option<Identity>, Denied> {
         let secret = if let Proof::Secret(secret) = proof { secret } else { &[] };
-        let shown = Shown {
-            headers: &self.headers,
-            secret: Some(secret).filter(|secret| !secret.is_empty()),
-            certificate: self.peer.tls.as_ref().and_then(|tls| tls.client.as_ref()),
-            upstream: false,
-            client: self.client,
-            failed: Some(&self.shared.failed_auth),
-            method: &Method::GET,
-        };
+        let secret = Some(secret).filter(|secret| !secret.is_empty());
+        let (head, failed) = ((&self.headers, &Method::GET), &self.shared.failed_auth);
+        let shown = shown_by(head, self.client, &self.peer, self.route(), secret, failed);
         let (admission, consumers) = (&self.route().admission, &self.generation.consumers);
         match proof {
             Proof::Secret(_) => admission.admit(consumers, &shown),
@@ -88,7 +118,7 @@ impl Door {
     /// As PostgreSQL puts it, where that has words for it.
     fn denied(&self, denied: Denied, user: &str) -> TurnedAway {
         if denied.is_suspicious() && !self.shared.failed_auth.failed(self.client).allowed {
-            return TurnedAway::new("28000", "too many failed authentications from this address");
+            return TurnedAway::new("28000", TOO_MANY_FAILED);
         }
         match denied {
             Denied::NoKey | Denied::UnknownKey | Denied::TwoKeys => {
@@ -107,34 +137,24 @@ impl Door {
         own.map_or(Ok(()), |limits| limits.check_before_access(&caller, &mut tally))
             .and_then(|()| self.route().limits.check_after_access(&caller, &mut tally))
             .map_err(|refused| TurnedAway::new("53400", format!("limit \"{}\" is used up", refused.policy)))?;
-        identity.as_mut().map_or(Ok(()), Identity::take_seat).map_err(|full| {
-            let text = format!("the consumer has {} requests under way, which is as many as it may", full.most);
-            TurnedAway::new("53300", text)
-        })
+        let seated = identity.as_mut().map_or(Ok(()), Identity::take_seat);
+        seated.map_err(|full| TurnedAway::new("53300", full.to_string()))
     }
 
-    fn database(&self, identity: Option<&Identity>, wish: &Wish<'_>) -> Result<Database, TurnedAway> {
-        let Target::Query { source, .. } = &self.route().target else {
-            return Err(TurnedAway::new("3D000", "there is no database here"));
-        };
-        let role = identity.filter(|_| source.of_roles).map(|identity| identity.role().clone());
-        let wanted = Wanted { database: Some(wish.database.to_owned()), role, ..self.wanted.clone() };
-        let found = source.find(&wanted, identity);
-        found.map_err(|error| match error {
-            BackendError::NoSuchDatabase => {
-                TurnedAway::new("3D000", format!("database \"{}\" does not exist", wish.database))
-            }
-            other => TurnedAway::new("28000", other.to_string()),
-        })
+    fn database(&self, identity: Option<&Identity>, wish: &Wish<'_>) -> Result<(Database, Wanted), TurnedAway> {
+        let (source, _) = self.target()?;
+        let (database, role) = (Some(wish.database.to_owned()), source.role_of(identity));
+        let wanted = Wanted { database, role, ..self.wanted.clone() };
+        match source.find(&wanted, identity) {
+            Ok(database) => Ok((database, wanted)),
+            Err(error) => Err(TurnedAway::of(&error, &wanted)),
+        }
     }
 }
 
 impl Gate for Door {
     fn way(&self) -> TunnelAuth {
-        match &self.route().target {
-            Target::Query { settings, .. } => settings.tunnel_auth,
-            _ => TunnelAuth::default(),
-        }
+        self.target().map(|(_, settings)| settings.tunnel_auth).unwrap_or_default()
     }
 
     fn challenge(&self, user: &str, first: &str) -> Result<(Exchange, String), NotProved> {
@@ -147,12 +167,10 @@ impl Gate for Door {
             return Err(self.denied(Denied::UnknownKey, wish.user));
         }
         self.count(&mut identity)?;
-        let Target::Query { settings, .. } = &self.route().target else {
-            return Err(TurnedAway::new("3D000", "there is no database here"));
-        };
-        let mode = may_tunnel(identity.as_ref(), mode(&self.generation, settings))?;
-        let database = self.database(identity.as_ref(), wish)?;
-        Ok(Admitted { identity, mode, database })
+        let (_, settings) = self.target()?;
+        let mode = may_tunnel(identity.as_ref(), mode(&self.generation, settings, &self.wanted))?;
+        let (database, wanted) = self.database(identity.as_ref(), wish)?;
+        Ok(Admitted { identity, mode, database, wanted })
     }
 }
 

@@ -103,7 +103,7 @@ impl<'a> Exchange<'a> {
 
     /// Rewrites the request. Some: it asks for a tunnel, and this is the client's end.
     fn prepare(&mut self, mut request: Request, found: Found, context: &Forward<'_>) -> Option<OnUpgrade> {
-        let wants_tunnel = found.has(Found::UPGRADE) && message::wants_websocket(&request);
+        let wants_tunnel = found.has(Found::UPGRADE) && message::may_upgrade(&request);
         let client = if wants_tunnel { request.extensions_mut().remove::<OnUpgrade>() } else { None };
         message::rewrite_request(&mut request, found, context, client.is_some());
         let now = self.now;

@@ -5,6 +5,8 @@
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use crate::edge::tokens;
+
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// Fields of one message that need a look, as bits.
@@ -148,18 +150,6 @@ fn may_trail(name: &str) -> bool {
         && !matches!(name, "trailer" | "traceparent" | "tracestate")
 }
 
-/// The comma-separated tokens of a field, over all its lines.
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
-    let lines = headers.get_all(name).iter();
-    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
-}
-
-/// Whether a list field holds a token, in whatever case; parameters are left out of the comparison.
-pub(super) fn has_token(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
-    let bare = |token: &[u8]| token.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_owned();
-    tokens(headers, name).any(|token| bare(token).eq_ignore_ascii_case(wanted.as_bytes()))
-}
-
 /// Joins a field that came in several lines; HTTP/2 splits `Cookie` (RFC 9113, section 8.2.3).
 pub(super) fn join(headers: &mut HeaderMap, name: &HeaderName, separator: &[u8]) {
     if headers.get_all(name).iter().nth(1).is_none() {
@@ -234,15 +224,6 @@ mod tests {
             ("content-type", "d"),
         ]);
         assert_eq!(left, ["authorization", "content-type", "host", "x-forwarded-for"]);
-    }
-
-    #[test]
-    fn tokens_are_compared_whole() {
-        let map =
-            headers(&[("connection", "Keep-Alive, UPGRADE"), ("te", "trailers;q=0.5"), ("upgrade", "websocket2")]);
-        assert!(has_token(&map, &header::CONNECTION, "upgrade"));
-        assert!(has_token(&map, &header::TE, "trailers"));
-        assert!(!has_token(&map, &header::UPGRADE, "websocket"));
     }
 
     #[test]

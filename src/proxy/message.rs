@@ -3,7 +3,7 @@
 //! Framing is never the client's word: `Transfer-Encoding` is removed, and `Content-Length` is written anew from the body that
 //! really follows, so that the two cannot contradict each other or it (request smuggling, RFC 9112 section 11.2).
 
-use http::{HeaderMap, HeaderValue, Method, Uri, Version, header, response, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Uri, Version, header, response, uri::PathAndQuery};
 use http_body::Body;
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
     fields::{self, Found},
     forwarded,
 };
-use crate::edge::{Request, RequestBody};
+use crate::edge::{Request, RequestBody, has_token, wants_websocket};
 
 /// Rewrites a request for an upstream. `found` are its fields; `upgrade`: it asks for a WebSocket.
 pub(super) fn rewrite_request(request: &mut Request, found: Found, context: &Forward<'_>, upgrade: bool) {
@@ -22,7 +22,7 @@ pub(super) fn rewrite_request(request: &mut Request, found: Found, context: &For
     }
     let framing = Framing::of(request.body());
     let headers = request.headers_mut();
-    let trailers = found.has(Found::TE) && fields::has_token(headers, &header::TE, "trailers");
+    let trailers = found.has(Found::TE) && has_token(headers, &header::TE, "trailers");
     fields::strip_hop_by_hop(headers, found);
     if upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -108,15 +108,9 @@ fn stripped(uri: &Uri, prefix: &str) -> Option<PathAndQuery> {
     }
 }
 
-/// Whether a request asks for a WebSocket in a way that may be passed on: over HTTP/1.1, without a body. Other protocols are
-/// not upgraded to: `h2c` would carry requests past the routes (h2c smuggling).
-pub(super) fn wants_websocket(request: &Request) -> bool {
-    let headers = request.headers();
-    request.method() == Method::GET
-        && request.version() == Version::HTTP_11
-        && request.body().is_end_stream()
-        && fields::has_token(headers, &header::CONNECTION, "upgrade")
-        && fields::has_token(headers, &header::UPGRADE, "websocket")
+/// Whether a request asks for a WebSocket in a way that may be passed on: over HTTP/1.1, without a body.
+pub(super) fn may_upgrade(request: &Request) -> bool {
+    request.version() == Version::HTTP_11 && request.body().is_end_stream() && wants_websocket(request)
 }
 
 /// Rewrites an answer for the client.
@@ -224,15 +218,13 @@ mod tests {
             let builder = http::Request::get("/").header("upgrade", upgrade).header("connection", connection);
             builder.body(RequestBody::empty()).unwrap()
         };
-        assert!(wants_websocket(&request("WebSocket", "keep-alive, Upgrade")));
-        assert!(!wants_websocket(&request("websocket", "keep-alive")));
-        assert!(!wants_websocket(&request("h2c", "upgrade")));
+        assert!(may_upgrade(&request("WebSocket", "keep-alive, Upgrade")));
+        assert!(!may_upgrade(&request("h2c", "upgrade")));
         let good = || request("websocket", "upgrade");
-        assert!(!wants_websocket(&good().map(|_| RequestBody::full("x"))));
-        let (mut second, mut post) = (good(), good());
+        assert!(!may_upgrade(&good().map(|_| RequestBody::full("x"))));
+        let mut second = good();
         *second.version_mut() = Version::HTTP_2;
-        *post.method_mut() = Method::POST;
-        assert!(!wants_websocket(&second) && !wants_websocket(&post));
+        assert!(!may_upgrade(&second));
     }
 
     #[test]

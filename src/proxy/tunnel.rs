@@ -3,19 +3,18 @@
 use http::{StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::time::{Duration, timeout};
+use tokio::time::timeout;
 
 use super::{
     Forward,
     exchange::Exchange,
     failure::Failure,
-    fields,
     splice::{Ended, splice},
 };
-use crate::edge::{Body, Response};
-
-/// From our 101 to the client's connection being ours: a matter of one write.
-const HANDOVER: Duration = Duration::from_secs(30);
+use crate::{
+    access::Identity,
+    edge::{Body, HANDOVER, Response, has_token},
+};
 
 /// Asks the upstream, on a fresh connection. Its 101 opens the tunnel; any other answer is passed on as it is, and nothing is
 /// tunnelled before (CVE-2026-2833 was a proxy that did).
@@ -31,7 +30,7 @@ pub(super) async fn open(
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return exchange.answer(response, connection).await.map_err(|(failure, _)| failure);
     }
-    if !fields::has_token(response.headers(), &header::UPGRADE, "websocket") {
+    if !has_token(response.headers(), &header::UPGRADE, "websocket") {
         return Err(Failure::Switched);
     }
     let Some((held, stream, early)) = connection.into_tunnel().await else { return Err(Failure::Switched) };
@@ -47,12 +46,6 @@ pub(super) async fn open(
         // Both counts go when the tunnel does.
         let _counted = (held, entered);
         let mut moved = (0, 0);
-        let over = async {
-            match &identity {
-                Some(identity) => identity.ends().await,
-                None => std::future::pending().await,
-            }
-        };
         let whole = async {
             let Ok(Ok(client)) = timeout(HANDOVER, client).await else { return "client_gone" };
             match splice(TokioIo::new(client), stream, early, idle, &mut moved).await {
@@ -67,7 +60,7 @@ pub(super) async fn open(
         let ended = tokio::select! {
             biased;
             () = tunnels.closing() => "drained",
-            why = over => why.word(),
+            why = Identity::end_of(identity.as_ref()) => why.word(),
             ended = whole => ended,
         };
         tracing::debug!(upstream = %name, ended, sent = moved.0, received = moved.1, "tunnel ended");

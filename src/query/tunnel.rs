@@ -34,30 +34,26 @@ mod run;
 mod socket;
 mod startup;
 mod statements;
+mod transaction;
 mod wire;
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use http::StatusCode;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::time::{Duration, timeout};
 
-use self::run::Surroundings;
-use super::{Wanted, cors, problem::Problem};
+use super::{Wanted, cors, problem::Problem, words::words};
 use crate::{
     access::{Exchange, Identity, NotProved},
     backend::{BackendError, Database},
     config::model::{Cors, Query, TunnelAuth, TunnelMode},
-    edge::{Context, Request, Response, Tunnels},
+    edge::{Context, HANDOVER, Request, Response, Tunnels},
     pool::{Asked, Holder},
 };
 
 pub use cancel::Sessions;
-pub use handshake::wants_tunnel;
-
-/// From our 101 to the client's connection being ours: a matter of one write.
-const HANDOVER: Duration = Duration::from_secs(30);
 
 /// Lets clients of tunnels in. Asked once a tunnel, after the upgrade.
 pub trait Gate: Send + Sync + 'static {
@@ -104,19 +100,23 @@ pub struct Admitted {
     pub mode: TunnelMode,
     /// Where it comes to.
     pub database: Database,
+    /// What that is called.
+    pub wanted: Wanted,
 }
 
 /// A client that may not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TurnedAway {
     /// SQLSTATE.
-    pub code: &'static str,
+    pub code: Cow<'static, str>,
     /// What it is told.
     pub message: String,
+    /// Nothing is wrong with it, nor with what it wants: it may come in another time.
+    pub later: bool,
 }
 
-/// What surrounds a tunnel.
-pub struct Opening<'a> {
+/// What a tunnel needs of the process and of its route.
+pub struct Surroundings {
     /// All tunnels of the process, to be counted and ended with.
     pub tunnels: Arc<Tunnels>,
     /// Their sessions.
@@ -125,6 +125,14 @@ pub struct Opening<'a> {
     pub holder: Holder,
     /// Longest wait for a connection.
     pub patience: Duration,
+    /// Longest silence.
+    pub idle: Duration,
+    /// Longest life; zero: no bound.
+    pub lifetime: Duration,
+}
+
+/// What a request for a tunnel is looked at by.
+pub struct Opening<'a> {
     /// The route's `query`.
     pub settings: &'a Query,
     /// The route's `cors`.
@@ -152,7 +160,21 @@ impl Admitted {
 impl TurnedAway {
     /// With this SQLSTATE and text.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code: code.into(), message: message.into(), later: false }
+    }
+
+    /// As there is no database for it.
+    pub fn of(error: &BackendError, wanted: &Wanted) -> Self {
+        let (code, message) = words(error, wanted);
+        let never = matches!(
+            error,
+            BackendError::NoSuchDatabase
+                | BackendError::NoSuchEndpoint
+                | BackendError::NoRole
+                | BackendError::Forbidden
+                | BackendError::Unsupported(_)
+        );
+        Self { code, message, later: !never }
     }
 }
 
@@ -187,20 +209,12 @@ fn in_the_clear() -> Problem {
 ///
 /// # Errors
 /// The answer to a request that cannot become a WebSocket.
-pub fn open(mut request: Request, opening: &Opening<'_>, gate: impl Gate) -> Result<Response, Box<Response>> {
+pub fn open(mut request: Request, around: Surroundings, gate: impl Gate) -> Result<Response, Box<Response>> {
     let response = handshake::accept(&request).map_err(|problem| Box::new(problem.into_response()))?;
     let Some(client) = request.extensions_mut().remove::<OnUpgrade>() else {
         return Err(Problem::bad_request("a WebSocket needs HTTP/1.1").into_response().into());
     };
-    let entered = opening.tunnels.enter();
-    let around = Surroundings {
-        tunnels: opening.tunnels.clone(),
-        sessions: opening.sessions.clone(),
-        holder: opening.holder.clone(),
-        patience: opening.patience,
-        idle: opening.settings.tunnel_idle.0,
-        lifetime: opening.settings.tunnel_lifetime.0,
-    };
+    let entered = around.tunnels.enter();
     tokio::spawn(async move {
         // The count goes when the tunnel does.
         let _counted = entered;
@@ -210,26 +224,4 @@ pub fn open(mut request: Request, opening: &Opening<'_>, gate: impl Gate) -> Res
         tracing::debug!(route, request, ended, received, sent, "tunnel ended");
     });
     Ok(response)
-}
-
-/// What a client is told of a connection that is not to be had: SQLSTATE and text.
-fn explain(error: &BackendError) -> (&'static str, String) {
-    let code = match error {
-        BackendError::Checkout(_) | BackendError::NoReplica(_) => "53300",
-        BackendError::NoSuchDatabase => "3D000",
-        BackendError::NoRole | BackendError::NoSuchEndpoint => "28000",
-        BackendError::Forbidden => "42501",
-        BackendError::Timeout | BackendError::Held => "57014",
-        BackendError::Lost { .. } => "08006",
-        BackendError::Unsupported(_) | BackendError::TooLarge { .. } => "0A000",
-        BackendError::Unavailable(_) => "57P03",
-        BackendError::Database(_) | BackendError::ReadOnly(_) => "XX000",
-    };
-    let text = match error {
-        BackendError::Checkout(error) => error.public(),
-        BackendError::NoSuchDatabase => "there is no such database".to_owned(),
-        BackendError::Lost { .. } => "the connection to the database was lost".to_owned(),
-        other => other.to_string(),
-    };
-    (code, text)
 }

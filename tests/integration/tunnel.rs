@@ -1,5 +1,7 @@
 //! PostgreSQL's own protocol through WebSockets, to a real server with SCRAM.
 
+mod sharing;
+
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -444,8 +446,13 @@ async fn a_thousand_sessions_leave_the_pool_as_it_was() {
     assert_eq!(i64::try_from(opened), Ok(sessions), "counted as they are");
 }
 
+/// For one consumer alone: where there are two, every session is reset, whatever was seen of it.
 async fn by_transaction() -> (Postgres, Gateway) {
-    with("size = { max = 1 }\ncheckout_timeout = \"3s\"", ", tunnel = \"transaction\"").await
+    let postgres = Postgres::start(1, &[]).await;
+    let pool = "size = { max = 1 }\ncheckout_timeout = \"3s\"";
+    let text = config(&postgres, pool, ", tunnel = \"transaction\"", "");
+    let gateway = Gateway::start(&text.replace("[\"app\", \"other\"]", "[\"app\"]")).await;
+    (postgres, gateway)
 }
 
 #[tokio::test]

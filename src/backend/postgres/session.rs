@@ -19,7 +19,7 @@ use std::{
 
 use bytes::{Buf, BytesMut};
 use postgres_protocol::{IsNull, message::frontend};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use self::conversation::{Conversation, Show};
 use super::{
@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     backend::{
+        beginning::{self, Beginning},
         error::{BackendError, DatabaseError},
         lex::mentions,
     },
@@ -42,8 +43,8 @@ const BACKLOG: usize = 64 << 10;
 /// Of a reply so much is looked at: an error's severity and code stand at its beginning.
 const LOOK: usize = 256;
 
-/// Connections found dead before a session could begin that one caller may meet.
-const DEAD_CONNECTIONS: u32 = 4;
+/// What the server refuses of it, and what it reports: names and values.
+type Dressed = (Option<Box<DatabaseError>>, Vec<(String, String)>);
 
 /// Settings of a session, in order: names and values.
 pub(crate) type Wishes = [(String, String)];
@@ -93,33 +94,39 @@ pub(in crate::backend) async fn begin(
     deadline: Instant,
     holder: Holder,
 ) -> Result<Session, BackendError> {
-    let checkout_ends = pool.checkout_ends(deadline);
-    let mut tries = 0;
-    loop {
-        let lease = pool.checkout(checkout_ends, holder.clone()).await?;
-        if lease.settings.behind_pgbouncer {
+    let (lease, reported) = beginning::begin(pool, &Dressing { wishes, term }, deadline, holder).await?;
+    Ok(Session::new(lease, reported))
+}
+
+/// A session that is to be made as somebody wishes. Nothing of its holder's is sent meanwhile.
+struct Dressing<'a> {
+    wishes: &'a Wishes,
+    term: Term,
+}
+
+impl Beginning for Dressing<'_> {
+    /// What the server reports otherwise than a new connection would: names and values.
+    type Begun = Vec<(String, String)>;
+
+    async fn on(&self, conn: &mut PostgresConnection) -> Result<Self::Begun, BackendError> {
+        if conn.settings.behind_pgbouncer {
             let text = "there is no tunnel by way of PgBouncer: its sessions are others' too";
             return Err(BackendError::Unsupported(text.to_owned()));
         }
-        let mut session = Session::new(lease);
-        let dressed = timeout_at(deadline, session.dress(wishes, term)).await;
-        match dressed.unwrap_or(Err(PostgresFailure::Timeout)) {
-            Ok(None) => return Ok(session),
-            Ok(Some(refused)) => return Err(BackendError::Database(refused)),
-            Err(_) if session.lease.is_reused() && tries < DEAD_CONNECTIONS && Instant::now() < deadline => tries += 1,
-            Err(PostgresFailure::Timeout) => return Err(BackendError::Timeout),
+        match conn.dress(self.wishes, self.term).await {
+            Ok((None, reported)) => Ok(reported),
+            Ok((Some(refused), _)) => Err(BackendError::Database(refused)),
             Err(failure) => {
-                return Err(BackendError::Lost { sent: false, outcome_unknown: false, reason: failure.to_string() });
+                Err(BackendError::Lost { sent: false, outcome_unknown: false, reason: failure.to_string() })
             }
         }
-        session.lease.failed();
     }
 }
 
 // === impl Session ===
 
 impl Session {
-    fn new(lease: Lease<Postgres>) -> Self {
+    fn new(lease: Lease<Postgres>, reported: Vec<(String, String)>) -> Self {
         let talk = Conversation::new(lease.status);
         Self {
             lease,
@@ -128,42 +135,10 @@ impl Session {
             show: Show::Pass,
             up: 0,
             cancelling: false,
-            reported: Vec::new(),
+            reported,
             failed: false,
             over: false,
         }
-    }
-
-    /// Some: the server refuses a setting.
-    async fn dress(&mut self, wishes: &Wishes, term: Term) -> Result<Option<Box<DatabaseError>>, PostgresFailure> {
-        let conn = &mut *self.lease;
-        let fresh = term == Term::Lasting;
-        if fresh {
-            // Whatever the holder does unseen, `DISCARD ALL` undoes.
-            conn.dirty |= statement::PREPARED;
-        }
-        conn.used = true;
-        let differs = |wish: &&(String, String)| fresh || conn.parameter(&wish.0) != Some(&wish.1);
-        let wishes: Vec<&(String, String)> = wishes.iter().filter(differs).collect();
-        if wishes.is_empty() && !fresh {
-            return Ok(None);
-        }
-        conn.dirty |= statement::SETTINGS;
-        // Else the holder would meet our names, and others' texts behind them.
-        if fresh && conn.statements.len() > 0 {
-            conn.statements.clear();
-            command("DEALLOCATE ALL", &[], &mut conn.outbox)?;
-        }
-        for (name, value) in wishes {
-            command("SELECT pg_catalog.set_config($1, $2, false)", &[name, value], &mut conn.outbox)?;
-        }
-        // What was prepared last without a name is nobody's business either, and `DEALLOCATE` leaves it.
-        frontend::close(b'S', "", &mut conn.outbox)?;
-        frontend::sync(&mut conn.outbox);
-        conn.pending += 1;
-        let (refused, reported) = conn.dressed().await?;
-        self.reported = reported;
-        Ok(refused)
     }
 
     /// Parameters that the server reports, as the session has them: names and values.
@@ -218,7 +193,7 @@ impl Session {
         mentions(sql, "begin") || mentions(sql, "start")
     }
 
-    /// Takes note that a text passes of which not all is seen: it may leave anything behind.
+    /// Takes note that something passes of which not all is seen: it may leave anything behind.
     pub(crate) fn note_unseen(&mut self) {
         self.lease.dirty |= statement::ANYTHING;
     }
@@ -435,8 +410,37 @@ fn command(sql: &str, params: &[&str], out: &mut BytesMut) -> Result<(), Postgre
 }
 
 impl PostgresConnection {
-    /// Reads the replies to settings: what the server refuses, and what it reports.
-    async fn dressed(&mut self) -> Result<(Option<Box<DatabaseError>>, Vec<(String, String)>), PostgresFailure> {
+    /// Makes the session as `wishes` say.
+    async fn dress(&mut self, wishes: &Wishes, term: Term) -> Result<Dressed, PostgresFailure> {
+        let fresh = term == Term::Lasting;
+        if fresh {
+            // Whatever the holder does unseen, `DISCARD ALL` undoes.
+            self.dirty |= statement::PREPARED;
+        }
+        self.used = true;
+        let differs = |wish: &&(String, String)| fresh || self.parameter(&wish.0) != Some(&wish.1);
+        let wishes: Vec<&(String, String)> = wishes.iter().filter(differs).collect();
+        if wishes.is_empty() && !fresh {
+            return Ok(Dressed::default());
+        }
+        self.dirty |= statement::SETTINGS;
+        // Else the holder would meet our names, and others' texts behind them: also those that are still to be closed.
+        if fresh {
+            self.statements.clear();
+            command("DEALLOCATE ALL", &[], &mut self.outbox)?;
+        }
+        for (name, value) in wishes {
+            command("SELECT pg_catalog.set_config($1, $2, false)", &[name, value], &mut self.outbox)?;
+        }
+        // What was prepared last without a name is nobody's business either, and `DEALLOCATE` leaves it.
+        frontend::close(b'S', "", &mut self.outbox)?;
+        frontend::sync(&mut self.outbox);
+        self.pending += 1;
+        self.dressed().await
+    }
+
+    /// Reads the replies to settings.
+    async fn dressed(&mut self) -> Result<Dressed, PostgresFailure> {
         let (mut refused, mut reported) = (None, Vec::new());
         loop {
             match self.inbox.next(0).inspect_err(|_| self.broken = true)? {

@@ -167,24 +167,10 @@ impl Check<'_> {
     }
 
     fn tunnel(&mut self, at: &str, query: &Query) {
-        let key = format!("{at}.query.tunnel");
-        let pool = self.config.pool.get(&query.pool);
-        let mut pools = query.endpoints.values().chain([&query.pool]).filter_map(|name| self.config.pool.get(name));
-        let why = if query.dialect != Dialect::Neon {
-            Some("a tunnel is of the dialect `neon`")
-        } else if pool.is_some_and(|pool| pool.backend != BackendKind::Postgres) {
-            Some("the pool is not of PostgreSQL, whose protocol a tunnel speaks")
-        } else if pools.any(|pool| pool.behind_pgbouncer) {
-            Some("PgBouncer stands before a pool, and shares sessions out by itself: a tunnel needs one of its own")
-        } else if query.read_only {
-            Some("the route is read only, to which a tunnel cannot be held: grant less to the pool's role instead")
-        } else if query.holds_to_texts() {
-            Some("not all SQL of callers' own passes, to which a tunnel cannot be held")
-        } else {
-            None
-        };
+        let names = query.endpoints.values().chain([&query.pool]);
+        let why = names.filter_map(|name| self.config.pool.get(name)).find_map(|pool| query.why_no_tunnel(pool));
         if let Some(why) = why.filter(|_| query.tunnel.is_some_and(|mode| mode != TunnelMode::Off)) {
-            self.wrong(key, why);
+            self.wrong(format!("{at}.query.tunnel"), why);
         }
         self.positive(&format!("{at}.query"), &[("tunnel_idle", query.tunnel_idle)]);
     }

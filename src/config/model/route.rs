@@ -427,12 +427,27 @@ impl Query {
 
     /// For how long a tunnel to `pool` holds a connection.
     pub fn tunnel_to(&self, pool: &Pool) -> TunnelMode {
-        let possible = self.dialect == Dialect::Neon
-            && pool.backend == BackendKind::Postgres
-            && !pool.behind_pgbouncer
-            && !self.read_only
-            && !self.holds_to_texts();
-        self.tunnel.filter(|_| possible).unwrap_or(if possible { TunnelMode::Session } else { TunnelMode::Off })
+        match self.why_no_tunnel(pool) {
+            None => self.tunnel.unwrap_or(TunnelMode::Session),
+            Some(_) => TunnelMode::Off,
+        }
+    }
+
+    /// Why there can be no tunnel to `pool`, if there can be none.
+    pub fn why_no_tunnel(&self, pool: &Pool) -> Option<&'static str> {
+        if self.dialect != Dialect::Neon {
+            Some("a tunnel is of the dialect `neon`")
+        } else if pool.backend != BackendKind::Postgres {
+            Some("the pool is not of PostgreSQL, whose protocol a tunnel speaks")
+        } else if pool.behind_pgbouncer {
+            Some("PgBouncer stands before a pool, and shares sessions out by itself: a tunnel needs one of its own")
+        } else if self.read_only {
+            Some("the route is read only, to which a tunnel cannot be held: grant less to the pool's role instead")
+        } else if self.holds_to_texts() {
+            Some("not all SQL of callers' own passes, to which a tunnel cannot be held")
+        } else {
+            None
+        }
     }
 }
 

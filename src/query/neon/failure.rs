@@ -12,6 +12,7 @@ use crate::{
     query::{
         Wanted,
         problem::{Problem, Trouble},
+        words::words,
     },
 };
 
@@ -47,29 +48,22 @@ impl Failure {
 
     /// Why the work was not begun. What PostgreSQL says to who asks for what it does not have is said as it would.
     pub(super) fn of(error: BackendError, wanted: &Wanted) -> Self {
-        let database = wanted.database.as_deref().unwrap_or_default();
         match error {
-            BackendError::NoSuchDatabase => Self::fatal("3D000", format!("database \"{database}\" does not exist")),
-            BackendError::NoSuchEndpoint => {
-                let endpoint = wanted.endpoint.as_deref().unwrap_or_default();
-                Self::fatal("08004", format!("endpoint \"{endpoint}\" does not exist"))
+            BackendError::NoSuchDatabase
+            | BackendError::NoSuchEndpoint
+            | BackendError::Forbidden
+            | BackendError::NoRole => {
+                // As PostgreSQL refuses a connection.
+                let (sqlstate, message) = words(&error, wanted);
+                Self::said(in_postgres_words(&sqlstate, "FATAL", message))
             }
-            BackendError::Forbidden => Self::fatal("42501", format!("permission denied for database \"{database}\"")),
-            BackendError::NoRole => Self::fatal("28000", error.to_string()),
             other => other.into(),
         }
     }
 
     /// A statement that the route or the consumer may not ask, as PostgreSQL refuses one for the want of a right.
     pub(super) fn not_allowed(why: &str) -> Self {
-        let (sqlstate, severity) = (Some("42501".to_owned()), Some("ERROR".to_owned()));
-        Self::said(DatabaseError { sqlstate, severity, message: why.to_owned(), ..Default::default() })
-    }
-
-    /// As PostgreSQL refuses a connection.
-    fn fatal(sqlstate: &str, message: String) -> Self {
-        let (sqlstate, severity) = (Some(sqlstate.to_owned()), Some("FATAL".to_owned()));
-        Self::said(DatabaseError { sqlstate, severity, message, ..Default::default() })
+        Self::said(in_postgres_words("42501", "ERROR", why.to_owned()))
     }
 
     fn said(error: DatabaseError) -> Self {
@@ -95,6 +89,11 @@ impl Failure {
     }
 }
 
+fn in_postgres_words(sqlstate: &str, severity: &str, message: String) -> DatabaseError {
+    let (sqlstate, severity) = (Some(sqlstate.to_owned()), Some(severity.to_owned()));
+    DatabaseError { sqlstate, severity, message, ..DatabaseError::default() }
+}
+
 /// Whole seconds, and never at once.
 fn retry_after(pause: Duration) -> HeaderValue {
     HeaderValue::from(u64::try_from(pause.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1))
@@ -114,12 +113,10 @@ impl From<BackendError> for Failure {
         match error {
             BackendError::Database(error) | BackendError::ReadOnly(error) => Self::said(*error),
             // As if PostgreSQL had refused it.
-            BackendError::Unsupported(message) => Self::said(DatabaseError {
-                sqlstate: Some("0A000".into()),
-                severity: Some("ERROR".into()),
-                message,
-                ..Default::default()
-            }),
+            BackendError::Unsupported(_) => {
+                let (sqlstate, message) = words(&error, &Wanted::default());
+                Self::said(in_postgres_words(&sqlstate, "ERROR", message))
+            }
             BackendError::Checkout(error) => {
                 let sqlstate = error.sqlstate().map(ToString::to_string);
                 let mut failure = Self::from(Problem::from(BackendError::Checkout(error)));

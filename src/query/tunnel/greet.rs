@@ -3,7 +3,7 @@
 //! A client may send its start-up, its password and its first query at once, and read nothing before: what is not read here
 //! stays where it is for the session.
 
-use std::{future::poll_fn, sync::Arc};
+use std::future::poll_fn;
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -11,8 +11,8 @@ use tokio::{
 };
 
 use super::{
-    Admitted, Gate, Proof, TurnedAway, Wish,
-    cancel::{Known, Sessions},
+    Admitted, Gate, Proof, Surroundings, TurnedAway, Wish,
+    cancel::Known,
     frames::Close,
     socket::{Gone, Socket},
     startup::{self, First, Key, Refused, Startup},
@@ -22,7 +22,7 @@ use crate::{
     access::NotProved,
     backend::{BackendError, Session, Term},
     config::model::{TunnelAuth, TunnelMode},
-    pool::Holder,
+    query::Wanted,
 };
 
 /// From the upgrade to the password.
@@ -54,18 +54,10 @@ pub(super) enum Farewell {
     Refused(Close),
 }
 
-/// What a session is begun with.
-pub(super) struct Terms<'a> {
-    pub(super) sessions: &'a Arc<Sessions>,
-    pub(super) holder: &'a Holder,
-    /// How long taking a connection may last.
-    pub(super) patience: Duration,
-}
-
 pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     socket: &mut Socket<S>,
     gate: &impl Gate,
-    terms: &Terms<'_>,
+    around: &Surroundings,
 ) -> Result<Greeted, Farewell> {
     let until = Instant::now() + PATIENCE;
     let authenticating = timeout_at(until, authenticate(socket, gate));
@@ -76,21 +68,19 @@ pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         Ok(Err(Stop::Turned(turned))) => return Err(refuse(socket, &turned)),
         Err(_) => return Err(refuse(socket, &late())),
     };
-    let begun = async {
-        let wishes = startup::wishes(startup.settings)?;
-        let known =
-            terms.sessions.enter().ok_or_else(|| TurnedAway::new("53300", "sorry, too many tunnels already"))?;
-        Ok((wishes, known))
-    };
-    let (wishes, known) = begun.await.map_err(|turned: TurnedAway| refuse(socket, &turned))?;
+    let wishes = startup::wishes(startup.settings).map_err(TurnedAway::from);
+    let wishes = wishes.map_err(|turned| refuse(socket, &turned))?;
+    let full = || TurnedAway::new("53300", "sorry, too many tunnels already");
+    let known = around.sessions.enter().ok_or_else(|| refuse(socket, &full()))?;
     let term = match admitted.mode {
         TunnelMode::Session => Term::Lasting,
         _ => Term::Transaction,
     };
-    let deadline = Instant::now() + terms.patience;
-    let session = match admitted.database.session(&wishes, term, deadline, admitted.holder(terms.holder)).await {
-        Ok(session) => session,
-        Err(error) => return Err(cannot_begin(socket, error)),
+    let deadline = Instant::now() + around.patience;
+    let beginning = admitted.database.session(&wishes, term, deadline, admitted.holder(&around.holder));
+    let session = tokio::select! {
+        begun = beginning => begun.map_err(|error| cannot_begin(socket, &error, &admitted.wanted))?,
+        gone = socket.gone() => return Err(Farewell::Gone(gone)),
     };
     let out = socket.tell();
     session.parameters().for_each(|(name, value)| wire::parameter(name, value, out));
@@ -215,19 +205,22 @@ async fn flush<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>) -> Res
 }
 
 fn refuse<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>, turned: &TurnedAway) -> Farewell {
-    wire::error(Severity::Fatal, turned.code, &turned.message, socket.tell());
-    Farewell::Refused(Close::Policy)
+    wire::error(Severity::Fatal, &turned.code, &turned.message, socket.tell());
+    Farewell::Refused(if turned.later { Close::Failed } else { Close::Policy })
 }
 
-fn cannot_begin<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>, error: BackendError) -> Farewell {
+fn cannot_begin<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut Socket<S>,
+    error: &BackendError,
+    wanted: &Wanted,
+) -> Farewell {
     match error {
-        BackendError::Database(error) => wire::database_error(&error, socket.tell()),
-        error => {
-            let (code, text) = super::explain(&error);
-            wire::error(Severity::Fatal, code, &text, socket.tell());
+        BackendError::Database(error) => {
+            wire::database_error(error, socket.tell());
+            Farewell::Refused(Close::Failed)
         }
+        error => refuse(socket, &TurnedAway::of(error, wanted)),
     }
-    Farewell::Refused(Close::Failed)
 }
 
 impl From<TurnedAway> for Stop {
@@ -238,7 +231,7 @@ impl From<TurnedAway> for Stop {
 
 impl From<Refused> for TurnedAway {
     fn from(Refused(code, message): Refused) -> Self {
-        Self { code, message }
+        Self::new(code, message)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+    HeaderName, HeaderValue, StatusCode,
     header::{
         CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING,
         UPGRADE,
@@ -14,13 +14,6 @@ use crate::{
     edge::{Body, Request, Response},
     query::problem::Problem,
 };
-
-/// Whether a request would become a WebSocket: whatever else is wrong with it, it is no query.
-pub fn wants_tunnel(request: &Request) -> bool {
-    request.method() == Method::GET
-        && has_token(request.headers(), &CONNECTION, "upgrade")
-        && has_token(request.headers(), &UPGRADE, "websocket")
-}
 
 /// The answer that makes `request` a WebSocket.
 pub(super) fn accept(request: &Request) -> Result<Response, Problem> {
@@ -51,11 +44,6 @@ pub(super) fn accept(request: &Request) -> Result<Response, Problem> {
     Ok(response)
 }
 
-fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    let texts = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    texts.flat_map(|text| text.split(',')).any(|word| word.trim().eq_ignore_ascii_case(token))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,7 +66,6 @@ mod tests {
     #[test]
     fn the_example_of_the_rfc_is_answered() {
         let request = request(&[]);
-        assert!(wants_tunnel(&request));
         let response = accept(&request).unwrap();
         assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
         assert_eq!(response.headers()[SEC_WEBSOCKET_ACCEPT], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
@@ -96,11 +83,6 @@ mod tests {
             assert_eq!(refused.status.as_u16(), status, "{field:?}");
         }
         assert!(accept(&request(&[("content-length", "0")])).is_ok());
-        assert!(!wants_tunnel(&request(&[("upgrade", "h2c")])));
-        assert!(!wants_tunnel(&request(&[("connection", "close")])));
-        let mut post = request(&[]);
-        *post.method_mut() = Method::POST;
-        assert!(!wants_tunnel(&post));
         let mut two = request(&[]);
         two.headers_mut().append(SEC_WEBSOCKET_KEY, HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="));
         assert!(accept(&two).is_err());

@@ -1,8 +1,10 @@
 //! A client and a session, joined: what each says goes to the other, no faster than that one listens.
 
-use std::task::{Context, Poll};
+use std::{
+    borrow::Cow,
+    task::{Context, Poll},
+};
 
-use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::Instant,
@@ -11,10 +13,10 @@ use tokio::{
 use super::{
     frames::Close,
     socket::{Gone, MOST, Socket},
-    statements::{self, Statements},
-    wire::{self, Severity},
+    statements::Statements,
+    transaction::Refusing,
 };
-use crate::backend::{Cut, Cutter, HEADER, Session};
+use crate::backend::{Cut, Cutter, Session};
 
 /// Of a client's message so much is looked at.
 const LOOK: usize = 4 << 10;
@@ -39,7 +41,7 @@ pub(super) enum Event {
     /// The client broke PostgreSQL's protocol.
     Breach(&'static str),
     /// There is no connection, and what the client may have sent behind that must not be done without it: SQLSTATE and text.
-    Refused(&'static str, String),
+    Refused(Cow<'static, str>, String),
     /// The database has gone.
     Lost(String),
 }
@@ -49,28 +51,18 @@ pub(super) struct Pipe<S> {
     pub(super) socket: Socket<S>,
     pub(super) session: Option<Session>,
     /// Of the client's messages.
-    up: Cutter,
+    pub(super) up: Cutter,
     /// A connection is for a transaction.
     by_transaction: bool,
-    refusing: Option<Refusing>,
-    statements: Statements,
+    /// What the client says is refused.
+    pub(super) refusing: Option<Refusing>,
+    pub(super) statements: Statements,
     /// Nothing goes to the database any more: its last words are still to be read.
     deaf: Option<String>,
     /// Something was done that may let more be done.
     progress: bool,
     /// When a byte last moved.
     pub(super) last: Instant,
-}
-
-/// The client's messages are refused, for want of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refusing {
-    /// The message that is passing, which means nothing here.
-    Message,
-    /// The simple query that is passing.
-    Query,
-    /// All up to the next Sync.
-    ToSync,
 }
 
 // === impl Pipe ===
@@ -211,20 +203,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
         if total > longest {
             return Err(Event::Breach("invalid message length"));
         }
-        let said = &mut self.socket.said;
-        let here = total.min(said.len());
-        if let Some(Refusing::ToSync) = self.refusing
-            && may_begin(&self.statements, tag, total, &said[..here])
-        {
-            return Err(unbegun());
-        }
         if self.refusing.is_some() {
-            self.up.begin(total, here);
-            let _ = said.split_to(here);
-            if tag == b'S' {
-                self.answer_ready();
-            }
-            return Ok(true);
+            return self.pass_over(tag, total);
         }
         let Some(session) = &mut self.session else {
             return self.without_a_session(tag, total);
@@ -232,148 +212,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
         if !session.takes() {
             return Ok(false);
         }
-        if self.by_transaction {
-            let instead =
-                if matches!(tag, b'Q' | b'P') { outlasting(session, tag, total, &said[..here]) } else { None };
-            if instead.is_some() {
-                // What is left of it goes nowhere.
-                self.refusing = (total > here).then_some(Refusing::Message);
-            }
-            let (total, start) =
-                instead.as_ref().map_or((total, &said[..here]), |instead| (instead.len(), &instead[..]));
-            send_named(session, &mut self.statements, tag, total, start)?;
-        } else {
-            session.send(tag, total, &said[..here]);
-        }
-        let _ = said.split_to(here);
-        self.up.begin(total, here);
-        Ok(true)
-    }
-
-    /// Between transactions, what needs no database is answered without.
-    fn without_a_session(&mut self, tag: u8, total: usize) -> Result<bool, Event> {
-        if !matches!(tag, b'S' | b'H' | b'c' | b'f' | b'd') {
-            return Err(Event::Wanted);
-        }
         let here = total.min(self.socket.said.len());
+        if self.by_transaction {
+            self.send_in_transaction(tag, total)?;
+        } else {
+            session.send(tag, total, &self.socket.said[..here]);
+        }
         let _ = self.socket.said.split_to(here);
         self.up.begin(total, here);
-        if tag == b'S' {
-            wire::ready(self.socket.tell());
-        } else if self.up.left() > 0 {
-            self.refusing = Some(Refusing::Message);
-        }
         Ok(true)
     }
-
-    /// A connection is had for the next transaction.
-    pub(super) fn lend(&mut self, session: Session) {
-        self.statements.elsewhere();
-        self.session = Some(session);
-        self.last = Instant::now();
-    }
-
-    // --- no connection ---
-
-    /// Refuses what the client says next, which no connection was to be had for, in the order of the protocol.
-    ///
-    /// # Errors
-    /// A transaction may have been to begin, and the client may have sent its statements already: done one by one they would be
-    /// committed one by one.
-    pub(super) fn refuse(&mut self, code: &'static str, message: &str) -> Result<(), Event> {
-        if let Ok(Cut::Message { tag, total }) = self.up.look(&self.socket.said, MOST) {
-            let start = &self.socket.said[..total.min(self.socket.said.len())];
-            if may_begin(&self.statements, tag, total, start) {
-                return Err(Event::Refused(code, message.to_owned()));
-            }
-        }
-        wire::error(Severity::Error, code, message, self.socket.tell());
-        let simple = matches!(self.socket.said.first(), Some(b'Q' | b'F'));
-        self.refusing = Some(if simple { Refusing::Query } else { Refusing::ToSync });
-        if let (true, Ok(Cut::Message { total, .. })) = (simple, self.up.look(&self.socket.said, MOST)) {
-            let here = total.min(self.socket.said.len());
-            let _ = self.socket.said.split_to(here);
-            self.up.begin(total, here);
-            self.refused_whole();
-        }
-        Ok(())
-    }
-
-    fn refused_whole(&mut self) {
-        match self.refusing {
-            Some(Refusing::Query) if self.up.left() == 0 => self.answer_ready(),
-            Some(Refusing::Message) if self.up.left() == 0 => self.refusing = None,
-            _ => {}
-        }
-    }
-
-    fn answer_ready(&mut self) {
-        self.refusing = None;
-        wire::ready(self.socket.tell());
-    }
-}
-
-/// Sends the beginning of a message; a statement that it names is called what the server calls it, and is there.
-fn send_named(
-    session: &mut Session,
-    statements: &mut Statements,
-    tag: u8,
-    total: usize,
-    start: &[u8],
-) -> Result<(), Event> {
-    let Some(renamed) = statements.rename(tag, total, start) else {
-        if matches!(tag, b'P' | b'B') && total > start.len() {
-            return Err(Event::Breach("a statement's name that has no end"));
-        }
-        session.send(tag, total, start);
-        return Ok(());
-    };
-    if let Some(text) = &renamed.anew {
-        // It was let pass when it came.
-        let _ = session.note_text(text);
-    }
-    session.send_hidden(&renamed.hidden, renamed.leaves);
-    session.send(tag, total - renamed.replaced + renamed.head.len(), &renamed.head);
-    session.send_rest(&start[renamed.replaced..]);
-    Ok(())
-}
-
-/// Whether a message may begin a transaction, as far as can be told.
-fn may_begin(statements: &Statements, tag: u8, total: usize, start: &[u8]) -> bool {
-    match tag {
-        b'Q' | b'P' => total > start.len() || Session::may_begin(&text(tag, start)),
-        // What is not remembered is not there on a connection that comes.
-        b'B' => statements.bound(start).is_some_and(|text| Session::may_begin(&text)),
-        _ => false,
-    }
-}
-
-fn unbegun() -> Event {
-    Event::Refused("53300", "a transaction could not begin for want of a connection".to_owned())
-}
-
-/// What goes in the place of a Query or a Parse whose effects would outlast its transaction: the server refuses it, in its turn.
-fn outlasting(session: &mut Session, tag: u8, total: usize, start: &[u8]) -> Option<BytesMut> {
-    if total > start.len() {
-        session.note_unseen();
-    }
-    session.note_text(&text(tag, start)).err()?;
-    let mut message = BytesMut::new();
-    let refusal = statements::REFUSAL.as_bytes();
-    if tag == b'Q' {
-        statements::message(b'Q', &[refusal, &[0]], &mut message);
-    } else {
-        let name = start.get(HEADER..)?.split(|byte| *byte == 0).next()?;
-        statements::message(b'P', &[name, &[0], refusal, &[0, 0, 0]], &mut message);
-    }
-    Some(message)
-}
-
-/// The beginning of the text in a Query, or in a Parse behind the statement's name.
-fn text(tag: u8, message: &[u8]) -> String {
-    let body = message.get(HEADER..).unwrap_or_default();
-    let name = if tag == b'P' { body.iter().position(|byte| *byte == 0).map_or(body.len(), |end| end + 1) } else { 0 };
-    statements::text(&body[name..])
 }
 
 /// How a breach of the client ends a tunnel.

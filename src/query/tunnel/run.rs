@@ -2,43 +2,29 @@
 
 use std::{
     future::{Future, pending, poll_fn},
-    pin::Pin,
-    sync::Arc,
+    pin::{Pin, pin},
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Duration, Instant, sleep_until},
+    time::{Instant, Sleep, sleep_until},
 };
 
 use super::{
-    Admitted, Gate,
-    cancel::{Asker, Known, Sessions},
+    Admitted, Gate, Surroundings,
+    cancel::{Asker, Known},
     frames::Close,
-    greet::{self, Farewell, Greeted, Terms},
+    greet::{self, Farewell, Greeted},
     pipe::{Event, Pipe, close_for},
-    socket::{Gone, Socket},
+    socket::Socket,
     wire::{self, Severity},
 };
 use crate::{
-    access::Ended as Revocation,
+    access::{Ended as Revocation, Identity},
     backend::{Session, Term},
     edge::Tunnels,
-    pool::Holder,
+    query::words::words,
 };
-
-/// What a tunnel needs of the process and of its route.
-pub(super) struct Surroundings {
-    pub(super) tunnels: Arc<Tunnels>,
-    pub(super) sessions: Arc<Sessions>,
-    pub(super) holder: Holder,
-    /// Longest wait for a connection.
-    pub(super) patience: Duration,
-    /// Longest silence.
-    pub(super) idle: Duration,
-    /// Longest life; zero: no bound.
-    pub(super) lifetime: Duration,
-}
 
 /// How a tunnel ended: a word for the log.
 type Ended = &'static str;
@@ -62,11 +48,10 @@ where
 {
     let mut socket = Socket::new(stream);
     let begun = Instant::now();
-    let terms = Terms { sessions: &around.sessions, holder: &around.holder, patience: around.patience };
     let greeted = tokio::select! {
         biased;
         () = around.tunnels.closing() => Err(Farewell::Refused(Close::Away)),
-        greeted = greet::greet(&mut socket, &gate, &terms) => greeted,
+        greeted = greet::greet(&mut socket, &gate, around) => greeted,
     };
     // With it goes the generation that the client came in by.
     drop(gate);
@@ -102,93 +87,156 @@ enum Next {
     Clock,
 }
 
+/// How a tunnel ended, and how its WebSocket is closed; none: not at all.
+type Last = (Ended, Option<Close>);
+
 async fn live<S: AsyncRead + AsyncWrite + Unpin>(
     socket: Socket<S>,
     greeted: Greeted,
     begun: Instant,
     around: &Surroundings,
 ) -> (Ended, (u64, u64)) {
-    let Greeted { admitted, wishes, session, mut known } = greeted;
-    let mut pipe = Pipe::new(socket, session);
-    let mut cancelling: Option<Cancelling> = None;
-    let mut askers = Vec::new();
-    let mut told = std::pin::pin!(told_to_end(&around.tunnels, &admitted));
-    let mut alarm = std::pin::pin!(sleep_until(begun));
+    let Greeted { admitted, wishes, session, known } = greeted;
+    let mut told = pin!(told_to_end(&around.tunnels, &admitted));
+    let mut alarm = pin!(sleep_until(begun));
+    let mut life = Life {
+        pipe: Pipe::new(socket, session),
+        known,
+        cancelling: None,
+        askers: Vec::new(),
+        begun,
+        admitted: &admitted,
+        wishes: &wishes,
+        around,
+    };
     let (ended, close) = loop {
-        alarm.as_mut().reset(next_alarm(&pipe, begun, around));
-        let next = tokio::select! {
-            biased;
-            end = &mut told => Next::End(end),
-            () = &mut alarm => Next::Clock,
-            asker = known.asked() => Next::Asked(asker),
-            known = cancelled(&mut cancelling) => Next::Cancelled(known),
-            event = poll_fn(|cx| pipe.poll(cx)) => Next::Pipe(event),
-        };
-        match next {
-            Next::Asked(asker) => {
-                if let Some(session) = pipe.session.as_mut().filter(|session| session.is_busy()) {
-                    cancelling.get_or_insert_with(|| Box::pin(session.cancel()));
-                    askers.push(asker);
-                }
-            }
-            Next::Cancelled(known) => {
-                cancelling = None;
-                askers.clear();
-                pipe.session.iter_mut().for_each(|session| session.cancelled(known));
-            }
-            Next::Clock => {
-                if let Some(end) = overdue(&mut pipe, begun, around) {
-                    break say(&mut pipe, end);
-                }
-            }
-            Next::End(end) => break say(&mut pipe, end),
-            Next::Pipe(Event::Settled) => pipe.session = None,
-            Next::Pipe(Event::Wanted) => {
-                let open = open(&mut pipe, &admitted, &wishes, &mut known, around);
-                tokio::select! {
-                    biased;
-                    end = &mut told => break say(&mut pipe, end),
-                    opened = open => if let Err(event) = opened { break over(&mut pipe, event) },
-                }
-            }
-            Next::Pipe(event) => break over(&mut pipe, event),
+        alarm.as_mut().reset(life.next_alarm());
+        let next = life.next(told.as_mut(), alarm.as_mut()).await;
+        if let Some(last) = life.step(next, told.as_mut()).await {
+            break last;
         }
     };
-    if let (Some(cancelling), Some(session)) = (cancelling, &mut pipe.session) {
+    let Life { pipe: Pipe { socket, mut session, .. }, known, cancelling, .. } = life;
+    if let (Some(cancelling), Some(session)) = (cancelling, &mut session) {
         // Or its signal could come when somebody else has the connection.
         let known = cancelling.await;
         session.cancelled(known);
     }
-    let Pipe { socket, session, .. } = pipe;
     drop((session, known));
     let moved = socket.moved;
     finish(socket, close).await;
     (ended, moved)
 }
 
-/// Takes a connection for a transaction, while the client may go. That there is none is told to the client.
-async fn open<S: AsyncRead + AsyncWrite + Unpin>(
-    pipe: &mut Pipe<S>,
-    admitted: &Admitted,
-    wishes: &[(String, String)],
-    known: &mut Known,
-    around: &Surroundings,
-) -> Result<(), Event> {
-    let deadline = Instant::now() + around.patience;
-    let opening = admitted.database.session(wishes, Term::Transaction, deadline, admitted.holder(&around.holder));
-    let opened = tokio::select! {
-        opened = opening => opened,
-        _asker = known.asked() => return pipe.refuse("57014", "canceling statement due to user request"),
-        gone = pipe.socket.gone() => return Err(Event::Gone(gone)),
-    };
-    match opened {
-        Ok(session) => pipe.lend(session),
-        Err(error) => {
-            let (code, text) = super::explain(&error);
-            pipe.refuse(code, &text)?;
+/// A tunnel whose client has come in.
+struct Life<'a, S> {
+    pipe: Pipe<S>,
+    known: Known,
+    cancelling: Option<Cancelling>,
+    /// Those who wait until it is cancelled.
+    askers: Vec<Asker>,
+    begun: Instant,
+    admitted: &'a Admitted,
+    wishes: &'a [(String, String)],
+    around: &'a Surroundings,
+}
+
+// === impl Life ===
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Life<'_, S> {
+    async fn next(&mut self, told: Pin<&mut impl Future<Output = End>>, alarm: Pin<&mut Sleep>) -> Next {
+        let Self { pipe, known, cancelling, .. } = self;
+        tokio::select! {
+            biased;
+            end = told => Next::End(end),
+            () = alarm => Next::Clock,
+            asker = known.asked() => Next::Asked(asker),
+            known = cancelled(cancelling) => Next::Cancelled(known),
+            event = poll_fn(|cx| pipe.poll(cx)) => Next::Pipe(event),
         }
     }
-    Ok(())
+
+    /// Does what is to be done next. Some: that was the end.
+    async fn step(&mut self, next: Next, told: Pin<&mut impl Future<Output = End>>) -> Option<Last> {
+        match next {
+            Next::Asked(asker) => self.cancel(asker),
+            Next::Cancelled(known) => {
+                self.cancelling = None;
+                self.askers.clear();
+                self.pipe.session.iter_mut().for_each(|session| session.cancelled(known));
+            }
+            Next::Clock => return self.overdue().map(|end| say(&mut self.pipe, end)),
+            Next::End(end) => return Some(say(&mut self.pipe, end)),
+            Next::Pipe(Event::Settled) => self.pipe.session = None,
+            Next::Pipe(Event::Wanted) => {
+                let opened = tokio::select! {
+                    biased;
+                    end = told => Err(end),
+                    opened = self.open() => Ok(opened),
+                };
+                return match opened {
+                    Ok(Ok(())) => None,
+                    Ok(Err(event)) => Some(over(&mut self.pipe, event)),
+                    Err(end) => Some(say(&mut self.pipe, end)),
+                };
+            }
+            Next::Pipe(event) => return Some(over(&mut self.pipe, event)),
+        }
+        None
+    }
+
+    /// Has what runs cancelled, if anything does.
+    fn cancel(&mut self, asker: Asker) {
+        if let Some(session) = self.pipe.session.as_mut().filter(|session| session.is_busy()) {
+            self.cancelling.get_or_insert_with(|| Box::pin(session.cancel()));
+            self.askers.push(asker);
+        }
+    }
+
+    /// Takes a connection for a transaction, while the client may go. That there is none is told to the client.
+    async fn open(&mut self) -> Result<(), Event> {
+        let Self { pipe, known, admitted, wishes, around, .. } = self;
+        let deadline = Instant::now() + around.patience;
+        let opening = admitted.database.session(wishes, Term::Transaction, deadline, admitted.holder(&around.holder));
+        let opened = tokio::select! {
+            opened = opening => opened,
+            _asker = known.asked() => {
+                return pipe.refuse("57014".into(), "canceling statement due to user request".to_owned());
+            }
+            gone = pipe.socket.gone() => return Err(Event::Gone(gone)),
+        };
+        match opened {
+            Ok(session) => pipe.lend(session),
+            Err(error) => {
+                let (code, text) = words(&error, &admitted.wanted);
+                pipe.refuse(code, text)?;
+            }
+        }
+        Ok(())
+    }
+
+    // --- clocks ---
+
+    fn next_alarm(&self) -> Instant {
+        let held = self.pipe.session.as_ref().and_then(Session::ends);
+        let lifetime = self.around.lifetime;
+        let old = (!lifetime.is_zero()).then(|| self.begun + lifetime);
+        [held, old].into_iter().flatten().fold(self.pipe.last + self.around.idle, Instant::min)
+    }
+
+    fn overdue(&mut self) -> Option<End> {
+        let now = Instant::now();
+        let held = |session: &&mut Session| session.ends().is_some_and(|end| now >= end);
+        if let Some(session) = self.pipe.session.as_mut().filter(held) {
+            session.overheld();
+            return Some(HELD);
+        }
+        let Surroundings { idle, lifetime, .. } = *self.around;
+        if !lifetime.is_zero() && now >= self.begun + lifetime {
+            return Some(OLD);
+        }
+        (now >= self.pipe.last + idle).then_some(IDLE)
+    }
 }
 
 async fn cancelled(cancelling: &mut Option<Cancelling>) -> bool {
@@ -200,56 +248,26 @@ async fn cancelled(cancelling: &mut Option<Cancelling>) -> bool {
 
 /// Completes when the tunnel is to end, whatever goes on in it.
 async fn told_to_end(tunnels: &Tunnels, admitted: &Admitted) -> End {
-    let ends = async {
-        match &admitted.identity {
-            Some(identity) => identity.ends().await,
-            None => pending().await,
-        }
-    };
     tokio::select! {
         biased;
         () = tunnels.closing() => DRAINED,
-        ended = ends => match ended {
+        ended = Identity::end_of(admitted.identity.as_ref()) => match ended {
             Revocation::Revoked => REVOKED,
             Revocation::Expired => EXPIRED,
         },
     }
 }
 
-// --- clocks ---
-
-fn next_alarm<S: AsyncRead + AsyncWrite + Unpin>(pipe: &Pipe<S>, begun: Instant, around: &Surroundings) -> Instant {
-    let held = pipe.session.as_ref().and_then(Session::ends);
-    let old = (!around.lifetime.is_zero()).then(|| begun + around.lifetime);
-    [held, old].into_iter().flatten().fold(pipe.last + around.idle, Instant::min)
-}
-
-fn overdue<S: AsyncRead + AsyncWrite + Unpin>(
-    pipe: &mut Pipe<S>,
-    begun: Instant,
-    around: &Surroundings,
-) -> Option<End> {
-    let now = Instant::now();
-    if let Some(session) = pipe.session.as_mut().filter(|session| session.ends().is_some_and(|end| now >= end)) {
-        session.overheld();
-        return Some(HELD);
-    }
-    if !around.lifetime.is_zero() && now >= begun + around.lifetime {
-        return Some(OLD);
-    }
-    (now >= pipe.last + around.idle).then_some(IDLE)
-}
-
 // --- the end ---
 
 /// Says why we end it, where that does not fall into the middle of something else.
-fn say<S: AsyncRead + AsyncWrite + Unpin>(pipe: &mut Pipe<S>, end: End) -> (Ended, Option<Close>) {
+fn say<S: AsyncRead + AsyncWrite + Unpin>(pipe: &mut Pipe<S>, end: End) -> Last {
     let (code, text, close, ended) = end;
     pipe.last_words(code, text);
     (ended, Some(close))
 }
 
-fn over<S: AsyncRead + AsyncWrite + Unpin>(pipe: &mut Pipe<S>, event: Event) -> (Ended, Option<Close>) {
+fn over<S: AsyncRead + AsyncWrite + Unpin>(pipe: &mut Pipe<S>, event: Event) -> Last {
     match event {
         Event::Goodbye => ("closed", Some(Close::Normal)),
         Event::Gone(gone) => {
@@ -261,7 +279,7 @@ fn over<S: AsyncRead + AsyncWrite + Unpin>(pipe: &mut Pipe<S>, event: Event) -> 
             ("breach", Some(Close::Policy))
         }
         Event::Refused(code, text) => {
-            pipe.last_words(code, &text);
+            pipe.last_words(&code, &text);
             ("refused", Some(Close::Failed))
         }
         Event::Lost(error) => {
@@ -287,25 +305,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
         if self.session.as_ref().is_none_or(|session| !session.is_in_a_message()) {
             wire::error(Severity::Fatal, code, text, self.socket.tell());
         }
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
-    /// Completes when the client has gone. What it says meanwhile is kept, as far as may be held. Cancel safe.
-    async fn gone(&mut self) -> Gone {
-        poll_fn(|cx| {
-            if let std::task::Poll::Ready(Err(gone)) = self.poll_write(cx) {
-                return std::task::Poll::Ready(gone);
-            }
-            loop {
-                if self.is_full() {
-                    return std::task::Poll::Pending;
-                }
-                if let Err(gone) = std::task::ready!(self.poll_hear(cx)) {
-                    return std::task::Poll::Ready(gone);
-                }
-            }
-        })
-        .await
     }
 }

@@ -1,6 +1,7 @@
 //! A WebSocket as two streams of bytes, with bounds on both.
 
 use std::{
+    future::poll_fn,
     io,
     mem::MaybeUninit,
     pin::Pin,
@@ -134,6 +135,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
+    /// Completes when the client has gone. What it says meanwhile is kept, as far as may be held, and a ping is answered. Cancel
+    /// safe.
+    pub(super) async fn gone(&mut self) -> Gone {
+        poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(Err(gone)) = self.poll_write(cx) {
+                    return Poll::Ready(gone);
+                }
+                let sealed = self.sealed.len();
+                while !self.is_full()
+                    && let Poll::Ready(heard) = self.poll_hear(cx)
+                {
+                    if let Err(gone) = heard {
+                        return Poll::Ready(gone);
+                    }
+                }
+                if self.sealed.len() == sealed {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await
+    }
+
     /// Writes what was told. Ready when all is out.
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
         loop {
@@ -174,14 +199,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Says what is still to be said, closes, and waits a little for the client to do the same.
     pub(super) async fn close(mut self, why: Close) {
         let closing = async {
-            std::future::poll_fn(|cx| self.poll_write(cx)).await.ok()?;
+            poll_fn(|cx| self.poll_write(cx)).await.ok()?;
             frames::close(why, &mut self.sealed);
-            std::future::poll_fn(|cx| self.poll_write(cx)).await.ok()?;
+            poll_fn(|cx| self.poll_write(cx)).await.ok()?;
             self.stream.shutdown().await.ok()?;
             let mut scrap = [0; 1024];
             while self.stream.read(&mut scrap).await.ok()? > 0 {}
             Some(())
         };
         let _ = timeout(GOODBYE, closing).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_ping_is_answered_while_the_client_is_only_watched() {
+        let (near, mut far) = duplex(1 << 10);
+        let mut socket = Socket::new(near);
+        // Without a payload, and masked with zeros.
+        far.write_all(&[0x89, 0x80, 0, 0, 0, 0]).await.unwrap();
+        let mut pong = [0; 2];
+        let heard = async {
+            tokio::select! {
+                gone = socket.gone() => panic!("{gone:?}"),
+                read = far.read_exact(&mut pong) => read.unwrap(),
+            }
+        };
+        assert_eq!(timeout(Duration::from_secs(5), heard).await.expect("nothing is said"), 2);
+        assert_eq!(pong, [0x8a, 0]);
+        drop(far);
+        assert!(matches!(socket.gone().await, Gone::Left));
     }
 }

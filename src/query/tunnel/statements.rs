@@ -7,6 +7,9 @@
 use std::collections::{HashMap, HashSet};
 
 use bytes::{BufMut, BytesMut};
+use sha2::{Digest, Sha256};
+
+use crate::observe::trace::hex;
 
 /// Statements remembered, and bytes of their texts. What is beyond works within its transaction.
 const MOST: usize = 1000;
@@ -14,6 +17,12 @@ const MOST_BYTES: usize = 1 << 20;
 
 /// In front of a client's names at the server.
 const PREFIX: &[u8] = b"t:";
+
+/// In front of what stands for a name that is too long, or begins like this one.
+const DIGEST: u8 = b'#';
+
+/// Bytes of a name that the server looks at (`NAMEDATALEN`, less the NUL): two that are equal so far are one to it.
+const LONGEST_NAME: usize = 63;
 
 /// What is sent instead of a statement that would outlast its transaction. The server itself then refuses it, in its turn.
 pub(super) const REFUSAL: &str = "DO $$BEGIN RAISE EXCEPTION USING ERRCODE = '0A000', MESSAGE = 'this would outlast the \
@@ -26,7 +35,7 @@ pub(super) struct Statements {
     /// By the client's names: the rest of the Parse behind the name.
     known: HashMap<Box<[u8]>, Box<[u8]>>,
     bytes: usize,
-    /// Those that the present connection has.
+    /// Those of them that the present connection has, and the one without a name if it has that.
     here: HashSet<Box<[u8]>>,
 }
 
@@ -71,14 +80,17 @@ impl Statements {
         let end = at + memchr::memchr(0, start.get(at..)?)?;
         let name = &start[at..end];
         let mut renamed = Renamed { replaced: end + 1, leaves: tag == b'P' && !name.is_empty(), ..Renamed::default() };
-        let mut wire = if name.is_empty() { Vec::new() } else { [PREFIX, name].concat() };
+        let mut wire = at_server(name);
         match tag {
             b'P' => {
                 if !name.is_empty() {
                     close(&wire, &mut renamed.hidden);
                 }
-                self.remember(name, &start[end + 1..], start.len() == total);
-                self.here.insert(name.into());
+                let remembered = self.remember(name, &start[end + 1..], start.len() == total);
+                // Of the others nobody asks: they are passed on, and the server says whether they are there.
+                if remembered || name.is_empty() {
+                    self.here.insert(name.into());
+                }
             }
             b'C' => self.forget(name),
             _ if self.here.contains(name) => {}
@@ -103,12 +115,15 @@ impl Statements {
         Some(renamed)
     }
 
-    fn remember(&mut self, name: &[u8], rest: &[u8], whole: bool) {
+    /// False: there is no more room.
+    fn remember(&mut self, name: &[u8], rest: &[u8], whole: bool) -> bool {
         self.forget(name);
-        if whole && self.known.len() < MOST && self.bytes + name.len() + rest.len() <= MOST_BYTES {
+        let fits = whole && self.known.len() < MOST && self.bytes + name.len() + rest.len() <= MOST_BYTES;
+        if fits {
             self.bytes += name.len() + rest.len();
             self.known.insert(name.into(), rest.into());
         }
+        fits
     }
 
     fn forget(&mut self, name: &[u8]) {
@@ -132,6 +147,23 @@ pub(super) fn message(tag: u8, parts: &[&[u8]], out: &mut BytesMut) {
 pub(super) fn text(bytes: &[u8]) -> String {
     let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(text).into_owned()
+}
+
+/// A client's name as the server has it: never cut short there, and no other's.
+fn at_server(name: &[u8]) -> Vec<u8> {
+    if name.is_empty() {
+        return Vec::new();
+    }
+    let mut wire = PREFIX.to_vec();
+    if wire.len() + name.len() > LONGEST_NAME || name[0] == DIGEST {
+        let mut digits = [0; 32];
+        hex(&mut digits, &Sha256::digest(name)[..16]);
+        wire.push(DIGEST);
+        wire.extend_from_slice(&digits);
+    } else {
+        wire.extend_from_slice(name);
+    }
+    wire
 }
 
 fn close(name: &[u8], out: &mut BytesMut) {
@@ -193,12 +225,35 @@ mod tests {
     }
 
     #[test]
+    fn a_name_at_the_server_fits_and_is_no_other() {
+        let mut statements = Statements::default();
+        let long = |end: &str| format!("{}{end}", "n".repeat(61));
+        let digest = "#0123456789abcdef0123456789abcdef";
+        let names = ["a", "t:a", "#", digest, &long(""), &long("a"), &long("b"), &"é".repeat(31)];
+        let mut at_server = HashSet::new();
+        for name in names {
+            let (hidden, anew) = sent(&mut statements, &parse(name, "select 1"));
+            let wire = anew[5..].split(|byte| *byte == 0).next().unwrap().to_vec();
+            assert!(wire.starts_with(b"t:") && wire.len() <= 63, "{name}");
+            assert!(hidden[6..].starts_with(&wire), "{name}: it is closed under the same name");
+            let bound = sent(&mut statements, &bind(name)).1;
+            assert!(bound.windows(wire.len()).any(|part| part == wire), "{name}: and bound");
+            assert!(at_server.insert(wire), "{name}");
+        }
+    }
+
+    #[test]
     fn what_is_remembered_is_bounded() {
         let mut statements = Statements::default();
         for name in 0..3000 {
             sent(&mut statements, &parse(&name.to_string(), &"x".repeat(2000)));
         }
         assert!(statements.known.len() <= MOST && statements.bytes <= MOST_BYTES);
+        assert!(statements.here.len() <= MOST + 1, "{} names", statements.here.len());
+        assert_eq!(sent(&mut statements, &bind("2999")), (vec![], bind("t:2999")), "it may be there");
+        let long = "x".repeat(MOST_BYTES);
+        assert_eq!(sent(&mut statements, &parse("", &long)), (vec![], parse("", &long)));
+        assert_eq!(sent(&mut statements, &bind("")), (vec![], bind("")), "it is here");
         for noise in [&b"P"[..], b"P\0\0\0\x09abc", b"B\0\0\0\x09ab\0c", b"D\0\0\0\x05S", b"E\0\0\0\x09\0\0\0\0\0"] {
             assert_eq!(statements.rename(noise[0], 10, noise), None);
         }
