@@ -31,9 +31,10 @@ impl Check<'_> {
                     self.wrong(key, format!("the key is one of `{owner}` already: it can name one consumer"));
                 }
             }
-            let known = consumer.key_sha256.is_some() || consumer.jwt.is_some() || consumer.certificate.is_some();
-            let message =
-                "nothing says who this is: give `key_sha256` (from `sluicegate key new`), `jwt` or `certificate`";
+            let asked = [consumer.jwt.is_some(), consumer.certificate.is_some(), consumer.scram.is_some()];
+            let known = consumer.key_sha256.is_some() || asked.contains(&true);
+            let message = "nothing says who this is: give `key_sha256` (from `sluicegate key new`), `jwt`, `certificate` or \
+                           `scram`";
             self.unless(known, at.clone(), message);
             self.consumer_scope(&at, consumer);
             self.consumer_bounds(&at, consumer);

@@ -186,7 +186,7 @@ respond = {}
          a.toml:3:8: limit.l.rate: required, but not set
          a.toml:4:9: plugin.x.path: required, but not set
          a.toml:5:11: upstream.u.endpoints: required, but not set
-         a.toml:6:11: consumer.c: nothing says who this is: give `key_sha256` (from `sluicegate key new`), `jwt` or `certificate`
+         a.toml:6:11: consumer.c: nothing says who this is: give `key_sha256` (from `sluicegate key new`), `jwt`, `certificate` or `scram`
          a.toml:7:2: admin.address: required, but not set
          a.toml:8:1: route[0].access: a query route says who may call: `access = [\"CONSUMER\", …]`, or `access = \"open\"` for anyone who reaches the listener
          a.toml:9:1: route[0].query.dialect: required, but not set
