@@ -33,7 +33,7 @@ setup-test: setup ## PostgreSQL, PgBouncer, nginx, curl, h2load, openssl and Nod
 
 test: setup-test plugins-testing lint ## Everything that must pass: lints, documentation, unit, property, loom and integration tests.
 	$(CARGO) build --locked --bin sluicegate
-	cd plugins && $(CARGO) test --release --locked --workspace --quiet
+	cd plugins && $(CARGO) test --locked --workspace --quiet
 	$(MAKE) --no-print-directory loom
 	$(MAKE) --no-print-directory unit
 

@@ -60,6 +60,7 @@ macro_rules! settings {
             )+
         }
 
+        #[allow(clippy::cast_lossless, reason = "a bound of 1 is written as the schema shows it")]
         impl $settings {
             /// What holds when nothing is set.
             $vis const DEFAULT: Self = Self { $($name: $crate::settings!(@value $kind $default)),+ };
@@ -71,6 +72,7 @@ macro_rules! settings {
             }
         }
 
+        #[allow(clippy::cast_lossless, reason = "as above")]
         impl $crate::Configuration for $settings {
             const DEFAULT: Self = Self::DEFAULT;
             const SCHEMA: &'static str = $crate::settings!(@schema $([$name $kind $least $most $default $says])+);
@@ -103,7 +105,6 @@ macro_rules! settings {
     (@type whole) => { u32 };
     (@type number) => { f64 };
     (@value whole $number:literal) => { $number };
-    // A bound of 1 is written as the schema shows it.
     (@value number $number:literal) => { $number as f64 };
     (@expects whole $least:literal $most:literal) => { concat!("a whole number from ", $least, " to ", $most) };
     (@expects number $least:literal $most:literal) => { concat!("a number from ", $least, " to ", $most) };
