@@ -164,6 +164,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_the_watcher_wrote_is_no_news_and_what_others_wrote_over_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("list");
+        let mut watch = FileWatch::new([path.clone()]);
+        std::fs::write(&path, "ours").unwrap();
+        watch.wrote(&path, Sha256::digest("ours").into());
+        assert!(!watch.changed());
+        std::fs::write(&path, "theirs, at once").unwrap();
+        watch.wrote(&path, Sha256::digest("ours").into());
+        assert!(watch.changed() && !watch.changed());
+    }
+
+    #[test]
     fn a_file_that_could_not_be_read_once_is_read_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.pem");
