@@ -101,6 +101,11 @@ pub struct Wanted {
     pub role: Option<Arc<str>>,
 }
 
+/// What a host's name calls an endpoint: its first label, in small letters.
+fn label(host: &str) -> String {
+    host.split('.').next().unwrap_or_default().to_ascii_lowercase()
+}
+
 /// Answers a query in its route's dialect. Dropping the future, or the answer's body, stops the statement.
 ///
 /// `find` gives the database; it is asked when all that can be wrong with the request itself has been found to be right.

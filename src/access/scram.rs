@@ -63,7 +63,8 @@ impl Verifier {
     }
 
     fn of(key: &[u8], salt: &[u8], iterations: u32) -> Self {
-        let salted = stretch(key, salt, iterations);
+        // `Hi` of RFC 5802.
+        let salted = pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(key, salt, iterations);
         let stored = Sha256::digest(sign(&salted, b"Client Key")).into();
         Self { iterations, salt: salt.into(), stored, server: sign(&salted, b"Server Key") }
     }
@@ -151,17 +152,6 @@ fn sign(key: &[u8], text: &[u8]) -> Sum {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of HMAC may have any length");
     mac.update(text);
     mac.finalize().into_bytes().into()
-}
-
-/// `Hi` of RFC 5802: PBKDF2 for one block.
-fn stretch(key: &[u8], salt: &[u8], iterations: u32) -> Sum {
-    let mut last = sign(key, &[salt, &1_u32.to_be_bytes()].concat());
-    let mut all = last;
-    for _ in 1..iterations {
-        last = sign(key, &last);
-        all.iter_mut().zip(last).for_each(|(all, last)| *all ^= last);
-    }
-    all
 }
 
 #[cfg(test)]

@@ -39,10 +39,13 @@ pub enum Piece {
 
 /// The pieces of `sql`, in order; put together they are the text.
 pub fn pieces(sql: &str) -> impl Iterator<Item = (Piece, &str)> {
-    tokens(sql).map(|(token, text)| {
+    let mut at = 0;
+    tokens(sql).map(move |(token, text)| {
+        at += text.len();
         let piece = match token {
             Token::Space | Token::Comment => Piece::Gap,
-            Token::Literal | Token::Quoted if !is_closed(text) => Piece::Open,
+            // What is not closed goes on to the end.
+            Token::Literal | Token::Quoted if at == sql.len() && !is_closed(text) => Piece::Open,
             _ => Piece::Code,
         };
         (piece, text)

@@ -385,17 +385,22 @@ async fn only_a_server_that_takes_no_writes_is_held_against_its_connections() {
     assert_eq!(errors(), 1);
 }
 
-#[tokio::test]
-async fn a_connection_that_takes_nothing_is_replaced_once() {
-    let cluster = Cluster::start();
-    let database = postgres(&cluster, json!({"size": {"max": 2}}));
-    ask(&database, "select 1").await.unwrap();
+/// Has the idle connection of `database` take nothing any more; whose process is frozen.
+async fn mute(database: &Database) -> Pid {
+    ask(database, "select 1").await.unwrap();
     let Kind::Postgres(pool) = database.kind() else { panic!("it is PostgreSQL") };
     let mut lease = pool.checkout(Instant::now() + AMPLE, Holder::default()).await.unwrap();
     let frozen = Pid::from_raw(lease.process()).unwrap();
     kill_process(frozen, Signal::STOP).unwrap();
     lease.go_mute().await;
-    drop(lease);
+    frozen
+}
+
+#[tokio::test]
+async fn a_connection_that_takes_nothing_is_replaced_once() {
+    let cluster = Cluster::start();
+    let database = postgres(&cluster, json!({"size": {"max": 2}}));
+    let frozen = mute(&database).await;
     let answer = ask(&database, "select pg_backend_pid()").await;
     kill_process(frozen, Signal::CONT).unwrap();
     assert_ne!(answer.unwrap(), frozen.as_raw_nonzero().to_string());
@@ -405,16 +410,11 @@ async fn a_connection_that_takes_nothing_is_replaced_once() {
 async fn a_session_that_meets_a_dead_connection_keeps_to_the_retry_budget() {
     let cluster = Cluster::start();
     let database = postgres(&cluster, json!({"size": {"max": 2}}));
-    ask(&database, "select 1").await.unwrap();
-    let Kind::Postgres(pool) = database.kind() else { panic!("it is PostgreSQL") };
-    let mut lease = pool.checkout(Instant::now() + AMPLE, Holder::default()).await.unwrap();
-    let frozen = Pid::from_raw(lease.process()).unwrap();
-    kill_process(frozen, Signal::STOP).unwrap();
-    lease.go_mute().await;
-    drop(lease);
+    let frozen = mute(&database).await;
     let session = database.session(&[], Term::Lasting, Instant::now() + AMPLE, Holder::default()).await;
     kill_process(frozen, Signal::CONT).unwrap();
     assert!(session.is_ok(), "another connection has it");
+    let Kind::Postgres(pool) = database.kind() else { panic!("it is PostgreSQL") };
     let counters = pool.status().counters;
     assert_eq!((counters.retries, counters.retries_sent, counters.retries_failed), (1, 1, 0));
 }

@@ -4,12 +4,16 @@
 //! collide) is decided in [`super::check()`].
 
 mod consumer;
+mod defaults;
 mod edge;
 mod issuer;
+mod limit;
 mod named;
 mod plugin;
 mod pool;
+mod query;
 mod route;
+mod upstream;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
@@ -19,16 +23,16 @@ use serde::{Deserialize, Serialize};
 pub use consumer::{Claim, Consumer, Queries, Tokens, TunnelMode};
 pub use edge::{ClientCertificates, Http2, HttpsRedirect, Listener, SelfSigned, Tls, TlsPair, TlsVersion, UnknownSni};
 pub use issuer::{Algorithm, Issuer};
+pub use limit::{Limit, LimitKey};
 pub use named::{Allow, AllowMode, Claims, Named, NamedParam, OnExhausted, ParamType, Serves};
 pub use plugin::{NativeOnly, Plugin, PluginPolicy, PolicyRef};
 pub use pool::{
     BackendKind, Backoff, Breaker, IdleOrder, LoginRole, Per, Pool, PoolSize, Replicas, Reset, SqliteTuning,
     Synchronous,
 };
-pub use route::{
-    Access, Cors, Dialect, HostHeader, Limit, LimitKey, NamedBy, Open, Priority, Proxy, Query, Redirect, Respond,
-    Route, TunnelAuth, Upstream, UpstreamTls,
-};
+pub use query::{Dialect, NamedBy, Query, TunnelAuth};
+pub use route::{Access, Cors, Open, Priority, Proxy, Redirect, Respond, Route};
+pub use upstream::{HostHeader, Upstream, UpstreamTls};
 
 use super::value::{Secret, Size, Span, address, networks, word};
 

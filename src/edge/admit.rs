@@ -2,7 +2,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    net::IpAddr,
     sync::Arc,
     time::SystemTime,
 };
@@ -116,7 +115,7 @@ impl Admission {
         let Some(tls) = &self.peer.tls else { return Ok(()) };
         let right = match tls.sni.as_deref() {
             Some(name) => *name == *authority.host,
-            None => !self.asks_clients() || authority.host.is_empty() || is_address(&authority.host),
+            None => !self.asks_clients() || authority.host.is_empty() || authority.is_address(),
         };
         if right { Ok(()) } else { Err(Rejection::Misdirected) }
     }
@@ -140,12 +139,6 @@ impl Admission {
         self.rules.set(rules);
         Ok(())
     }
-}
-
-/// An IP address, as `Host` has it.
-fn is_address(host: &str) -> bool {
-    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    bare.parse::<IpAddr>().is_ok()
 }
 
 /// hyper has seen to it that `chunked` comes last, and dropped `Content-Length`. What else may stand before it we do not

@@ -26,7 +26,9 @@ pub fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<It
 
 /// Whether a list field holds a token, in whatever case; parameters are left out of the comparison.
 pub fn has_token(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
-    let bare = |token: &[u8]| token.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_owned();
+    fn bare(token: &[u8]) -> &[u8] {
+        token.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
+    }
     tokens(headers, name).any(|token| bare(token).eq_ignore_ascii_case(wanted.as_bytes()))
 }
 

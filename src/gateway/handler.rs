@@ -1,27 +1,32 @@
 //! The walk of a request through a generation: route, overload, limits by address, access, limits by consumer, target.
 
+mod answers;
+
 use std::{cell::RefCell, net::IpAddr, sync::Arc};
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use tokio::time::Instant;
 
+use self::answers::{crowded, not_allowed, redirect, respond, too_many};
 use super::{
     entry::{Beginning, Entry},
-    generation::{Fixed, Generation, Moved, RouteEntry, Target},
+    generation::{Generation, RouteEntry, Target},
     listeners::Listening,
     shared::Shared,
+    source::Source,
     tunnel::{self, Door},
 };
 use crate::{
-    access::{Denied, FailedAuth, Full, Identity, Shown},
+    access::{Denied, FailedAuth, Identity, Shown},
     config::model::Query,
-    edge::{self, Body, Context, Handler, Peer, Refusal, Request, RequestBody, Response, answer},
+    edge::{self, Context, Handler, Peer, Refusal, Request, RequestBody, Response, answer},
     limit::{Caller, Refused, RouteLimits, Tally},
     observe::{access_log::Lines, trace::TRACEPARENT},
     pool::Holder,
     proxy::{self, Forward},
     query::{
         self,
+        named::Place,
         tunnel::{Opening, Surroundings},
     },
     route::Found,
@@ -337,36 +342,8 @@ impl Walk {
         }
         match &route.target {
             Target::Query { source, settings, place } => {
-                let own = identity.as_ref().and_then(|identity| identity.grant.deadline);
-                let find = |wanted: &query::Wanted| source.find(wanted, identity.as_ref());
-                let standing = RefCell::new(standing);
-                let charge = |more: u32, headers: &HeaderMap| {
-                    let consumer = identity.as_ref().map(|identity| identity.consumer.id());
-                    let caller = Caller { address: asked.client, consumer, headers };
-                    standing.borrow_mut().charge(route, &caller, more)
-                };
-                let asked = query::Asked {
-                    settings,
-                    cors: route.cors.as_ref(),
-                    context: asked.context,
-                    below: source.below,
-                    identity: identity.as_ref(),
-                    place,
-                    charge: &charge,
-                    wanted: source.wanted(request, identity.as_ref()),
-                    deadline: asked.started + own.map_or(route.deadline, |own| own.min(route.deadline)),
-                    holder: Holder {
-                        route: route.name.clone(),
-                        request: entry.id,
-                        consumer: identity.as_ref().map(|identity| identity.consumer.name().clone()),
-                        statement: None,
-                    },
-                    trace: entry.trace,
-                };
-                let mut response = Box::pin(query::answer(take(request), asked, find)).await;
-                // What it was for is not in its URL.
-                response.headers_mut().extend(source.named_in().map(|field| (header::VARY, field)));
-                response
+                let to = (&**source, &**settings, place);
+                Box::pin(ask(route, to, request, asked, identity.as_ref(), standing, entry)).await
             }
             Target::Proxy { upstream, strip } => {
                 request.headers_mut().insert(TRACEPARENT, entry.trace.header());
@@ -386,6 +363,47 @@ impl Walk {
             Target::Redirect(moved) => redirect(moved, request),
         }
     }
+}
+
+/// A query, of whoever asks it.
+async fn ask(
+    route: &RouteEntry,
+    (source, settings, place): (&Source, &Query, &Place),
+    request: &mut Request,
+    asked: &Asked<'_>,
+    identity: Option<&Identity>,
+    standing: &mut Standing,
+    entry: &Entry,
+) -> Response {
+    let own = identity.and_then(|identity| identity.grant.deadline);
+    let standing = RefCell::new(standing);
+    let charge = |more: u32, headers: &HeaderMap| {
+        let consumer = identity.map(|identity| identity.consumer.id());
+        let caller = Caller { address: asked.client, consumer, headers };
+        standing.borrow_mut().charge(route, &caller, more)
+    };
+    let asked = query::Asked {
+        settings,
+        cors: route.cors.as_ref(),
+        context: asked.context,
+        below: source.below,
+        identity,
+        place,
+        charge: &charge,
+        wanted: source.wanted(request, identity),
+        deadline: asked.started + own.map_or(route.deadline, |own| own.min(route.deadline)),
+        holder: Holder {
+            route: route.name.clone(),
+            request: entry.id,
+            consumer: identity.map(|identity| identity.consumer.name().clone()),
+            statement: None,
+        },
+        trace: entry.trace,
+    };
+    let mut response = query::answer(take(request), asked, |wanted| source.find(wanted, identity)).await;
+    // What it was for is not in its URL.
+    response.headers_mut().extend(source.named_in().map(|field| (header::VARY, field)));
+    response
 }
 
 impl RouteEntry {
@@ -432,50 +450,6 @@ fn bad_path(
     } else {
         None
     }
-}
-
-fn respond(fixed: &Fixed) -> Response {
-    let mut response = Response::new(Body::full(fixed.body.clone()));
-    *response.status_mut() = fixed.status;
-    response.headers_mut().insert(fixed.content_type.0.clone(), fixed.content_type.1.clone());
-    response
-}
-
-/// `{path}` becomes the request's path and query, as normalised: it begins with one slash and no backslash, so that the
-/// target's host cannot be changed by it.
-fn redirect(moved: &Moved, request: &Request) -> Response {
-    let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    let to = moved.to.replace("{path}", path);
-    let Ok(location) = HeaderValue::from_str(&to) else {
-        return answer::problem(StatusCode::BAD_REQUEST, "Bad path", "the path cannot stand in a redirect");
-    };
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = moved.status;
-    response.headers_mut().insert(header::LOCATION, location);
-    response
-}
-
-fn too_many(refused: &Refused) -> Response {
-    let detail = format!("limit `{}` is used up", refused.policy);
-    let mut response =
-        answer::problem_with(StatusCode::TOO_MANY_REQUESTS, "Too many requests", &detail, refused.problem());
-    refused.render(response.headers_mut());
-    response
-}
-
-/// The consumer has too much under way. A limit of its own, so 429 and not 503: others are served.
-fn crowded(full: Full, entry: &mut Entry) -> Response {
-    entry.reason = Some("concurrency");
-    let mut response = answer::problem(StatusCode::TOO_MANY_REQUESTS, "Too many requests", &full.to_string());
-    response.headers_mut().insert(header::RETRY_AFTER, 1.into());
-    response
-}
-
-fn not_allowed(allow: &HeaderValue) -> Response {
-    let detail = "the path is routed, but not for this method";
-    let mut response = answer::problem(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed", detail);
-    response.headers_mut().insert(header::ALLOW, allow.clone());
-    response
 }
 
 /// A preflight asks with OPTIONS about the method it means: the route is the one of that method.

@@ -32,10 +32,10 @@ use crate::{config::model::AllowMode, net::certs::FileWatch};
 pub use file::FileError;
 
 /// Most texts that are learnt.
-pub const MOST: usize = 10_000;
+const MOST: usize = 10_000;
 
 /// Most bytes that the texts of a learnt file have together.
-pub const MOST_BYTES: usize = 32 << 20;
+const MOST_BYTES: usize = 32 << 20;
 
 /// What a text is known by.
 type Digest = [u8; 32];

@@ -111,7 +111,7 @@ pub struct Place {
 
 /// Who asks, as far as queries depend on it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Who<'a> {
+pub(super) struct Who<'a> {
     /// The consumer's name.
     pub consumer: Option<&'a str>,
     /// What the request names of a pool of many.

@@ -107,9 +107,7 @@ impl Problem {
     pub(super) fn into_response(self) -> Response {
         let mut response = answer::problem_with(self.status, self.title, &self.detail, self.members);
         if let Some(pause) = self.retry_after {
-            // Whole seconds, and never at once.
-            let seconds = pause.as_millis().div_ceil(1000).max(1);
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds as u64));
+            response.headers_mut().insert(header::RETRY_AFTER, retry_after(pause));
         }
         if let Some(methods) = self.allow {
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
@@ -126,6 +124,11 @@ impl Problem {
         object.extend(self.members);
         Value::Object(object)
     }
+}
+
+/// Whole seconds, and never at once.
+pub(super) fn retry_after(pause: Duration) -> HeaderValue {
+    HeaderValue::from(u64::try_from(pause.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1))
 }
 
 /// Why an answer could not be given, or not to its end.

@@ -22,29 +22,27 @@ async fn start() -> (Postgres, Gateway) {
     let server = Postgres::start(0, &[]).await;
     let base = with_keys(BASE, "listener.public", "progress_timeout = \"5m\"");
     let pool = pool("main", &server.url(), "size = { min = 1, max = 16 }\nstatement_timeout = \"5m\"");
+    let large = [
+        ("/query", "json", "5m"),
+        ("/short", "json", "15s"),
+        ("/neon/query", "neon", "5m"),
+        ("/neon/short", "neon", "15s"),
+    ]
+    .map(|(path, dialect, deadline)| {
+        format!(
+            r#"[[route]]
+path = "{path}"
+query = {{ dialect = "{dialect}", pool = "main", max_rows = 1000000000, max_response = "8GiB" }}
+deadline = "{deadline}"
+access = "open"
+"#
+        )
+    })
+    .concat();
     let config = format!(
         r#"{base}
 {pool}
-[[route]]
-path = "/query"
-query = {{ dialect = "json", pool = "main", max_rows = 1000000000, max_response = "8GiB" }}
-deadline = "5m"
-access = "open"
-[[route]]
-path = "/short"
-query = {{ dialect = "json", pool = "main", max_rows = 1000000000, max_response = "8GiB" }}
-deadline = "15s"
-access = "open"
-[[route]]
-path = "/neon/query"
-query = {{ dialect = "neon", pool = "main", max_rows = 1000000000, max_response = "8GiB" }}
-deadline = "5m"
-access = "open"
-[[route]]
-path = "/neon/short"
-query = {{ dialect = "neon", pool = "main", max_rows = 1000000000, max_response = "8GiB" }}
-deadline = "15s"
-access = "open"
+{large}
 [[route]]
 path = "/plain"
 query = {{ dialect = "json", pool = "main", compress = false }}

@@ -10,6 +10,7 @@ use serde::{
     },
 };
 
+use super::defaults::{half_minute, hour, minute, permanent, ten_seconds};
 use crate::config::value::{Size, Span, address, word};
 
 /// `[listener.NAME]`. A new or removed listener is bound or drained live; a changed `address` is a rebind.
@@ -234,22 +235,6 @@ fn backlog() -> u32 {
     4096
 }
 
-fn ten_seconds() -> Span {
-    Span::secs(10)
-}
-
-fn half_minute() -> Span {
-    Span::secs(30)
-}
-
-fn minute() -> Span {
-    Span::secs(60)
-}
-
-fn hour() -> Span {
-    Span::secs(3600)
-}
-
 fn min_rate() -> Size {
     Size(256)
 }
@@ -264,8 +249,4 @@ fn header_bytes() -> Size {
 
 fn https() -> u16 {
     443
-}
-
-fn permanent() -> u16 {
-    308
 }

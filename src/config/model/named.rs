@@ -8,6 +8,7 @@ use serde::{
 };
 use serde_json::Value;
 
+use super::defaults::{ten_minutes, zero};
 use crate::config::value::{Span, word};
 
 /// `[named.NAME]`: one statement with typed parameters. All keys are live; answers that were kept of another definition are
@@ -320,12 +321,4 @@ impl Serialize for Serves {
 
 fn one() -> u32 {
     1
-}
-
-fn zero() -> Span {
-    Span::secs(0)
-}
-
-fn ten_minutes() -> Span {
-    Span::secs(600)
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
+use super::defaults::{half_minute, yes};
 use crate::config::value::{Size, Span};
 
 /// `[plugin.NAME]`: a policy component. Watched by content; all keys are live.
@@ -119,10 +120,6 @@ pub(super) fn native(name: &str) -> PolicyRef {
     PolicyRef::Native(NativeOnly { native: name.into() })
 }
 
-fn half_minute() -> Span {
-    Span::secs(30)
-}
-
 fn plugin_memory() -> Size {
     Size::mib(4)
 }
@@ -137,8 +134,4 @@ fn plugin_size() -> Size {
 
 fn compile_memory() -> Size {
     Size(1 << 30)
-}
-
-fn yes() -> bool {
-    true
 }

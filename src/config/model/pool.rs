@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::defaults::{
+    five_seconds, half_minute, hour, minute, one_second, ten_minutes, ten_seconds, two_minutes, zero,
+};
 use super::{
     UpstreamTls,
     plugin::{PolicyRef, native},
@@ -401,40 +404,4 @@ fn statement_cache() -> usize {
 
 fn application_name() -> String {
     "sluicegate".into()
-}
-
-fn zero() -> Span {
-    Span::secs(0)
-}
-
-fn one_second() -> Span {
-    Span::secs(1)
-}
-
-fn five_seconds() -> Span {
-    Span::secs(5)
-}
-
-fn ten_seconds() -> Span {
-    Span::secs(10)
-}
-
-fn half_minute() -> Span {
-    Span::secs(30)
-}
-
-fn two_minutes() -> Span {
-    Span::secs(120)
-}
-
-fn minute() -> Span {
-    Span::secs(60)
-}
-
-fn ten_minutes() -> Span {
-    Span::secs(600)
-}
-
-fn hour() -> Span {
-    Span::secs(3600)
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::{Entry, Place, Who, cache::Key};
+use super::{Entry, Place, Who, cache::Key, params};
 use crate::{
     backend::{Batch, Param, Statement, Work},
     config::model::Claims,
@@ -119,7 +119,7 @@ fn look_up(ask: Ask, allowed: &Allowed<'_>, place: &Place) -> Result<(Option<Arc
             let served = allowed.settings.named.has(&name);
             let entry = place.catalogue.get(&name).filter(|_| served);
             let entry = entry.ok_or_else(|| {
-                let shown: String = name.chars().take(64).collect();
+                let shown = params::shown(&name);
                 Problem::new(StatusCode::NOT_FOUND, "No such query", format!("there is no query `{shown}` here"))
             })?;
             let params = params.bind(entry)?;

@@ -56,8 +56,7 @@ impl Params {
         };
         if let Some(name) = unknown {
             let near = nearest(name, names()).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-            // Of a name that is none, no more than a bit is said again.
-            let shown: String = name.chars().take(64).collect();
+            let shown = shown(name);
             let detail = format!("`{}` has no parameter `{shown}`{near}", entry.name);
             return Err(Problem::bad_request(detail).with("parameter", shown));
         }
@@ -96,13 +95,18 @@ pub(in super::super) fn of_query(query: Option<&str>) -> Result<Params, Problem>
             return Err(Problem::bad_request("the query string is not percent-encoded UTF-8"));
         };
         if params.contains_key(name.as_ref()) {
-            let shown: String = name.chars().take(64).collect();
+            let shown = shown(&name);
             let detail = format!("the parameter `{shown}` stands there twice; a list is one value: `[1,2]`");
             return Err(Problem::bad_request(detail).with("parameter", shown));
         }
         params.insert(name.into_owned(), value.into_owned());
     }
     Ok(Params::Texts(params))
+}
+
+/// As much of a name that is none as is said again.
+pub(super) fn shown(name: &str) -> String {
+    name.chars().take(64).collect()
 }
 
 /// None: a `%` without two digits, or no UTF-8.

@@ -8,6 +8,8 @@ use std::{borrow::Cow, fmt, net::Ipv4Addr};
 
 use percent_encoding::percent_decode_str;
 
+use crate::query::label;
+
 /// What a connection string says.
 #[derive(PartialEq, Eq)]
 pub(super) struct ConnectionString<'a> {
@@ -74,7 +76,7 @@ impl<'a> ConnectionString<'a> {
 
     /// What the host calls the database's server: its first label, in small letters.
     pub(super) fn endpoint(&self) -> String {
-        self.host.split('.').next().unwrap_or_default().to_ascii_lowercase()
+        label(self.host)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     edge::{Body, Response},
     query::{
         Wanted,
-        problem::{Problem, Trouble},
+        problem::{Problem, Trouble, retry_after},
         words::words,
     },
 };
@@ -92,11 +92,6 @@ impl Failure {
 fn in_postgres_words(sqlstate: &str, severity: &str, message: String) -> DatabaseError {
     let (sqlstate, severity) = (Some(sqlstate.to_owned()), Some(severity.to_owned()));
     DatabaseError { sqlstate, severity, message, ..DatabaseError::default() }
-}
-
-/// Whole seconds, and never at once.
-fn retry_after(pause: Duration) -> HeaderValue {
-    HeaderValue::from(u64::try_from(pause.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1))
 }
 
 impl From<Trouble> for Failure {

@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 use crate::{
     config::model::Query,
     edge::Authority,
-    query::{Wanted, problem::Problem},
+    query::{Wanted, label, problem::Problem},
 };
 
 /// A client that was told one gateway for all databases says which it means in `?address=HOST:PORT`; another goes to the
@@ -39,10 +39,6 @@ fn address(query: Option<&str>) -> Result<Option<String>, Problem> {
         (Some(address), None) => Ok(Some(percent_decode_str(address).decode_utf8_lossy().into_owned())),
         (Some(_), Some(_)) => Err(elsewhere()),
     }
-}
-
-fn label(host: &str) -> String {
-    host.split('.').next().unwrap_or_default().to_ascii_lowercase()
 }
 
 fn elsewhere() -> Problem {
